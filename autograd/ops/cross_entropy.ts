@@ -1,0 +1,62 @@
+/**
+ * The loss of a classifier.
+ *
+ * @module
+ */
+
+import wgsl from "../../kernels/cross_entropy.wgsl" with { type: "text" };
+import backwardWgsl from "../../kernels/cross_entropy_backward.wgsl" with { type: "text" };
+import { Kernel, spread } from "../../kernels/kernel.ts";
+import { scope } from "../../tensor/scope.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { record, wrt } from "../tape.ts";
+import { mean, sum } from "./reduce.ts";
+import { contiguous } from "./view.ts";
+
+const forward = new Kernel("cross_entropy.wgsl", wgsl);
+const backward = new Kernel("cross_entropy_backward.wgsl", backwardWgsl);
+
+/** How the losses of the rows are joined, and how sure the labels are. */
+export interface CrossEntropyOptions {
+  /** Share of the target spread evenly over all classes, from 0 to 1; 0 by default. */
+  readonly labelSmoothing?: number;
+  /** The mean (default) or sum of the rows' losses, or each of them. */
+  readonly reduction?: "mean" | "sum" | "none";
+}
+
+/**
+ * Cross-entropy of `logits` `[B, K]` against `labels` `[B]` (integers, each below K), in nats: a scalar, or `[B]` if not
+ * reduced. Agrees with `torch.nn.functional.cross_entropy`.
+ *
+ * @throws {RangeError} If the batch sizes differ.
+ * @throws {TypeError} If the labels are not integers.
+ */
+export function crossEntropy(
+  logits: Tensor,
+  labels: Tensor,
+  { labelSmoothing: smoothing = 0, reduction = "mean" }: CrossEntropyOptions = {},
+): Tensor {
+  const [rows, cols] = logits.shape;
+  if (logits.shape.length !== 2 || labels.shape.length !== 1 || labels.shape[0] !== rows) {
+    throw new RangeError(
+      `Cannot take the crossEntropy of [${logits.shape}] against labels [${labels.shape}]`,
+    );
+  }
+  if (labels.dtype === "f32") throw new TypeError("Cannot take f32 labels: give u32 or i32");
+  return scope(() => {
+    const [x, target] = [contiguous(logits), contiguous(labels)];
+    const loss = Tensor.empty([rows]);
+    const lse = Tensor.empty([rows]);
+    forward.run([x, target], [loss, lse], { rows, cols, smoothing }, [Math.ceil(rows / 64)]);
+    record(loss, [
+      wrt(logits, [x, target, lse], (g) =>
+        scope(() => {
+          const dx = Tensor.empty([rows, cols]);
+          const grid = spread(Math.ceil(rows * cols / 64));
+          backward.run([x, target, lse, contiguous(g)], [dx], { rows, cols, smoothing }, grid);
+          return dx;
+        })),
+    ]);
+    return reduction === "none" ? loss : reduction === "sum" ? sum(loss) : mean(loss);
+  });
+}

@@ -1,0 +1,64 @@
+/**
+ * Layer normalization.
+ *
+ * @module
+ */
+
+import { Kernel, spread } from "../../kernels/kernel.ts";
+import wgsl from "../../kernels/layer_norm.wgsl" with { type: "text" };
+import backwardWgsl from "../../kernels/layer_norm_backward.wgsl" with { type: "text" };
+import { pointwise } from "../../kernels/pointwise.ts";
+import { scope } from "../../tensor/scope.ts";
+import { numel, sameShape } from "../../tensor/shape.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { record, wrt } from "../tape.ts";
+import { sumTo } from "./reduce.ts";
+import { contiguous, reshape } from "./view.ts";
+
+const forward = new Kernel("layer_norm.wgsl", wgsl);
+const backward = new Kernel("layer_norm_backward.wgsl", backwardWgsl);
+
+/**
+ * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and shifted (Ba, Kiros and
+ * Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
+ *
+ * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`.
+ */
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-5): Tensor {
+  const { shape } = x;
+  const own = weight.shape;
+  if (!sameShape(shape.slice(shape.length - own.length), own) || !sameShape(own, bias.shape)) {
+    throw new RangeError(
+      `Cannot layerNorm [${shape}] with weight [${own}] and bias [${bias.shape}]`,
+    );
+  }
+  const cols = numel(own);
+  const rows = x.size / cols;
+  const grid = spread(Math.ceil(rows / 64));
+  return scope(() => {
+    const [input, scale] = [contiguous(x), contiguous(weight)];
+    const y = Tensor.empty(shape);
+    const stats = Tensor.empty([rows, 2]);
+    forward.run([input, scale, contiguous(bias)], [y, stats], { rows, cols, epsilon }, grid);
+    return record(y, [
+      wrt(x, [input, scale, stats], (g) =>
+        scope(() => {
+          const dx = Tensor.empty(shape);
+          backward.run([input, scale, stats, contiguous(g)], [dx], { rows, cols }, grid);
+          return dx;
+        })),
+      wrt(weight, [input, stats], (g) =>
+        scope(() => {
+          const mean = stats.view([rows, 1], [2, 1]);
+          const rstd = stats.view([rows, 1], [2, 1], 1);
+          const [flat, gradient] = [input.view([rows, cols]), reshape(g, [rows, cols])];
+          const part = pointwise("g * (x - mean) * rstd", { g: gradient, x: flat, mean, rstd }, [
+            rows,
+            cols,
+          ]);
+          return reshape(sumTo(part, [cols]), own);
+        })),
+      wrt(bias, [], (g) => sumTo(g, own)),
+    ]);
+  });
+}

@@ -1,0 +1,122 @@
+/**
+ * Sums, means, extremes and variances over axes.
+ *
+ * @module
+ */
+
+import { pointwise } from "../../kernels/pointwise.ts";
+import { reduceMiddle, type Reduction } from "../../kernels/reduce.ts";
+import { scope } from "../../tensor/scope.ts";
+import { numel, resolveAxis, sameShape, type Shape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { record, wrt } from "../tape.ts";
+import { mul, mulScalar, sqrt, square, sub } from "./pointwise.ts";
+import { contiguous, expand, permute, reshape } from "./view.ts";
+
+/** Which axes a reduction goes over, and whether they stay as axes of size 1. */
+export interface ReduceOptions {
+  /** One axis, or several; all of them by default. */
+  readonly axis?: number | readonly number[];
+  /** Whether the reduced axes stay, with size 1. */
+  readonly keepAxes?: boolean;
+}
+
+/** The axes to reduce, in order, and the shapes of the result with and without them. */
+function plan(shape: Shape, { axis, keepAxes = false }: ReduceOptions) {
+  const named = axis === undefined ? shape.map((_, i) => i) : [axis].flat() as number[];
+  const axes = named.map((a) => resolveAxis(a, shape.length)).sort((a, b) => a - b);
+  if (new Set(axes).size < axes.length) {
+    throw new RangeError(`Cannot reduce axes [${named}]: one is named twice`);
+  }
+  const kept = shape.map((size, i) => axes.includes(i) ? 1 : size);
+  const result = keepAxes ? kept : shape.filter((_, i) => !axes.includes(i));
+  return { axes, kept, result, count: axes.reduce((n, i) => n * shape[i], 1) };
+}
+
+/** Reduces `axes` without recording: neighbouring axes in place, others after a permuted copy. */
+function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result: Shape): Tensor {
+  return scope(() => {
+    const { shape } = x;
+    const count = axes.reduce((n, i) => n * shape[i], 1);
+    if (count === 0 && kind !== "sum") {
+      throw new RangeError(`Cannot take the ${kind} of no elements: the shape is [${shape}]`);
+    }
+    const first = axes[0] ?? shape.length;
+    const neighbours = axes.every((axis, i) => axis === first + i);
+    if (neighbours) {
+      const outer = numel(shape.slice(0, first));
+      const inner = numel(shape.slice(first + axes.length));
+      return reduceMiddle(contiguous(x), outer, count, inner, kind).view(result);
+    }
+    const others = shape.map((_, i) => i).filter((i) => !axes.includes(i));
+    const moved = contiguous(permute(x, [...others, ...axes]));
+    return reduceMiddle(moved, numel(shape) / count, count, 1, kind).view(result);
+  });
+}
+
+/** Sum over axes, all by default. */
+export function sum(x: Tensor, options: ReduceOptions = {}): Tensor {
+  const { axes, kept, result } = plan(x.shape, options);
+  const { shape } = x;
+  return record(reduceAxes(x, axes, "sum", result), [
+    wrt(x, [], (g) => scope(() => expand(reshape(g, kept), shape))),
+  ]);
+}
+
+/** Mean over axes, all by default. */
+export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
+  const { count } = plan(x.shape, options);
+  return scope(() => mulScalar(sum(x, options), 1 / count));
+}
+
+/** Largest element over axes, all by default. Equally large ones share the gradient, as in `torch.amax`. */
+export function max(x: Tensor, options: ReduceOptions = {}): Tensor {
+  return extreme(x, "max", options);
+}
+
+/** Smallest element over axes, all by default. Equally small ones share the gradient, as in `torch.amin`. */
+export function min(x: Tensor, options: ReduceOptions = {}): Tensor {
+  return extreme(x, "min", options);
+}
+
+function extreme(x: Tensor, kind: Reduction, options: ReduceOptions): Tensor {
+  const { axes, kept, result } = plan(x.shape, options);
+  const y = reduceAxes(x, axes, kind, result);
+  return record(y, [
+    wrt(x, [x, y], (g) =>
+      scope(() => {
+        const found = pointwise("select(0.0, 1.0, x == y)", { x, y: reshape(y, kept) }, x.shape);
+        const share = pointwise("g / n", {
+          g: reshape(g, kept),
+          n: reduceAxes(found, axes, "sum", kept),
+        }, kept);
+        return mul(found, share);
+      })),
+  ]);
+}
+
+/** Variance over axes, all by default: of the sample (divided by n - 1) or, if `unbiased` is false, of all there is. */
+export function variance(
+  x: Tensor,
+  { unbiased = true, ...options }: ReduceOptions & { readonly unbiased?: boolean } = {},
+): Tensor {
+  const { count } = plan(x.shape, options);
+  return scope(() => {
+    const centred = sub(x, mean(x, { ...options, keepAxes: true }));
+    return mulScalar(sum(square(centred), options), 1 / (count - (unbiased ? 1 : 0)));
+  });
+}
+
+/** Euclidean norm over axes, all by default. */
+export function norm(x: Tensor, options: ReduceOptions = {}): Tensor {
+  return scope(() => sqrt(sum(square(x), options)));
+}
+
+/** Sums `x` over the axes that broadcasting `shape` to `x.shape` added or repeated: the gradient of a broadcast. */
+export function sumTo(x: Tensor, shape: Shape): Tensor {
+  if (sameShape(x.shape, shape)) return x;
+  const lead = x.shape.length - shape.length;
+  const axes = x.shape.map((_, i) => i)
+    .filter((i) => i < lead || (shape[i - lead] === 1 && x.shape[i] !== 1));
+  return reduceAxes(x, axes, "sum", shape);
+}

@@ -1,0 +1,106 @@
+/**
+ * Softmax, its logarithm, and attention.
+ *
+ * @module
+ */
+
+import { Kernel, spread } from "../../kernels/kernel.ts";
+import logSoftmaxWgsl from "../../kernels/log_softmax.wgsl" with { type: "text" };
+import { pointwise } from "../../kernels/pointwise.ts";
+import softmaxWgsl from "../../kernels/softmax.wgsl" with { type: "text" };
+import backwardWgsl from "../../kernels/softmax_backward.wgsl" with { type: "text" };
+import { scope } from "../../tensor/scope.ts";
+import { resolveAxis } from "../../tensor/shape.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { record, wrt } from "../tape.ts";
+import { matmul } from "./matmul.ts";
+import { sum } from "./reduce.ts";
+import { contiguous, transpose } from "./view.ts";
+
+const forward = new Kernel("softmax.wgsl", softmaxWgsl);
+const backward = new Kernel("softmax_backward.wgsl", backwardWgsl);
+const logForward = new Kernel("log_softmax.wgsl", logSoftmaxWgsl);
+
+/** Runs `op`, which works on the last axis, along `axis`. */
+function along(x: Tensor, axis: number, op: (x: Tensor) => Tensor): Tensor {
+  const at = resolveAxis(axis, x.shape.length);
+  const last = x.shape.length - 1;
+  if (at === last) return op(x);
+  return scope(() => transpose(op(transpose(x, at, last)), at, last));
+}
+
+/** Softmax along `axis`, the last by default: positive, with a sum of 1. */
+export function softmax(x: Tensor, axis = -1): Tensor {
+  return along(x, axis, (x) => scores(x, 1, false));
+}
+
+/** Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to its own number only. */
+function scores(x: Tensor, scale: number, causal: boolean): Tensor {
+  const cols = x.shape.at(-1)!;
+  const rows = x.size / cols;
+  const grid = spread(Math.ceil(rows / 64));
+  const { shape } = x;
+  return scope(() => {
+    const y = Tensor.empty(shape);
+    const queries = shape.at(-2) ?? 1;
+    forward.run([contiguous(x)], [y], { rows, cols, queries, scale }, grid, {
+      CAUSAL: causal ? 1 : 0,
+    });
+    return record(y, [
+      wrt(x, [y], (g) =>
+        scope(() => {
+          const dx = Tensor.empty(shape);
+          backward.run([y, contiguous(g)], [dx], { rows, cols, scale }, grid);
+          return dx;
+        })),
+    ]);
+  });
+}
+
+/** Logarithm of the softmax along `axis`, the last by default. */
+export function logSoftmax(x: Tensor, axis = -1): Tensor {
+  return along(x, axis, (x) => {
+    const cols = x.shape.at(-1)!;
+    const rows = x.size / cols;
+    const { shape } = x;
+    return scope(() => {
+      const y = Tensor.empty(shape);
+      logForward.run([contiguous(x)], [y], { rows, cols }, spread(Math.ceil(rows / 64)));
+      return record(y, [
+        wrt(
+          x,
+          [y],
+          (g) =>
+            scope(() =>
+              pointwise(
+                "g - exp(y) * total",
+                { g, y, total: sum(g, { axis: -1, keepAxes: true }) },
+                shape,
+              )
+            ),
+        ),
+      ]);
+    });
+  });
+}
+
+/** How attention weighs. */
+export interface AttentionOptions {
+  /** Whether a position sees only itself and those before it. */
+  readonly causal?: boolean;
+  /** The factor of the scores; 1/√D by default. */
+  readonly scale?: number;
+}
+
+/**
+ * Attention, `softmax(scale · q kᵀ) v`: `[…, T, D]`, `[…, S, D]` and `[…, S, E]` to `[…, T, E]` (Vaswani et al., arXiv
+ * 1706.03762, equation 1).
+ */
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { causal = false, scale = 1 / Math.sqrt(q.shape.at(-1)!) }: AttentionOptions = {},
+): Tensor {
+  return scope(() => matmul(scores(matmul(q, transpose(k)), scale, causal), v));
+}

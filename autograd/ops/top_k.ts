@@ -1,0 +1,59 @@
+/**
+ * The largest elements and where they are. No gradient flows through these.
+ *
+ * @module
+ */
+
+import { Kernel, spread } from "../../kernels/kernel.ts";
+import wgsl from "../../kernels/top_k.wgsl" with { type: "text" };
+import { scope } from "../../tensor/scope.ts";
+import { resolveAxis } from "../../tensor/shape.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { contiguous, reshape, transpose } from "./view.ts";
+
+const kernel = new Kernel("top_k.wgsl", wgsl);
+
+/**
+ * The `k` largest elements along `axis`, in descending order, and their places (i32); of equal ones the first comes
+ * first.
+ *
+ * @throws {RangeError} If `k` is not from 1 to the axis's size.
+ */
+export function topK(x: Tensor, k: number, axis = -1): { values: Tensor; indices: Tensor } {
+  return select(x, k, axis, false);
+}
+
+/** The place of the largest element along `axis` (i32), the first of equal ones. */
+export function argmax(x: Tensor, axis = -1): Tensor {
+  return place(x, axis, false);
+}
+
+/** The place of the smallest element along `axis` (i32), the first of equal ones. */
+export function argmin(x: Tensor, axis = -1): Tensor {
+  return place(x, axis, true);
+}
+
+function place(x: Tensor, axis: number, smallest: boolean): Tensor {
+  const at = resolveAxis(axis, x.shape.length);
+  return scope(() => reshape(select(x, 1, axis, smallest).indices, x.shape.toSpliced(at, 1)));
+}
+
+function select(x: Tensor, k: number, axis: number, smallest: boolean) {
+  const at = resolveAxis(axis, x.shape.length);
+  const cols = x.shape[at];
+  if (!(Number.isInteger(k) && k >= 1 && k <= cols)) {
+    throw new RangeError(
+      `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: it has ${cols} elements`,
+    );
+  }
+  return scope(() => {
+    const moved = contiguous(transpose(x, at, -1));
+    const shape = moved.shape.with(-1, k);
+    const values = Tensor.empty(shape);
+    const indices = Tensor.empty(shape, "i32");
+    const rows = x.size / cols;
+    const grid = spread(Math.ceil(rows / 64));
+    kernel.run([moved], [values, indices], { rows, cols, k }, grid, { SMALLEST: smallest ? 1 : 0 });
+    return { values: transpose(values, at, -1), indices: transpose(indices, at, -1) };
+  });
+}

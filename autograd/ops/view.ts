@@ -1,0 +1,175 @@
+/**
+ * Ops that look at the same elements in another order, and those that join or pad them.
+ *
+ * @module
+ */
+
+import { pointwise, pointwiseInto } from "../../kernels/pointwise.ts";
+import { scope } from "../../tensor/scope.ts";
+import {
+  broadcast,
+  broadcastStrides,
+  numel,
+  resolveAxis,
+  sameShape,
+  type Shape,
+} from "../../tensor/shape.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { record, wrt } from "../tape.ts";
+import { full } from "./create.ts";
+import { sumTo } from "./reduce.ts";
+
+/** `x` with its elements row-major from the start of a buffer: `x` itself where they are, else a copy. */
+export function contiguous(x: Tensor): Tensor {
+  if (x.contiguous) return x;
+  return record(pointwise("x", { x }, x.shape, x.dtype), [wrt(x, [], (g) => g)]);
+}
+
+/**
+ * The same elements, row-major, in another shape; one size may be -1 and is worked out. A view where possible.
+ *
+ * @throws {RangeError} If the shapes do not hold equally many elements.
+ */
+export function reshape(x: Tensor, shape: Shape): Tensor {
+  const known = shape.reduce((count, size) => size === -1 ? count : count * size, 1);
+  const sizes = shape.map((size) => size === -1 ? x.size / known : size);
+  if (numel(sizes) !== x.size || sizes.some((size) => !Number.isInteger(size) || size < 0)) {
+    throw new RangeError(`Cannot reshape [${x.shape}] to [${shape}]: it has ${x.size} elements`);
+  }
+  const from = x.shape;
+  return scope(() => {
+    const flat = contiguous(x);
+    return record(flat.view(sizes), [wrt(flat, [], (g) => reshape(g, from))]);
+  });
+}
+
+/** Axes in another order: axis `i` of the result is axis `order[i]` of `x`. A view. */
+export function permute(x: Tensor, order: readonly number[]): Tensor {
+  const axes = order.map((axis) => resolveAxis(axis, x.shape.length));
+  if (axes.length !== x.shape.length || new Set(axes).size !== axes.length) {
+    throw new RangeError(`Cannot permute [${x.shape}] by [${order}]: each axis must be named once`);
+  }
+  const inverse = axes.map((_, axis) => axes.indexOf(axis));
+  const y = x.view(axes.map((axis) => x.shape[axis]), axes.map((axis) => x.strides[axis]));
+  return record(y, [wrt(x, [], (g) => permute(g, inverse))]);
+}
+
+/** Two axes swapped, the last two by default. A view. */
+export function transpose(x: Tensor, first = -2, second = -1): Tensor {
+  const order = x.shape.map((_, axis) => axis);
+  const a = resolveAxis(first, order.length);
+  const b = resolveAxis(second, order.length);
+  [order[a], order[b]] = [b, a];
+  return permute(x, order);
+}
+
+/**
+ * Elements `start`, `start + step`, … below `stop` along `axis`; negative bounds count from the end. A view.
+ *
+ * @throws {RangeError} If `step` is not a positive integer.
+ */
+export function slice(x: Tensor, axis: number, start = 0, stop?: number, step = 1): Tensor {
+  const at = resolveAxis(axis, x.shape.length);
+  const size = x.shape[at];
+  if (!Number.isInteger(step) || step < 1) {
+    throw new RangeError(
+      `Cannot slice [${x.shape}] by steps of ${step}: a step is a positive integer`,
+    );
+  }
+  const bound = (value: number) => Math.min(size, Math.max(0, value < 0 ? value + size : value));
+  const first = bound(start);
+  const count = Math.max(0, Math.ceil((bound(stop ?? size) - first) / step));
+  const { shape, strides } = x;
+  const y = x.view(
+    shape.with(at, count),
+    strides.with(at, strides[at] * step),
+    x.offset + first * strides[at],
+  );
+  return record(y, [wrt(x, [], (g) =>
+    scope(() => {
+      const dx = full(shape, 0);
+      pointwiseInto(slice(dx, at, first, first + count * step, step), "g", { g });
+      return dx;
+    }))]);
+}
+
+/** `x` repeated along its axes of size 1, and along new leading ones, to `shape`. A view. */
+export function expand(x: Tensor, shape: Shape): Tensor {
+  const from = x.shape;
+  if (!sameShape(broadcast(from, shape), shape)) {
+    throw new RangeError(`Cannot expand [${from}] to [${shape}]`);
+  }
+  const y = x.view(shape, broadcastStrides(from, x.strides, shape));
+  return record(y, [wrt(x, [], (g) => sumTo(g, from))]);
+}
+
+/** `x` without its axis `axis`, which must be of size 1. */
+export function squeeze(x: Tensor, axis: number): Tensor {
+  const at = resolveAxis(axis, x.shape.length);
+  if (x.shape[at] !== 1) {
+    throw new RangeError(`Cannot squeeze axis ${axis} of [${x.shape}]: it is not of size 1`);
+  }
+  return reshape(x, x.shape.toSpliced(at, 1));
+}
+
+/** `x` with a new axis of size 1 at `axis`. */
+export function unsqueeze(x: Tensor, axis: number): Tensor {
+  return reshape(x, x.shape.toSpliced(resolveAxis(axis, x.shape.length + 1), 0, 1));
+}
+
+/**
+ * The tensors one after another along `axis`.
+ *
+ * @throws {RangeError} If they differ in another axis.
+ */
+export function concat(tensors: readonly Tensor[], axis: number): Tensor {
+  const [first] = tensors;
+  if (!first) throw new RangeError("Cannot concat no tensors: give at least one");
+  const at = resolveAxis(axis, first.shape.length);
+  for (const { shape } of tensors) {
+    if (sameShape(shape.with(at, 0), first.shape.with(at, 0))) continue;
+    throw new RangeError(`Cannot concat [${first.shape}] with [${shape}] along axis ${at}`);
+  }
+  return scope(() => {
+    const total = tensors.reduce((sum, { shape }) => sum + shape[at], 0);
+    const y = Tensor.empty(first.shape.with(at, total), first.dtype);
+    let start = 0;
+    const flows = tensors.map((x) => {
+      const from = start;
+      const to = start += x.shape[at];
+      pointwiseInto(slice(y, at, from, to), "x", { x });
+      return wrt(x, [], (g) => slice(g, at, from, to));
+    });
+    return record(y, flows);
+  });
+}
+
+/**
+ * `x` with `value` around it: `pads` has for each axis how many elements to add before and after it.
+ *
+ * @throws {RangeError} If `pads` does not name every axis, or a count is negative.
+ */
+export function pad(
+  x: Tensor,
+  pads: readonly (readonly [before: number, after: number])[],
+  value = 0,
+): Tensor {
+  if (pads.length !== x.shape.length || pads.flat().some((count) => count < 0)) {
+    throw new RangeError(
+      `Cannot pad [${x.shape}] by [${pads.join("; ")}]: give two counts from 0 on for each axis`,
+    );
+  }
+  const inner = (padded: Tensor, shape: Shape) =>
+    pads.reduce((part, [before], axis) => slice(part, axis, before, before + shape[axis]), padded);
+  const { shape } = x;
+  return scope(() => {
+    const y = full(shape.map((size, axis) => size + pads[axis][0] + pads[axis][1]), value);
+    pointwiseInto(inner(y, shape), "x", { x });
+    return record(y, [wrt(x, [], (g) => inner(g, shape))]);
+  });
+}
+
+/** The same elements, through which no gradient flows. */
+export function detach(x: Tensor): Tensor {
+  return x.view(x.shape, x.strides);
+}

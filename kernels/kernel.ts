@@ -1,0 +1,179 @@
+/**
+ * A compute shader and its pipelines.
+ *
+ * @module
+ */
+
+import { gpu, guarded, KernelError, MAX_BINDINGS, report, watch } from "../tensor/device.ts";
+import { type Binding, dispatch, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** Values of a kernel's `override` constants: what is built into a pipeline. */
+export type Constants = Readonly<Record<string, number>>;
+
+/** Values of a kernel's `Sizes`: what may differ from run to run. */
+export type Sizes = Readonly<Record<string, number>>;
+
+/** The most workgroups along one axis of a grid. */
+const MAX_WORKGROUPS = 65535;
+
+interface Field {
+  readonly name: string;
+  readonly type: "u32" | "i32" | "f32";
+}
+
+/**
+ * A compute shader: `inputs` are bindings of group 0 in their order, `outputs` the last ones (`read_write`); the one
+ * uniform of group 1, `struct Sizes`, carries the numbers that change from run to run.
+ */
+export class Kernel {
+  /** What errors call it. */
+  readonly name: string;
+  /** Its source. */
+  readonly wgsl: string;
+  readonly #fields: readonly Field[];
+  readonly #access: readonly string[];
+  readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
+  #device: GPUDevice | null = null;
+  #module!: GPUShaderModule;
+  #layout!: GPUBindGroupLayout;
+  #pipelines = new Map<string, GPUComputePipeline>();
+
+  /** Reads the bindings and the sizes off the source. Nothing is compiled before the first run. */
+  constructor(name: string, wgsl: string) {
+    this.name = name;
+    this.wgsl = wgsl;
+    const struct = /struct Sizes \{([^}]*)\}/.exec(wgsl)?.[1] ?? "";
+    this.#fields = [...struct.matchAll(/(\w+): (u32|i32|f32)/g)]
+      .map(([, name, type]) => ({ name, type }) as Field);
+    this.#access = [
+      ...wgsl.matchAll(/@group\(0\) @binding\(\d+\)\s*var<storage, (read|read_write)>/g),
+    ]
+      .map(([, access]) => access);
+    if (this.#access.length > MAX_BINDINGS || this.#fields.length * 4 > SIZES_BYTES) {
+      throw new RangeError(
+        `Cannot make kernel ${name}: it binds ${this.#access.length} buffers and ${this.#fields.length} sizes, ` +
+          `at most ${MAX_BINDINGS} and ${SIZES_BYTES / 4} are portable`,
+      );
+    }
+  }
+
+  /**
+   * Records one run. A binding may be a tensor, or a part of a buffer where a tensor is larger than one binding.
+   *
+   * @throws {RangeError} If a tensor is larger than the adapter can bind.
+   */
+  run(
+    inputs: readonly (Tensor | Binding)[],
+    outputs: readonly Tensor[],
+    sizes: Sizes,
+    grid: Grid,
+    constants: Constants = {},
+  ): void {
+    if (grid.includes(0)) return;
+    const operands = [...inputs, ...outputs];
+    const bindings = operands.map((operand) => "binding" in operand ? operand.binding : operand);
+    this.#check(operands, bindings, grid);
+    const shapes = operands.map((operand) => "shape" in operand ? `[${operand.shape}]` : "part")
+      .join(", ");
+    dispatch(this.#pipeline(constants, shapes), this.#layout, bindings, this.#pack(sizes), grid);
+  }
+
+  #check(operands: readonly object[], bindings: readonly Binding[], grid: Grid): void {
+    if (bindings.length !== this.#access.length) {
+      throw new RangeError(
+        `Cannot run ${this.name}: it binds ${this.#access.length} tensors, got ${bindings.length}`,
+      );
+    }
+    const { maxStorageBufferBindingSize } = gpu().limits;
+    for (const [i, { size }] of bindings.entries()) {
+      if (size <= maxStorageBufferBindingSize) continue;
+      const shape = (operands[i] as Tensor).shape;
+      throw new RangeError(
+        `Cannot run ${this.name} on [${shape}]: it takes ${size} bytes, the adapter binds at most ` +
+          `${maxStorageBufferBindingSize}; use a smaller batch`,
+      );
+    }
+    if (grid.some((groups) => groups! > MAX_WORKGROUPS)) {
+      throw new RangeError(
+        `Cannot run ${this.name}: its grid is [${grid}], at most ${MAX_WORKGROUPS} fit an axis`,
+      );
+    }
+  }
+
+  #pack(sizes: Sizes): Uint8Array {
+    const view = this.#sizes;
+    for (const [i, { name, type }] of this.#fields.entries()) {
+      const value = sizes[name];
+      if (value === undefined) {
+        throw new Error(`Cannot run ${this.name}: its size "${name}" was not given`);
+      }
+      if (type === "f32") view.setFloat32(4 * i, value, true);
+      else if (type === "u32") view.setUint32(4 * i, value, true);
+      else view.setInt32(4 * i, value, true);
+    }
+    return new Uint8Array(view.buffer, 0, this.#fields.length * 4);
+  }
+
+  #pipeline(constants: Constants, shapes: string): GPUComputePipeline {
+    const device = gpu();
+    if (this.#device !== device) this.#compile(device, shapes);
+    const key = Object.values(constants).join();
+    let pipeline = this.#pipelines.get(key);
+    if (!pipeline) {
+      pipeline = guarded(
+        "validation",
+        () =>
+          device.createComputePipeline({
+            label: this.name,
+            layout: device.createPipelineLayout({
+              bindGroupLayouts: [this.#layout, sizesLayout()],
+            }),
+            compute: { module: this.#module, constants },
+          }),
+        (message) => new KernelError(`Cannot run ${this.name} on ${shapes}: ${message}`, this.name),
+      );
+      this.#pipelines.set(key, pipeline);
+    }
+    return pipeline;
+  }
+
+  #compile(device: GPUDevice, shapes: string): void {
+    this.#device = device;
+    this.#pipelines = new Map();
+    this.#layout = device.createBindGroupLayout({
+      label: this.#access.join(),
+      entries: this.#access.map((access, binding) => ({
+        binding,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+      })),
+    });
+    // The scope keeps the bare "uncaptured" error away; the compilation info says where it is.
+    this.#module = guarded(
+      "validation",
+      () => device.createShaderModule({ label: this.name, code: this.wgsl }),
+      (message) =>
+        new KernelError(`Cannot compile ${this.name} for ${shapes}: ${message}`, this.name),
+    );
+    watch(
+      this.#module.getCompilationInfo().then(({ messages }) => {
+        const error = messages.find(({ type }) => type === "error");
+        if (!error) return;
+        report(
+          new KernelError(
+            `Cannot compile ${this.name} for ${shapes} at line ${error.lineNum}: ${error.message}`,
+            this.name,
+            error.lineNum,
+          ),
+        );
+      }),
+    );
+  }
+}
+
+/** Spreads `groups` workgroups over x and y, since no axis may hold more than 65,535. */
+export function spread(groups: number): Grid {
+  const y = Math.max(1, Math.ceil(groups / MAX_WORKGROUPS));
+  return [Math.ceil(groups / y), y, 1];
+}

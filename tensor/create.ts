@@ -1,0 +1,57 @@
+/**
+ * How a tensor begins on the host.
+ *
+ * @module
+ */
+
+import { upload } from "./queue.ts";
+import { numel, type Shape } from "./shape.ts";
+import { ARRAY_OF, type Data, type Dtype, Tensor } from "./tensor.ts";
+
+/** Numbers, in arrays nested as deep as the tensor has axes. */
+export type Nested = number | readonly Nested[];
+
+/**
+ * A tensor with the given values: nested arrays give their own shape, a flat or typed array takes `shape`. Typed arrays
+ * keep their dtype, numbers become f32.
+ *
+ * @example
+ * ```ts
+ * import { init, tensor } from "../mod.ts";
+ * await init();
+ * const x = tensor([[1, 2, 3], [4, 5, 6]]);
+ * console.log(x.shape); // [2, 3]
+ * x.release();
+ * ```
+ *
+ * @throws {RangeError} If the values do not fill the shape.
+ */
+export function tensor(values: Nested | Data, shape?: Shape, dtype?: Dtype): Tensor {
+  const typed = ArrayBuffer.isView(values);
+  const flat: ArrayLike<number> = typed ? values : flatten(values);
+  const type = dtype ?? (typed ? dtypeOf(values) : "f32");
+  const sizes = shape ?? (typed ? [values.length] : shapeOf(values));
+  if (flat.length !== numel(sizes)) {
+    throw new RangeError(
+      `Cannot make a tensor of shape [${sizes}] (${
+        numel(sizes)
+      } elements) from ${flat.length} values`,
+    );
+  }
+  const data = typed && type === dtypeOf(values) ? values : ARRAY_OF[type].from(flat);
+  return Tensor.on(upload(data), sizes, type);
+}
+
+function dtypeOf(values: Data): Dtype {
+  return values instanceof Uint32Array ? "u32" : values instanceof Int32Array ? "i32" : "f32";
+}
+
+function flatten(values: Nested): number[] {
+  return typeof values === "number" ? [values] : values.flatMap(flatten);
+}
+
+function shapeOf(values: Nested): number[] {
+  return typeof values === "number"
+    ? []
+    : [values.length, ...(values.length ? shapeOf(values[0]) : [])];
+}

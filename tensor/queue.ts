@@ -1,0 +1,200 @@
+/**
+ * Records dispatches, hands them to the GPU together, and brings data back.
+ *
+ * @module
+ */
+
+import { gpu, guarded, settle } from "./device.ts";
+import { acquire, clearShelves, overstocked } from "./memory.ts";
+
+/** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
+export const SIZES_BYTES = 256;
+
+/** Dispatches recorded before a submit happens by itself, so that what is recorded is bounded. */
+const MAX_RECORDED = 4096;
+
+/** How often the GPU was given work since the start. */
+export const counters = { dispatches: 0, submits: 0, readbacks: 0 };
+
+let encoder: GPUCommandEncoder | null = null;
+let pass: GPUComputePassEncoder | null = null;
+let recorded = 0;
+const sizesOfRecorded = new Uint8Array(MAX_RECORDED * SIZES_BYTES);
+
+interface Sizes {
+  readonly device: GPUDevice;
+  readonly buffer: GPUBuffer;
+  readonly layout: GPUBindGroupLayout;
+  readonly group: GPUBindGroup;
+}
+let sizes: Sizes | null = null;
+let bindGroups = new Map<GPUBuffer, Map<string, GPUBindGroup>>();
+let bindGroupCount = 0;
+const MAX_BIND_GROUPS = 16384;
+
+/**
+ * Every dispatch's sizes live in one uniform buffer, which is written once a submit: sizes that change compile nothing
+ * and upload nothing of their own.
+ */
+function sizesOf(device: GPUDevice): Sizes {
+  if (sizes?.device === device) return sizes;
+  const buffer = device.createBuffer({
+    label: "sizes",
+    size: MAX_RECORDED * SIZES_BYTES,
+    usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+  });
+  const layout = device.createBindGroupLayout({
+    label: "sizes",
+    entries: [{
+      binding: 0,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type: "uniform", hasDynamicOffset: true },
+    }],
+  });
+  const group = device.createBindGroup({
+    label: "sizes",
+    layout,
+    entries: [{ binding: 0, resource: { buffer, size: SIZES_BYTES } }],
+  });
+  bindGroups = new Map();
+  return sizes = { device, buffer, layout, group };
+}
+
+/** The layout of bind group 1, the sizes of a dispatch. */
+export function sizesLayout(): GPUBindGroupLayout {
+  return sizesOf(gpu()).layout;
+}
+
+/** A part of a buffer, as a kernel binds it. */
+export interface Binding {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** Workgroups along x, y and z. */
+export type Grid = readonly [x: number, y?: number, z?: number];
+
+let nextId = 0;
+const ids = new WeakMap<GPUBuffer, number>();
+function idOf(buffer: GPUBuffer): number {
+  let id = ids.get(buffer);
+  if (id === undefined) ids.set(buffer, id = nextId++);
+  return id;
+}
+
+/** Bind groups are kept: a step that repeats finds the buffers, and so the groups, of the step before. */
+function bindGroup(layout: GPUBindGroupLayout, bindings: readonly Binding[]): GPUBindGroup {
+  const key = layout.label + bindings.map((b) => `${idOf(b.buffer)}:${b.offset}:${b.size}`).join();
+  const first = bindings[0].buffer;
+  let groups = bindGroups.get(first);
+  if (!groups) bindGroups.set(first, groups = new Map());
+  let group = groups.get(key);
+  if (!group) {
+    if (bindGroupCount++ > MAX_BIND_GROUPS) forgetBindGroups();
+    group = gpu().createBindGroup({
+      layout,
+      entries: bindings.map((resource, binding) => ({ binding, resource })),
+    });
+    groups.set(key, group);
+  }
+  return group;
+}
+
+function forgetBindGroups(): void {
+  bindGroups = new Map();
+  bindGroupCount = 0;
+}
+
+/** Records one run of `pipeline` over `bindings`, with `values` as its sizes. */
+export function dispatch(
+  pipeline: GPUComputePipeline,
+  layout: GPUBindGroupLayout,
+  bindings: readonly Binding[],
+  values: Uint8Array,
+  grid: Grid,
+): void {
+  const device = gpu();
+  if (recorded === MAX_RECORDED) flush();
+  encoder ??= device.createCommandEncoder();
+  pass ??= encoder.beginComputePass();
+  sizesOfRecorded.set(values, recorded * SIZES_BYTES);
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, bindGroup(layout, bindings));
+  pass.setBindGroup(1, sizesOf(device).group, [recorded * SIZES_BYTES]);
+  pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
+  recorded++;
+  counters.dispatches++;
+}
+
+/** Hands what is recorded to the GPU. */
+export function flush(): void {
+  if (encoder) {
+    const device = gpu();
+    pass?.end();
+    const commands = encoder;
+    const used = recorded * SIZES_BYTES;
+    encoder = pass = null;
+    recorded = 0;
+    guarded("validation", () => {
+      if (used > 0) device.queue.writeBuffer(sizesOf(device).buffer, 0, sizesOfRecorded, 0, used);
+      device.queue.submit([commands.finish()]);
+    }, (message) => new Error(`Cannot run what was recorded: ${message}`));
+    counters.submits++;
+  }
+  if (overstocked()) trim();
+}
+
+/** Gives the shelved buffers back to the GPU. */
+export function trim(): void {
+  if (encoder) flush();
+  clearShelves();
+  forgetBindGroups();
+}
+
+/** A new buffer with the given content. */
+export function upload(values: ArrayBufferView<ArrayBuffer>): GPUBuffer {
+  const buffer = acquire(values.byteLength);
+  if (values.byteLength > 0) write(buffer, 0, values);
+  return buffer;
+}
+
+/** Overwrites `buffer` from byte `offset` on. */
+export function write(
+  buffer: GPUBuffer,
+  offset: number,
+  values: ArrayBufferView<ArrayBuffer>,
+): void {
+  // writeBuffer overtakes what is recorded but not submitted, and a buffer from a shelf may still have readers there.
+  flush();
+  gpu().queue.writeBuffer(buffer, offset, values.buffer, values.byteOffset, values.byteLength);
+}
+
+/**
+ * Submits what is recorded, waits for it, and copies `bytes` bytes of `buffer` from `offset` on.
+ *
+ * @throws {Error} What the GPU reported since the last readback.
+ */
+export async function read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
+  const device = gpu();
+  const staging = device.createBuffer({
+    label: "readback",
+    size: Math.max(bytes, 4),
+    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+  });
+  try {
+    pass?.end();
+    pass = null;
+    encoder ??= device.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffer, offset, staging, 0, bytes);
+    flush();
+    counters.readbacks++;
+    let refused: unknown;
+    await staging.mapAsync(GPUMapMode.READ).catch((error) => refused = error);
+    await settle();
+    if (refused) throw refused;
+    return staging.getMappedRange().slice(0, bytes);
+  } finally {
+    staging.destroy();
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * The tensor: a handle on a GPU buffer.
+ *
+ * @module
+ */
+
+import { acquire, recycle } from "./memory.ts";
+import { type Binding, read } from "./queue.ts";
+import { adopt, keep } from "./scope.ts";
+import { contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
+
+/** What an element is. Every dtype takes 4 bytes. */
+export type Dtype = "f32" | "u32" | "i32";
+
+/** Elements on the host. */
+export type Data = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+
+/** The typed array of each dtype. */
+export const ARRAY_OF = { f32: Float32Array, u32: Uint32Array, i32: Int32Array } as const;
+
+/** Bytes of an element. */
+export const ELEMENT_BYTES = 4;
+
+/** A buffer, and how many tensors look at it. */
+interface Storage {
+  readonly buffer: GPUBuffer;
+  owners: number;
+}
+
+/**
+ * An n-dimensional array on the GPU. Made by {@linkcode tensor} and by ops; operated on by functions, not methods.
+ * The innermost open scope owns it; without one, its maker does, and calls `release()`.
+ */
+export class Tensor {
+  /** The size of each axis. */
+  readonly shape: Shape;
+  /** Elements to step along each axis. */
+  readonly strides: Shape;
+  /** The first element's place in the buffer, in elements. */
+  readonly offset: number;
+  /** What an element is. */
+  readonly dtype: Dtype;
+  readonly #storage: Storage;
+  #owners = 1;
+
+  private constructor(
+    storage: Storage,
+    shape: Shape,
+    strides: Shape,
+    offset: number,
+    dtype: Dtype,
+  ) {
+    this.#storage = storage;
+    this.shape = shape;
+    this.strides = strides;
+    this.offset = offset;
+    this.dtype = dtype;
+    adopt(this);
+  }
+
+  /** A tensor on a buffer that it takes over, row-major from its first byte. */
+  static on(buffer: GPUBuffer, shape: Shape, dtype: Dtype = "f32"): Tensor {
+    return new Tensor({ buffer, owners: 1 }, shape, contiguousStrides(shape), 0, dtype);
+  }
+
+  /** A tensor whose content is undefined: for kernels to write. */
+  static empty(shape: Shape, dtype: Dtype = "f32"): Tensor {
+    return Tensor.on(acquire(ELEMENT_BYTES * numel(shape)), shape, dtype);
+  }
+
+  /** Another tensor on the same buffer. */
+  view(
+    shape: Shape,
+    strides: Shape = contiguousStrides(shape),
+    offset: number = this.offset,
+  ): Tensor {
+    this.#assertLive();
+    this.#storage.owners++;
+    return new Tensor(this.#storage, shape, strides, offset, this.dtype);
+  }
+
+  /** Whether the tensor may still be used. */
+  get live(): boolean {
+    return this.#owners > 0;
+  }
+
+  /** How many elements the tensor has. */
+  get size(): number {
+    return numel(this.shape);
+  }
+
+  /** Whether its elements lie row-major without gaps, from the buffer's start. */
+  get contiguous(): boolean {
+    return this.offset === 0 && isContiguous(this.shape, this.strides);
+  }
+
+  /** Where the tensor's elements are, from the buffer's start to the last of them. */
+  get binding(): Binding {
+    this.#assertLive();
+    const last = this.shape.reduce(
+      (at, size, axis) => at + (size - 1) * this.strides[axis],
+      this.offset,
+    );
+    return {
+      buffer: this.#storage.buffer,
+      offset: 0,
+      size: Math.max(ELEMENT_BYTES, ELEMENT_BYTES * (last + 1)),
+    };
+  }
+
+  /** One more owner: the tape, for a tensor that a gradient needs. */
+  retain(): this {
+    this.#assertLive();
+    this.#owners++;
+    return this;
+  }
+
+  /** One owner less; with the last one the buffer goes back to its shelf. */
+  drop(): void {
+    this.#assertLive();
+    if (--this.#owners > 0) return;
+    if (--this.#storage.owners === 0) recycle(this.#storage.buffer);
+  }
+
+  /** Gives the tensor back. Only for tensors outside scopes, or to release one before its scope ends. */
+  release(): void {
+    keep(this).drop();
+  }
+
+  /** Copies the elements to the host, in row-major order. Submits what is recorded, and waits for it. */
+  async data(): Promise<Data> {
+    const { buffer, size } = this.binding;
+    const ArrayType = ARRAY_OF[this.dtype];
+    const from = isContiguous(this.shape, this.strides) ? this.offset * ELEMENT_BYTES : 0;
+    const held = new ArrayType(await read(buffer, from, this.size === 0 ? 0 : size - from));
+    if (isContiguous(this.shape, this.strides)) return held;
+    const gathered = new ArrayType(this.size);
+    const index = this.shape.map(() => 0);
+    for (let i = 0, at = this.offset; i < gathered.length; i++) {
+      gathered[i] = held[at];
+      for (let axis = index.length - 1; axis >= 0; axis--) {
+        at += this.strides[axis];
+        if (++index[axis] < this.shape[axis]) break;
+        at -= this.strides[axis] * this.shape[axis];
+        index[axis] = 0;
+      }
+    }
+    return gathered;
+  }
+
+  /**
+   * The only element, as a number.
+   *
+   * @throws {RangeError} If the tensor has more than one.
+   */
+  async item(): Promise<number> {
+    if (this.size !== 1) {
+      throw new RangeError(
+        `Cannot take the item of a tensor of shape [${this.shape}]: it has ${this.size} elements`,
+      );
+    }
+    return (await this.data())[0];
+  }
+
+  #assertLive(): void {
+    if (this.live) return;
+    throw new Error(
+      `Cannot use a released tensor of shape [${this.shape}]: return it from its scope(), or keep() it`,
+    );
+  }
+}
