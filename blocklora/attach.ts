@@ -1,0 +1,263 @@
+/**
+ * Which layers of a CLIP get adapters, and the list of what trains.
+ *
+ * @module
+ */
+
+import { zeros } from "../autograd/ops/create.ts";
+import { add } from "../autograd/ops/pointwise.ts";
+import type { Clip } from "../clip/clip.ts";
+import { type Linear, type Projection, PROJECTIONS } from "../clip/layers.ts";
+import { tensor } from "../tensor/create.ts";
+import { Random } from "../tensor/random.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { BlockLora, Lora, type LowRank } from "./adapter.ts";
+
+/** The kinds of adapter. */
+export const METHODS = ["block-lora", "lora"] as const;
+/** The towers that can be adapted. */
+export const ENCODERS = ["both", "vision", "text"] as const;
+
+/** What to adapt, and how. */
+export interface AdapterConfig {
+  /** The kind of adapter. */
+  readonly method: typeof METHODS[number];
+  /** The nominal rank r. */
+  readonly rank: number;
+  /** Block-LoRA's n, which divides the rank; 1 for LoRA. */
+  readonly blocks: number;
+  /** The numerator of the scale. */
+  readonly alpha: number;
+  /** Whether the scale is `alpha / √r`, as in CLIP-LoRA (PEFT: `use_rslora`), or `alpha / r`, as in LoRA's paper. */
+  readonly scaling: "sqrt" | "linear";
+  /** Probability of dropping an element of an adapter's input. */
+  readonly dropout: number;
+  /** The projections of a block to adapt. */
+  readonly projections: readonly Projection[];
+  /** The towers to adapt. */
+  readonly encoder: typeof ENCODERS[number];
+  /** The layers to adapt: a name that {@linkcode layersAt} knows, or their numbers. */
+  readonly position: string | readonly number[];
+}
+
+/** CLIP-LoRA's choices, with Block-LoRA as the method (`run_utils.py` of github.com/MaxZanella/CLIP-LoRA). */
+export const DEFAULT_ADAPTER: AdapterConfig = {
+  method: "block-lora",
+  rank: 8,
+  blocks: 4,
+  alpha: 1,
+  scaling: "sqrt",
+  dropout: 0.25,
+  projections: ["q", "k", "v"],
+  encoder: "both",
+  position: "all",
+};
+
+/** The factor of an adapter's change. */
+export function scaleOf({ alpha, rank, scaling }: AdapterConfig): number {
+  return alpha / (scaling === "sqrt" ? Math.sqrt(rank) : rank);
+}
+
+/**
+ * The layers that a position names, of a tower of `layers` blocks: `all`; `bottom`, `mid` and `up`, its thirds;
+ * `half-bottom` and `half-up`, its halves; `topN`, the last N; or a list of their numbers.
+ *
+ * @throws {RangeError} If the position is unknown, or a number is no layer.
+ */
+export function layersAt(position: string | readonly number[], layers: number): number[] {
+  const all = Array.from({ length: layers }, (_, layer) => layer);
+  if (typeof position !== "string") {
+    const stray = position.find((layer) => !all.includes(layer));
+    if (stray === undefined && position.length > 0) {
+      return [...new Set(position)].sort((a, b) => a - b);
+    }
+    throw new RangeError(
+      `Cannot adapt layer ${stray ?? "(none given)"}: the tower's layers are 0 to ${layers - 1}`,
+    );
+  }
+  const [third, twoThirds, half] = [layers / 3, layers * 2 / 3, layers / 2].map(Math.floor);
+  const top = /^top(\d+)$/.exec(position);
+  if (top) {
+    const count = Number(top[1]);
+    if (count >= 1 && count <= layers) return all.slice(-count);
+    throw new RangeError(`Cannot adapt the top ${count} layers: the tower has ${layers}`);
+  }
+  const ranges: Record<string, [number, number]> = {
+    "all": [0, layers],
+    "bottom": [0, third],
+    "mid": [third, twoThirds],
+    "up": [twoThirds, layers],
+    "half-bottom": [0, half],
+    "half-up": [half, layers],
+  };
+  if (!Object.hasOwn(ranges, position)) {
+    throw new RangeError(
+      `Cannot adapt position "${position}": it must be ${
+        Object.keys(ranges).join(", ")
+      }, topN, or layer numbers`,
+    );
+  }
+  const chosen = all.slice(...ranges[position]);
+  if (chosen.length === 0) {
+    throw new RangeError(`Cannot adapt position "${position}": the tower has ${layers} layers`);
+  }
+  return chosen;
+}
+
+/** A linear layer that can be adapted, by the name that checkpoints give it. */
+export interface Site {
+  /** For example `vision_model.encoder.layers.0.self_attn.q_proj`. */
+  readonly module: string;
+  /** The layer. */
+  readonly linear: Linear;
+}
+
+/** Every linear layer of both towers' blocks. */
+export function sites(clip: Clip): Site[] {
+  return (["text", "vision"] as const).flatMap((tower) =>
+    clip[tower].blocks.flatMap((block, layer) =>
+      (Object.keys(PROJECTIONS) as Projection[]).map((name) => ({
+        module: `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`,
+        linear: block.projections[name],
+      }))
+    )
+  );
+}
+
+/** The sites that a configuration chooses. */
+export function chosenSites(clip: Clip, { projections, encoder, position }: AdapterConfig): Site[] {
+  const unknown = projections.find((name) => !Object.hasOwn(PROJECTIONS, name));
+  if (unknown !== undefined || projections.length === 0) {
+    throw new RangeError(
+      `Cannot adapt projection "${unknown ?? ""}": choose from ${
+        Object.keys(PROJECTIONS).join(", ")
+      }`,
+    );
+  }
+  const towers = encoder === "both" ? ["text", "vision"] as const : [encoder];
+  const wanted = new Set(
+    towers.flatMap((tower) =>
+      layersAt(position, clip[tower].blocks.length).flatMap((layer) =>
+        projections.map((name) => `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`)
+      )
+    ),
+  );
+  return sites(clip).filter(({ module }) => wanted.has(module));
+}
+
+/** The adapters of a model. They own their matrices, and sit in the model until released. */
+export class Adapters {
+  /** What was adapted, and how. */
+  readonly config: AdapterConfig;
+  /** The adapters, by the name of the layer that each sits in. */
+  readonly byModule: ReadonlyMap<string, LowRank>;
+  readonly #clip: Clip;
+  #frozen: Map<Linear, Tensor> | null = null;
+
+  /** Puts adapters into a model's layers, and takes their matrices over. */
+  constructor(clip: Clip, config: AdapterConfig, byModule: ReadonlyMap<string, LowRank>) {
+    this.config = config;
+    this.byModule = byModule;
+    this.#clip = clip;
+    for (const { adapter, linear } of this.#placed()) linear.adapter = adapter;
+  }
+
+  /** Every trainable matrix, in the order of the layers, A before the Bᵢ. */
+  get parameters(): Tensor[] {
+    return [...this.byModule.values()].flatMap(({ parameters }) => parameters);
+  }
+
+  /** How many numbers train. */
+  get parameterCount(): number {
+    return this.parameters.reduce((count, { size }) => count + size, 0);
+  }
+
+  /** Whether any adapter sits in a tower: one without runs the same at every step. */
+  adapts(tower: "vision" | "text"): boolean {
+    return [...this.byModule.keys()].some((module) => module.startsWith(`${tower}_model.`));
+  }
+
+  /** Whether the changes are in the weights now. */
+  get merged(): boolean {
+    return this.#frozen !== null;
+  }
+
+  /** Folds the changes into the weights, so that inference costs what it cost before. */
+  merge(): void {
+    if (this.#frozen) throw new Error("Cannot merge adapters twice: unmerge() them first");
+    this.#frozen = new Map();
+    for (const { adapter, linear } of this.#placed()) {
+      this.#frozen.set(linear, linear.weight);
+      linear.weight = keep(scope(() => add(linear.weight, adapter.weightDelta())));
+      linear.adapter = null;
+    }
+  }
+
+  /** Takes the changes out again. The frozen weights were kept, so that they come back bit for bit. */
+  unmerge(): void {
+    if (!this.#frozen) throw new Error("Cannot unmerge adapters that are not merged");
+    for (const { adapter, linear } of this.#placed()) {
+      linear.weight.release();
+      linear.weight = this.#frozen.get(linear)!;
+      linear.adapter = adapter;
+    }
+    this.#frozen = null;
+  }
+
+  /** Takes the adapters out of the model and gives their matrices back. */
+  release(): void {
+    if (this.#frozen) this.unmerge();
+    for (const { linear } of this.#placed()) linear.adapter = null;
+    for (const parameter of this.parameters) parameter.release();
+  }
+
+  #placed(): { adapter: LowRank; linear: Linear }[] {
+    return sites(this.#clip)
+      .filter(({ module }) => this.byModule.has(module))
+      .map(({ module, linear }) => ({ adapter: this.byModule.get(module)!, linear }));
+  }
+}
+
+/**
+ * Makes fresh adapters and puts them into a model: A uniform in ±1/√in from `seed`, every B zero, so that the model
+ * does not change until a step is taken.
+ *
+ * @throws {RangeError} If the blocks do not divide the rank, or a choice of layers is not one.
+ */
+export function attach(clip: Clip, config: AdapterConfig, seed: number): Adapters {
+  const { method, rank, blocks } = config;
+  if (!Number.isInteger(rank) || rank < 1) {
+    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive whole number`);
+  }
+  if (!Number.isInteger(blocks) || blocks < 1 || rank % blocks !== 0) {
+    throw new RangeError(
+      `Cannot split rank ${rank} into ${blocks} blocks: the rank must be a multiple of the number of blocks`,
+    );
+  }
+  if (method === "lora" && blocks !== 1) {
+    throw new RangeError(
+      `Cannot make LoRA of ${blocks} blocks: it has one, use block-lora for more`,
+    );
+  }
+  const random = new Random(seed, "adapters");
+  const inner = rank / blocks;
+  const byModule = new Map<string, LowRank>();
+  for (const [stream, { module, linear }] of chosenSites(clip, config).entries()) {
+    const [outputs, inputs] = linear.weight.shape;
+    const bound = 1 / Math.sqrt(inputs);
+    const own = random.fork(module);
+    const values = Float32Array.from(
+      { length: inner * inputs },
+      () => (2 * own.uniform() - 1) * bound,
+    );
+    const down = keep(tensor(values, [inner, inputs]));
+    const ups = Array.from({ length: blocks }, () => keep(zeros([outputs, inner])));
+    const options = { scale: scaleOf(config), dropout: config.dropout, stream };
+    byModule.set(
+      module,
+      method === "lora" ? new Lora(down, ups, options) : new BlockLora(down, ups, options),
+    );
+  }
+  return new Adapters(clip, config, byModule);
+}

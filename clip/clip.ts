@@ -1,0 +1,74 @@
+/**
+ * The model that joins the two towers.
+ *
+ * @module
+ */
+
+import { matmul } from "../autograd/ops/matmul.ts";
+import { l2Normalize } from "../autograd/ops/normalize.ts";
+import { exp, mul, mulScalar } from "../autograd/ops/pointwise.ts";
+import { transpose } from "../autograd/ops/view.ts";
+import type { SafetensorsFile } from "../tensor/safetensors.ts";
+import { scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { ClipConfig } from "./config.ts";
+import { type Prompts, TextTower } from "./text.ts";
+import { VisionTower } from "./vision.ts";
+import { loadWeights, type Weights } from "./weights.ts";
+
+/** Contrastive language-image pre-training (Radford et al., arXiv 2103.00020): two towers into one space. */
+export class Clip {
+  /** Its sizes. */
+  readonly config: ClipConfig;
+  /** The image tower. */
+  readonly vision: VisionTower;
+  /** The text tower. */
+  readonly text: TextTower;
+  /** Its frozen weights. */
+  readonly weights: Weights;
+
+  /** Builds the towers on weights, which it takes over. */
+  constructor(config: ClipConfig, weights: Weights) {
+    this.config = config;
+    this.weights = weights;
+    this.vision = new VisionTower(weights, config.vision);
+    this.text = new TextTower(weights, config.text);
+  }
+
+  /**
+   * Reads a model from safetensors files, with Hugging Face's names or OpenAI's.
+   *
+   * @throws {RangeError} If the weights do not fit the configuration.
+   */
+  static async load(config: ClipConfig, files: readonly SafetensorsFile[]): Promise<Clip> {
+    return new Clip(config, await loadWeights(files, config));
+  }
+
+  /** Features of normalized pixels, not normalized: `[B, 3, R, R] → [B, E]`. With a `seed`, adapters drop inputs. */
+  imageFeatures(pixels: Tensor, seed?: number): Tensor {
+    return this.vision.forward(pixels, seed);
+  }
+
+  /** Features of prompts, not normalized: `[K, E]`. With a `seed`, adapters drop inputs. */
+  textFeatures(prompts: Prompts, seed?: number): Tensor {
+    return this.text.forward(prompts, seed);
+  }
+
+  /**
+   * Cosines of image features `[B, E]` and text features `[K, E]` times a scale: `[B, K]`. Without `scale` it is the
+   * model's own temperature, the exponential of its logit scale.
+   */
+  logits(images: Tensor, texts: Tensor, scale?: number): Tensor {
+    return scope(() => {
+      const cosines = matmul(l2Normalize(images), transpose(l2Normalize(texts)));
+      return scale === undefined
+        ? mul(cosines, exp(this.weights.get("logit_scale")))
+        : mulScalar(cosines, scale);
+    });
+  }
+
+  /** Gives the weights back. */
+  release(): void {
+    this.weights.release();
+  }
+}

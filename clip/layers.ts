@@ -1,0 +1,151 @@
+/**
+ * The layers of a transformer block, over frozen weights that adapters may change.
+ *
+ * @module
+ */
+
+import { layerNorm } from "../autograd/ops/layer_norm.ts";
+import { linear } from "../autograd/ops/matmul.ts";
+import { add, gelu, geluTanh, quickGelu, type Unary } from "../autograd/ops/pointwise.ts";
+import { attention } from "../autograd/ops/softmax.ts";
+import { permute, reshape } from "../autograd/ops/view.ts";
+import { scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Activation, TowerConfig } from "./config.ts";
+import type { Weights } from "./weights.ts";
+
+/** A trainable change to a frozen linear layer. */
+export interface Adapter {
+  /**
+   * What the adapter adds to the layer's output: `[…, in] → […, out]`. With a `seed` it is training, and its dropout
+   * mask is that seed's.
+   */
+  delta(x: Tensor, seed?: number): Tensor;
+}
+
+/** Affine layer `y = x Wᵀ + b`, with `weight` `[out, in]` as in PyTorch's checkpoints. */
+export class Linear {
+  /** The weight, `[out, in]`. */
+  weight: Tensor;
+  /** The bias, `[out]`. */
+  readonly bias: Tensor | null;
+  /** What is added to the layer's output, if anything. */
+  adapter: Adapter | null = null;
+
+  /** Takes the weight, and the bias if the layer has one. */
+  constructor(weight: Tensor, bias: Tensor | null = null) {
+    this.weight = weight;
+    this.bias = bias;
+  }
+
+  /** `[…, in] → […, out]`. */
+  forward(x: Tensor, seed?: number): Tensor {
+    return scope(() => {
+      const y = linear(x, this.weight, this.bias);
+      return this.adapter ? add(y, this.adapter.delta(x, seed)) : y;
+    });
+  }
+}
+
+/** Layer normalization over the last axis. */
+export class LayerNorm {
+  readonly #weight: Tensor;
+  readonly #bias: Tensor;
+  readonly #epsilon: number;
+
+  /** Takes scale and shift, both `[C]`. */
+  constructor(weight: Tensor, bias: Tensor, epsilon: number) {
+    this.#weight = weight;
+    this.#bias = bias;
+    this.#epsilon = epsilon;
+  }
+
+  /** `[…, C] → […, C]`. */
+  forward(x: Tensor): Tensor {
+    return layerNorm(x, this.#weight, this.#bias, this.#epsilon);
+  }
+}
+
+const ACTIVATIONS: Record<Activation, Unary> = { quick_gelu: quickGelu, gelu, gelu_new: geluTanh };
+
+/** The linear layers of a block, by the names that adapters call them. */
+export const PROJECTIONS = {
+  q: "self_attn.q_proj",
+  k: "self_attn.k_proj",
+  v: "self_attn.v_proj",
+  o: "self_attn.out_proj",
+  fc1: "mlp.fc1",
+  fc2: "mlp.fc2",
+} as const;
+
+/** A linear layer of a block: `q`, `k`, `v`, `o`, `fc1` or `fc2`. */
+export type Projection = keyof typeof PROJECTIONS;
+
+/** Makes the {@linkcode LayerNorm} whose weights have names that begin with `name`. */
+export function layerNormOf(weights: Weights, name: string, epsilon: number): LayerNorm {
+  return new LayerNorm(weights.get(`${name}.weight`), weights.get(`${name}.bias`), epsilon);
+}
+
+/**
+ * One transformer block, its norms before its parts: `x + attention(norm(x))`, then `x + mlp(norm(x))` (class
+ * `ResidualAttentionBlock` of openai/CLIP's `clip/model.py`).
+ */
+export class ResidualBlock {
+  /** The linear layers, by name. */
+  readonly projections: Readonly<Record<Projection, Linear>>;
+  readonly #norm1: LayerNorm;
+  readonly #norm2: LayerNorm;
+  readonly #heads: number;
+  readonly #causal: boolean;
+  readonly #activation: Unary;
+
+  /** Takes the weights whose names begin with `name`. */
+  constructor(weights: Weights, name: string, config: TowerConfig, causal: boolean) {
+    const of = (part: string) =>
+      new Linear(weights.get(`${name}.${part}.weight`), weights.get(`${name}.${part}.bias`));
+    const entries = Object.entries(PROJECTIONS).map(([short, part]) => [short, of(part)]);
+    this.projections = Object.fromEntries(entries);
+    this.#norm1 = layerNormOf(weights, `${name}.layer_norm1`, config.layerNormEps);
+    this.#norm2 = layerNormOf(weights, `${name}.layer_norm2`, config.layerNormEps);
+    this.#heads = config.heads;
+    this.#causal = causal;
+    this.#activation = ACTIVATIONS[config.activation];
+  }
+
+  /** `[B, T, C] → [B, T, C]`. Its scope releases every activation that no gradient needs. */
+  forward(x: Tensor, seed?: number): Tensor {
+    return scope(() => {
+      const attended = add(x, this.#attend(this.#norm1.forward(x), seed));
+      return add(attended, this.#transform(this.#norm2.forward(attended), seed));
+    });
+  }
+
+  #attend(x: Tensor, seed?: number): Tensor {
+    const [batch, tokens, width] = x.shape;
+    const { q, k, v, o } = this.projections;
+    const heads = (layer: Linear) => { // [B, T, C] → [B, H, T, D]
+      const split = reshape(layer.forward(x, seed), [batch, tokens, this.#heads, -1]);
+      return permute(split, [0, 2, 1, 3]);
+    };
+    const mixed = attention(heads(q), heads(k), heads(v), { causal: this.#causal });
+    return o.forward(reshape(permute(mixed, [0, 2, 1, 3]), [batch, tokens, width]), seed);
+  }
+
+  #transform(x: Tensor, seed?: number): Tensor {
+    const { fc1, fc2 } = this.projections;
+    return fc2.forward(this.#activation(fc1.forward(x, seed)), seed);
+  }
+}
+
+/** The blocks of a tower, whose weights' names begin with `name`. */
+export function blocksOf(
+  weights: Weights,
+  name: string,
+  config: TowerConfig,
+  causal: boolean,
+): ResidualBlock[] {
+  return Array.from(
+    { length: config.layers },
+    (_, layer) => new ResidualBlock(weights, `${name}.encoder.layers.${layer}`, config, causal),
+  );
+}
