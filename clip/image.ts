@@ -1,11 +1,12 @@
 /**
- * Pixels to what the vision tower reads. Resizing is Pillow's, to the last bit: bicubic with a = -0.5, its support
- * widened by the scale when shrinking, in fixed point, horizontally first, each pass rounded to 8 bits.
+ * Pixels to what the vision tower reads, to the bit as Pillow and torchvision make it; and the
+ * random crops that training draws.
  *
  * @module
  */
 
 import type { PreprocessConfig } from "./config.ts";
+import { resampleRow, resampleRows, tapsOf } from "./resample.ts";
 
 /** A picture of `[height, width, 3]` bytes: red, green, blue, row by row. */
 export interface Image {
@@ -17,7 +18,9 @@ export interface Image {
   readonly pixels: Uint8Array<ArrayBuffer>;
 }
 
-/** A rectangle of whole pixels; `left` and `top` are negative where it begins outside the picture. */
+/**
+ * A rectangle of whole pixels; `left` and `top` are negative where it begins outside the picture.
+ */
 export interface CropBox {
   /** The first column. */
   readonly left: number;
@@ -29,24 +32,9 @@ export interface CropBox {
   readonly height: number;
 }
 
-/** For each output of a pass: where its inputs begin, how many they are, and their weights. */
-interface Taps {
-  /** The first input of each output. */
-  readonly starts: Int32Array;
-  /** How many inputs each output has. */
-  readonly counts: Int32Array;
-  /** The weights in fixed point, `stride` of them for each output. */
-  readonly weights: Int32Array;
-  /** Places for weights kept for each output. */
-  readonly stride: number;
-}
-
-/** Pillow keeps 22 bits after the point: 32, less 8 for the pixel and 2 for weights that add up to more than 1. */
-const PRECISION_BITS = 22;
-const ONE_HALF = 1 << (PRECISION_BITS - 1);
-
 /**
- * The whole picture at another size, as Pillow's `resize((width, height), BICUBIC)` of an RGB image.
+ * The whole picture at another size, as Pillow's `resize((width, height), BICUBIC)` of an RGB
+ * image.
  *
  * @throws {RangeError} If a size is not a whole number above 0.
  */
@@ -55,7 +43,9 @@ export function resize(image: Image, width: number, height: number): Image {
   return resample(image, whole(image), width, height, target);
 }
 
-/** The pixels within a rectangle; black where it lies outside the picture, as with Pillow's `crop`. */
+/**
+ * The pixels within a rectangle; black where it lies outside the picture, as with Pillow's `crop`.
+ */
 export function crop(
   image: Image,
   left: number,
@@ -74,24 +64,27 @@ export function crop(
 }
 
 /**
- * The central square of `size` pixels a side, with black around a smaller picture. Half a pixel to spare goes to the
- * even side with `"round"` (torchvision's `CenterCrop`, so OpenAI's CLIP) and to the right and bottom with `"floor"`
- * (Hugging Face's processor).
+ * The central square of `size` pixels a side, with black around a smaller picture. Of the two places
+ * that an odd pixel to spare leaves, `"round"` takes the even one (torchvision's `CenterCrop`, so
+ * OpenAI's CLIP) and `"floor"` the first (Hugging Face's processor).
  */
 export function centerCrop(image: Image, size: number, rule: "round" | "floor"): Image {
   const { left, top } = centerBox(image.width, image.height, size, rule);
   return crop(image, left, top, size, size);
 }
 
-/** The picture with its shorter side at `size` and its longer one at `size * long / short`, cut to a whole number. */
+/**
+ * The picture with its shorter side at `size` and its longer one at `size * long / short`, cut to a
+ * whole number.
+ */
 export function shortestEdge(image: Image, size: number): Image {
   const { width, height } = shortestEdgeSize(image, size);
   return resize(image, width, height);
 }
 
 /**
- * `(x / 255 - mean) / std` of each channel: `[3, height, width]`. Each step is rounded to float32, as torchvision's
- * `ToTensor` and `Normalize` do.
+ * `(x / 255 - mean) / std` of each channel: `[3, height, width]`. Each step is rounded to float32,
+ * as torchvision's `ToTensor` and `Normalize` do.
  */
 export function normalize(
   image: Image,
@@ -112,9 +105,9 @@ export function normalize(
 }
 
 /**
- * What a CLIP reads of a picture: shorter side to `config.resize`, central square of `config.crop`, normalized;
- * `[3, crop, crop]`. The same as {@linkcode shortestEdge}, {@linkcode centerCrop} and {@linkcode normalize} one after
- * the other, but only the pixels that the crop keeps are resized.
+ * What a CLIP reads of a picture: shorter side to `config.resize`, central square of `config.crop`,
+ * normalized; `[3, crop, crop]`. The same as {@linkcode shortestEdge}, {@linkcode centerCrop} and
+ * {@linkcode normalize} one after the other, but only the pixels that the crop keeps are resized.
  */
 export function preprocess(image: Image, config: PreprocessConfig): Float32Array<ArrayBuffer> {
   const { width, height } = shortestEdgeSize(image, config.resize);
@@ -126,10 +119,12 @@ export function preprocess(image: Image, config: PreprocessConfig): Float32Array
 }
 
 /**
- * Draws the rectangle of torchvision's `RandomResizedCrop`: ten tries of a share of the area, uniform in `scale`, at
- * an aspect ratio log-uniform in `ratio`; if none fits, the largest central one within `ratio`.
+ * Draws the rectangle of torchvision's `RandomResizedCrop`: ten tries of a share of the area,
+ * uniform in `scale`, at an aspect ratio log-uniform in `ratio`; if none fits, the largest central
+ * one within `ratio`.
  *
- * @param random Gives numbers in [0, 1), such as a seeded generator; called 4 times for each try that fits, else twice.
+ * @param random Gives numbers in [0, 1), such as a seeded generator; called 4 times for each try
+ * that fits, else twice.
  */
 export function randomResizedCropBox(
   width: number,
@@ -156,8 +151,8 @@ export function randomResizedCropBox(
 }
 
 /**
- * The rectangle `box` of a picture, brought to `size` pixels a side, then mirrored left to right if `flip`. Pixels
- * outside the rectangle have no part in it.
+ * The rectangle `box` of a picture, brought to `size` pixels a side, then mirrored left to right if
+ * `flip`. Pixels outside the rectangle have no part in it.
  *
  * @throws {RangeError} If the rectangle is empty or leaves the picture.
  */
@@ -166,7 +161,8 @@ export function resizedCrop(image: Image, box: CropBox, size: number, flip: bool
   assertSize("crop", width, height);
   if (left < 0 || top < 0 || left + width > image.width || top + height > image.height) {
     throw new RangeError(
-      `Cannot crop ${width}x${height} at ${left},${top}: the picture is ${image.width}x${image.height}`,
+      `Cannot crop ${width}x${height} at ${left},${top}: ` +
+        `the picture is ${image.width}x${image.height}`,
     );
   }
   const resized = resample(image, box, size, size, { left: 0, top: 0, width: size, height: size });
@@ -175,8 +171,9 @@ export function resizedCrop(image: Image, box: CropBox, size: number, flip: bool
 }
 
 /**
- * Resizes the part `from` of a picture to `width` by `height`, and gives the part `kept` of the result. An output
- * depends on its own taps alone, so what is left out changes nothing.
+ * Resizes the part `from` of a picture to `width` by `height`, horizontally first as Pillow does,
+ * and gives the part `kept` of the result. An output depends on its own taps alone, so what is left
+ * out changes nothing.
  */
 function resample(
   image: Image,
@@ -198,88 +195,6 @@ function resample(
   }
   const pixels = resampleRows(narrowed, 3 * kept.width, down);
   return { width: kept.width, height: kept.height, pixels };
-}
-
-/** One row of the horizontal pass: the pixels from byte `at` of `source` on, to those from byte `to` of `target`. */
-function resampleRow(
-  source: Uint8Array,
-  at: number,
-  { starts, counts, weights, stride }: Taps,
-  target: Uint8Array,
-  to: number,
-): void {
-  for (let x = 0; x < starts.length; x++, to += 3) {
-    let red = ONE_HALF, green = ONE_HALF, blue = ONE_HALF;
-    const end = x * stride + counts[x];
-    for (let k = x * stride, i = at + 3 * starts[x]; k < end; k++, i += 3) {
-      const weight = weights[k];
-      red = red + weight * source[i] | 0;
-      green = green + weight * source[i + 1] | 0;
-      blue = blue + weight * source[i + 2] | 0;
-    }
-    target[to] = toByte(red);
-    target[to + 1] = toByte(green);
-    target[to + 2] = toByte(blue);
-  }
-}
-
-/** The vertical pass: rows of `width` bytes, the first of them being the first that `taps` name. */
-function resampleRows(source: Uint8Array, width: number, taps: Taps): Uint8Array<ArrayBuffer> {
-  const { starts, counts, weights, stride } = taps;
-  const target = new Uint8Array(width * starts.length);
-  const sums = new Int32Array(width);
-  for (let y = 0; y < starts.length; y++) {
-    sums.fill(ONE_HALF);
-    for (let tap = 0; tap < counts[y]; tap++) {
-      const weight = weights[y * stride + tap];
-      const at = (starts[y] - starts[0] + tap) * width;
-      for (let i = 0; i < width; i++) sums[i] += weight * source[at + i];
-    }
-    for (let i = 0, to = y * width; i < width; i++) target[to + i] = toByte(sums[i]);
-  }
-  return target;
-}
-
-/** The taps of outputs `first` to `first + count` when `size` pixels become `resized`. */
-function tapsOf(size: number, resized: number, first: number, count: number): Taps {
-  const scale = size / resized;
-  const stretch = Math.max(1, scale);
-  const support = 2 * stretch;
-  const stride = Math.ceil(support) * 2 + 1;
-  const starts = new Int32Array(count);
-  const counts = new Int32Array(count);
-  const weights = new Int32Array(count * stride);
-  const exact = new Float64Array(stride);
-  for (let output = 0; output < count; output++) {
-    const center = (first + output + 0.5) * scale;
-    const start = Math.max(0, Math.trunc(center - support + 0.5));
-    const taps = Math.min(size, Math.trunc(center + support + 0.5)) - start;
-    let total = 0;
-    for (let tap = 0; tap < taps; tap++) {
-      total += exact[tap] = bicubic((start + tap - center + 0.5) * (1 / stretch));
-    }
-    for (let tap = 0; tap < taps; tap++) {
-      const fixed = exact[tap] / total * (1 << PRECISION_BITS);
-      weights[output * stride + tap] = Math.trunc(fixed < 0 ? fixed - 0.5 : fixed + 0.5);
-    }
-    starts[output] = start;
-    counts[output] = taps;
-  }
-  return { starts, counts, weights, stride };
-}
-
-/** The cubic convolution kernel with a = -0.5 (Keys, 1981). */
-function bicubic(x: number): number {
-  const distance = Math.abs(x);
-  if (distance < 1) return (1.5 * distance - 2.5) * distance * distance + 1;
-  if (distance < 2) return (((distance - 5) * distance + 8) * distance - 4) * -0.5;
-  return 0;
-}
-
-/** A fixed-point sum, cut to a byte. */
-function toByte(sum: number): number {
-  const value = sum >> PRECISION_BITS;
-  return value < 0 ? 0 : value > 255 ? 255 : value;
 }
 
 function mirror({ width, height, pixels }: Image): void {
@@ -310,14 +225,15 @@ function shortestEdgeSize(
 }
 
 function centerBox(width: number, height: number, size: number, rule: "round" | "floor"): CropBox {
-  // With pixels to spare torchvision rounds; without, it pads, with the odd pixel on the right and at the bottom.
-  const first = (spare: number) =>
-    rule === "floor"
-      ? Math.floor(spare / 2)
-      : spare < 0
-      ? Math.ceil(spare / 2)
-      : roundHalfEven(spare / 2);
-  return { left: first(width - size), top: first(height - size), width: size, height: size };
+  const [left, top] = [centerOf(width - size, rule), centerOf(height - size, rule)];
+  return { left, top, width: size, height: size };
+}
+
+/** Where a centred crop begins, with `spare` pixels more in the picture than in the crop. */
+function centerOf(spare: number, rule: "round" | "floor"): number {
+  if (rule === "floor") return Math.floor(spare / 2);
+  // Where pixels lack, torchvision does not round: it pads, the odd one on the right or below.
+  return spare < 0 ? Math.ceil(spare / 2) : roundHalfEven(spare / 2);
 }
 
 /** Python's `round`. */

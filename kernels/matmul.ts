@@ -4,15 +4,16 @@
  * @module
  */
 
+import { isSoftware } from "../tensor/device.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Kernel, spread } from "./kernel.ts";
 import wgsl from "./matmul.wgsl" with { type: "text" };
+import vec4Wgsl from "./matmul_vec4.wgsl" with { type: "text" };
 import { pointwise, pointwiseInto } from "./pointwise.ts";
 
-const product = new Kernel("matmul.wgsl", wgsl);
-const TILE_ROWS = 32;
-const TILE_COLS = 64;
+const anyStrides = new Kernel("matmul.wgsl", wgsl);
+const wholeVec4 = new Kernel("matmul_vec4.wgsl", vec4Wgsl);
 const MAX_BATCH_AXES = 3;
 
 /**
@@ -48,29 +49,63 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
   }
   const lead = MAX_BATCH_AXES - axes.shape.length;
   const step = (operand: number, axis: number) => axes.strides[operand][axis - lead] ?? 0;
-  const [tiles_m, tiles_n] = [Math.ceil(m / TILE_ROWS), Math.ceil(n / TILE_COLS)];
+  const variant = choose(a, b, m, n, k);
+  const [tiles_m, tiles_n] = [Math.ceil(m / variant.rows), Math.ceil(n / variant.cols)];
   const groups = batch.reduce((count, size) => count * size, tiles_m * tiles_n);
-  product.run([a, b], [out], {
-    m,
-    n,
-    k,
-    tiles_m,
-    tiles_n,
-    groups,
-    batch1: axes.shape[1 - lead] ?? 1,
-    batch2: axes.shape[2 - lead] ?? 1,
-    a_offset: a.offset,
-    a_batch0: step(0, 0),
-    a_batch1: step(0, 1),
-    a_batch2: step(0, 2),
-    a_row: a.strides.at(-2)!,
-    a_col: a.strides.at(-1)!,
-    c_offset: b.offset,
-    c_batch0: step(1, 0),
-    c_batch1: step(1, 1),
-    c_batch2: step(1, 2),
-    c_row: b.strides.at(-2)!,
-    c_col: b.strides.at(-1)!,
-  }, spread(groups));
+  variant.kernel.run(
+    [a, b],
+    [out],
+    {
+      m,
+      n,
+      k,
+      tiles_m,
+      tiles_n,
+      groups,
+      batch1: axes.shape[1 - lead] ?? 1,
+      batch2: axes.shape[2 - lead] ?? 1,
+      a_offset: a.offset,
+      a_batch0: step(0, 0),
+      a_batch1: step(0, 1),
+      a_batch2: step(0, 2),
+      a_row: a.strides.at(-2)!,
+      a_col: a.strides.at(-1)!,
+      c_offset: b.offset,
+      c_batch0: step(1, 0),
+      c_batch1: step(1, 1),
+      c_batch2: step(1, 2),
+      c_row: b.strides.at(-2)!,
+      c_col: b.strides.at(-1)!,
+    },
+    spread(groups),
+    variant.constants,
+  );
   return out;
+}
+
+/** Which kernel multiplies, the rows and columns that a workgroup of it makes, and its constants. */
+function choose(a: Tensor, b: Tensor, m: number, n: number, k: number) {
+  const along = (x: Tensor, axis: number) =>
+    x.strides.at(axis) === 1 &&
+    [x.offset, ...x.strides.toSpliced(x.strides.length + axis, 1)].every((step) => step % 4 === 0);
+  const cAlongK = along(b, -2);
+  // Eight lanes, the width of a software adapter, lie along the columns, or along the rows of a narrow product.
+  const across = n > 8;
+  if (k % 4 === 0 && along(a, -1) && (cAlongK || (n % 4 === 0 && along(b, -1)))) {
+    const [LANES_X, LANES_Y] = across ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
+    const constants = { C_ALONG_K: cAlongK ? 1 : 0, LANES_X, LANES_Y };
+    return { kernel: wholeVec4, rows: 8 * LANES_Y, cols: 8 * LANES_X, constants };
+  }
+  const [LANES_X, LANES_Y] = across ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
+  return {
+    kernel: anyStrides,
+    rows: 4 * LANES_Y,
+    cols: 8 * LANES_X,
+    constants: { LANES_X, LANES_Y },
+  };
+}
+
+/** A software adapter runs eight lanes at a time and gains nothing from more; a GPU wants whole waves. */
+function lanesAcross(): number {
+  return isSoftware() ? 1 : 8;
 }

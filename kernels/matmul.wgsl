@@ -1,6 +1,8 @@
 // out[b] = a[b] × c[b], with a of [m, k], c of [k, n], each read through its own strides, so that a transposed or
-// sliced operand needs no copy. A workgroup makes 32 × 64 of the output, an invocation 4 rows of 8 columns, 8 apart.
-// Nothing is shared in workgroup memory: the tile is in registers, and the loads of a row of lanes are neighbours.
+// sliced operand needs no copy. An invocation makes 4 rows of 8 columns, LANES_X apart. Nothing is shared in workgroup memory: the tile is in registers, and the loads of a row of lanes are neighbours.
+override LANES_X: u32;
+override LANES_Y: u32;
+
 struct Sizes {
   m: u32,
   n: u32,
@@ -28,7 +30,7 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(LANES_X, LANES_Y)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
@@ -39,16 +41,16 @@ fn main(
     return;
   }
   let batch = at / (sizes.tiles_m * sizes.tiles_n);
-  let row = at / sizes.tiles_n % sizes.tiles_m * 32u + lane.y * 4u;
-  let col = at % sizes.tiles_n * 64u + lane.x;
+  let row = (at / sizes.tiles_n % sizes.tiles_m * LANES_Y + lane.y) * 4u;
+  let col = at % sizes.tiles_n * LANES_X * 8u + lane.x;
   let batch2 = batch % sizes.batch2;
   let batch1 = batch / sizes.batch2 % sizes.batch1;
   let batch0 = batch / sizes.batch2 / sizes.batch1;
 
   // Past the ragged edge the last row and column are read again, and not stored.
   let rows = min(vec4u(row, row + 1u, row + 2u, row + 3u), vec4u(sizes.m - 1u));
-  let low = min(vec4u(col, col + 8u, col + 16u, col + 24u), vec4u(sizes.n - 1u));
-  let high = min(vec4u(col + 32u, col + 40u, col + 48u, col + 56u), vec4u(sizes.n - 1u));
+  let low = min(col + vec4u(0u, 1u, 2u, 3u) * LANES_X, vec4u(sizes.n - 1u));
+  let high = min(col + vec4u(4u, 5u, 6u, 7u) * LANES_X, vec4u(sizes.n - 1u));
   let a_start = sizes.a_offset + batch0 * sizes.a_batch0 + batch1 * sizes.a_batch1 + batch2 * sizes.a_batch2;
   let c_start = sizes.c_offset + batch0 * sizes.c_batch0 + batch1 * sizes.c_batch1 + batch2 * sizes.c_batch2;
   var at_a = a_start + rows * sizes.a_row;
@@ -92,12 +94,13 @@ fn store(start: u32, row: u32, col: u32, low: vec4f, high: vec4f) {
     return;
   }
   for (var j = 0u; j < 4u; j++) {
-    let left = col + j * 8u;
+    let left = col + j * LANES_X;
     if (left < sizes.n) {
       out[start + row * sizes.n + left] = low[j];
     }
-    if (left + 32u < sizes.n) {
-      out[start + row * sizes.n + left + 32u] = high[j];
+    let right = left + 4u * LANES_X;
+    if (right < sizes.n) {
+      out[start + row * sizes.n + right] = high[j];
     }
   }
 }

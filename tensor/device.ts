@@ -114,6 +114,12 @@ export function adapterName(): string {
   return description || `${vendor} ${architecture}`.trim() || "unnamed adapter";
 }
 
+/** Whether the adapter computes on the CPU: its kernels then want other shapes. */
+export function isSoftware(): boolean {
+  gpu();
+  return information!.isFallbackAdapter;
+}
+
 /** Remembers an error that the GPU reported late. The first one counts: the others follow from it. */
 export function report(error: Error): void {
   failure ??= error;

@@ -1,0 +1,94 @@
+/**
+ * Adam, with weight decay in the gradient or beside it.
+ *
+ * @module
+ */
+
+import { Kernel } from "../../kernels/kernel.ts";
+import wgsl from "../../kernels/adam.wgsl" with { type: "text" };
+import {
+  atLeastZero,
+  Optimizer,
+  type OptimizerOptions,
+  type ParameterList,
+  type Rule,
+} from "./optimizer.ts";
+
+/** How {@linkcode Adam} and {@linkcode AdamW} step. */
+export interface AdamOptions extends OptimizerOptions {
+  /** How much is kept at each step of the running means of gradients and of their squares; [0.9, 0.999] by default. */
+  readonly betas?: readonly [number, number];
+  /** Added to the root of the mean square; 1e-8 by default. */
+  readonly epsilon?: number;
+  /** Whether to divide by the largest mean square so far (Reddi et al., arXiv 1904.09237); false by default. */
+  readonly amsgrad?: boolean;
+}
+
+const kernel = new Kernel("adam.wgsl", wgsl);
+
+/** The rule of both; `decoupled` takes weight decay off the parameter, not through the gradient. */
+function rule(name: string, decoupled: boolean, weightDecay: number): Rule<AdamOptions> {
+  return {
+    name,
+    kernel,
+    defaults: {
+      learningRate: 1e-3,
+      weightDecay,
+      betas: [0.9, 0.999],
+      epsilon: 1e-8,
+      amsgrad: false,
+    },
+    ranges: ({ betas, epsilon }) => ({
+      betas: [betas, betas.every((beta) => beta >= 0 && beta < 1), "two numbers from 0 to below 1"],
+      epsilon: atLeastZero(epsilon),
+    }),
+    state: ({ amsgrad }) => ({ mean: true, square: true, largest: amsgrad }),
+    constants: ({ amsgrad }) => ({ AMSGRAD: +amsgrad }),
+    sizes: ({ weightDecay, betas: [beta1, beta2], epsilon }, rate, step) => ({
+      rate: rate / (1 - beta1 ** (step + 1)),
+      correction: 1 / Math.sqrt(1 - beta2 ** (step + 1)),
+      decay: decoupled ? rate * weightDecay : 0,
+      l2: decoupled ? 0 : weightDecay,
+      beta1,
+      beta2,
+      one_minus_beta1: 1 - beta1,
+      one_minus_beta2: 1 - beta2,
+      epsilon,
+    }),
+  };
+}
+
+const ADAM = rule("Adam", false, 0);
+const ADAM_W = rule("AdamW", true, 1e-2);
+
+/** Adam, as `torch.optim.Adam`: weight decay, 0 by default, is added to the gradient. */
+export class Adam extends Optimizer<AdamOptions> {
+  /** Makes the optimizer of some parameters, or of groups with options of their own. */
+  constructor(parameters: ParameterList<AdamOptions>, options: AdamOptions = {}) {
+    super(ADAM, parameters, options);
+  }
+}
+
+/**
+ * Adam, as `torch.optim.AdamW`: weight decay, 1e-2 by default, shrinks the parameter by itself.
+ *
+ * @example
+ * ```ts
+ * import { AdamW, cosineAnnealing, init, scope, square, sum, tensor, valueAndGrad } from "../../mod.ts";
+ * await init();
+ * const x = tensor([3, -2]);
+ * const optimizer = new AdamW([x], { learningRate: cosineAnnealing(0.5, 0, 30) });
+ * for (let step = 0; step < 30; step++) {
+ *   scope(() => optimizer.step(valueAndGrad(() => sum(square(x)), [x]).grads));
+ * }
+ * console.log((await x.data()).every((value) => Math.abs(value) < 0.5)); // true
+ * optimizer.release();
+ * x.release();
+ * ```
+ */
+export class AdamW extends Optimizer<AdamOptions> {
+  /** Makes the optimizer of some parameters, or of groups with options of their own. */
+  constructor(parameters: ParameterList<AdamOptions>, options: AdamOptions = {}) {
+    super(ADAM_W, parameters, options);
+  }
+}

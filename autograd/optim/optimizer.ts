@@ -1,0 +1,242 @@
+/**
+ * What all optimizers share: parameters in groups, a count of steps, state that is saved and restored.
+ *
+ * @module
+ */
+
+import { type Constants, type Kernel, type Sizes, spread } from "../../kernels/kernel.ts";
+import { pointwiseInto } from "../../kernels/pointwise.ts";
+import { keep, scope } from "../../tensor/scope.ts";
+import { sameShape } from "../../tensor/shape.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { zeros } from "../ops/create.ts";
+import { contiguous } from "../ops/view.ts";
+import type { LearningRate } from "./schedule.ts";
+
+/** What every optimizer can be told. */
+export interface OptimizerOptions {
+  /** The learning rate, or its schedule; 1e-3 by default. */
+  readonly learningRate?: LearningRate;
+  /** How strongly parameters are pulled towards 0. */
+  readonly weightDecay?: number;
+}
+
+/** Parameters that share options; what is not given here is as for the whole optimizer. */
+export type ParameterGroup<O> = Partial<O> & { readonly parameters: readonly Tensor[] };
+
+/** Parameters, or groups of them. */
+export type ParameterList<O> = readonly Tensor[] | readonly ParameterGroup<O>[];
+
+/** How one optimizer differs from another. */
+export interface Rule<O> {
+  /** What errors call it. */
+  readonly name: string;
+  /** Binds a gradient, its parameter, then the state in the order of `state`; updates all but the gradient in place. */
+  readonly kernel: Kernel;
+  /** Options where none are given. */
+  readonly defaults: Required<O>;
+  /** For each number that options may get wrong, the range it must be in and whether it is. */
+  readonly ranges: (options: Required<O>) => Readonly<Record<string, OptionRange>>;
+  /** The tensors kept for each parameter, by name; those that the options do without are false. */
+  readonly state: (options: Required<O>) => Readonly<Record<string, boolean>>;
+  /** The kernel's constants. */
+  readonly constants: (options: Required<O>) => Constants;
+  /** The kernel's sizes, but for `count`, at learning rate `rate` of `step`, from 0. */
+  readonly sizes: (options: Required<O>, rate: number, step: number) => Sizes;
+}
+
+/** The value of an option, whether it may be that, and what it may be in words. */
+export type OptionRange = readonly [value: unknown, legal: boolean, wanted: string];
+
+/** Steps taken, and tensors by name: `"0.mean"` is the `mean` of the first parameter. */
+export interface OptimizerState {
+  /** How many steps were taken. */
+  readonly steps: number;
+  /** What is remembered of the gradients. */
+  readonly tensors: Readonly<Record<string, Tensor>>;
+}
+
+interface Member {
+  readonly parameter: Tensor;
+  readonly group: number;
+  readonly state: readonly Tensor[];
+}
+
+/** The range of numbers from 0 on. */
+export function atLeastZero(value: unknown): OptionRange {
+  return [value, typeof value === "number" && value >= 0 && value < Infinity, "a number from 0 on"];
+}
+
+/** Updates parameters in place from their gradients. {@linkcode Sgd}, {@linkcode Adam} and {@linkcode AdamW} are such. */
+export class Optimizer<O extends OptimizerOptions> {
+  readonly #rule: Rule<O>;
+  readonly #groups: readonly Required<O>[];
+  readonly #members: readonly Member[];
+  readonly #saved = new Map<string, Tensor>();
+  /** Bound where the options do without a state. */
+  readonly #absent: Tensor;
+  #steps = 0;
+
+  /**
+   * Makes an optimizer, its state on the GPU all 0. It owns its state, and not the parameters.
+   *
+   * @throws {TypeError} If a parameter is not f32.
+   * @throws {RangeError} If there are no parameters, if one is not contiguous or given twice, or if an option is out of
+   * range.
+   */
+  constructor(rule: Rule<O>, parameters: ParameterList<O>, options: Partial<O>) {
+    const groups = grouped(parameters);
+    this.#rule = rule;
+    this.#groups = groups.map(({ parameters: _, ...own }) =>
+      ({ ...rule.defaults, ...options, ...own }) as Required<O>
+    );
+    const listed = groups.flatMap((group, g) =>
+      group.parameters.map((parameter) => ({ parameter, group: g }))
+    );
+    checkParameters(rule.name, listed.map(({ parameter }) => parameter));
+    for (const group of this.#groups) checkOptions(rule, group);
+
+    this.#absent = keep(Tensor.empty([0]));
+    this.#members = listed.map(({ parameter, group }, i) => {
+      const wanted = Object.entries(rule.state(this.#groups[group]));
+      const state = wanted.map(([name, present]) => {
+        if (!present) return this.#absent;
+        const made = keep(zeros(parameter.shape));
+        this.#saved.set(`${i}.${name}`, made);
+        return made;
+      });
+      return { parameter, group, state };
+    });
+  }
+
+  /** How many steps were taken. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  /** The learning rate of each group at `step`, from 0; at the next one by default. */
+  rates(step: number = this.#steps): number[] {
+    return this.#groups.map(({ learningRate }) =>
+      typeof learningRate === "function" ? learningRate(step) : learningRate as number
+    );
+  }
+
+  /**
+   * Updates each parameter by its gradient: one dispatch for each, nothing compiled after the first step, nothing
+   * uploaded. The gradients are in the order of the parameters, those of the first group first, and stay the caller's.
+   *
+   * @throws {RangeError} If gradients and parameters do not match, or a schedule gives no learning rate.
+   */
+  step(grads: readonly Tensor[]): void {
+    const { name, kernel, constants, sizes } = this.#rule;
+    this.#checkGradients(grads);
+    const rates = this.rates();
+    for (const rate of rates) {
+      if (atLeastZero(rate)[1]) continue;
+      throw new RangeError(
+        `Cannot step ${name}: the learning rate of step ${this.#steps} is ${rate}, ` +
+          "it must be a number from 0 on",
+      );
+    }
+    scope(() => {
+      for (const [i, { parameter, group, state }] of this.#members.entries()) {
+        const options = this.#groups[group];
+        kernel.run(
+          [contiguous(grads[i])],
+          [parameter, ...state],
+          { count: parameter.size, ...sizes(options, rates[group], this.#steps) },
+          spread(Math.ceil(parameter.size / 64)),
+          constants(options),
+        );
+      }
+    });
+    this.#steps++;
+  }
+
+  /** What a checkpoint needs to go on. The tensors are the optimizer's own, and change with its steps. */
+  state(): OptimizerState {
+    return { steps: this.#steps, tensors: Object.fromEntries(this.#saved) };
+  }
+
+  /**
+   * Goes on from a saved state, whose tensors are copied and stay the caller's.
+   *
+   * @throws {RangeError} If it is that of other parameters or another kind of optimizer.
+   */
+  restore({ steps, tensors }: OptimizerState): void {
+    const names = new Set([...this.#saved.keys(), ...Object.keys(tensors)]);
+    for (const name of names) {
+      const [own, given] = [this.#saved.get(name), tensors[name]];
+      if (own && given && sameShape(own.shape, given.shape)) continue;
+      const [here, there] = [own, given].map((found) => found ? `[${found.shape}]` : "absent");
+      throw new RangeError(
+        `Cannot restore ${this.#rule.name}: "${name}" is ${there} in the given state and ${here} here, ` +
+          "use the state of the same optimizer on the same parameters",
+      );
+    }
+    if (!Number.isSafeInteger(steps) || steps < 0) {
+      throw new RangeError(`Cannot restore ${this.#rule.name}: ${steps} is no number of steps`);
+    }
+    for (const [name, own] of this.#saved) pointwiseInto(own, "x", { x: tensors[name] });
+    this.#steps = steps;
+  }
+
+  /** Releases the state. The parameters stay. */
+  release(): void {
+    for (const tensor of [this.#absent, ...this.#saved.values()]) tensor.release();
+  }
+
+  #checkGradients(grads: readonly Tensor[]): void {
+    const { name } = this.#rule;
+    if (grads.length !== this.#members.length) {
+      throw new RangeError(
+        `Cannot step ${name}: it has ${this.#members.length} parameters, got ${grads.length} gradients`,
+      );
+    }
+    for (const [i, { parameter: { shape } }] of this.#members.entries()) {
+      const g = grads[i];
+      if (g.dtype === "f32" && sameShape(g.shape, shape)) continue;
+      throw new RangeError(
+        `Cannot step ${name}: parameter ${i} is f32 [${shape}], its gradient ${g.dtype} [${g.shape}]`,
+      );
+    }
+  }
+}
+
+function grouped<O>(parameters: ParameterList<O>): readonly ParameterGroup<O>[] {
+  const isGroup = (item: object): item is ParameterGroup<O> => "parameters" in item;
+  return parameters.every(isGroup)
+    ? parameters
+    : [{ parameters: parameters as readonly Tensor[] } as ParameterGroup<O>];
+}
+
+function checkParameters(name: string, parameters: readonly Tensor[]): void {
+  if (parameters.length === 0) {
+    throw new RangeError(`Cannot make ${name}: there are no parameters, give at least one`);
+  }
+  for (const [i, parameter] of parameters.entries()) {
+    const what = `Cannot make ${name}: parameter ${i}, [${parameter.shape}],`;
+    if (parameter.dtype !== "f32") throw new TypeError(`${what} is ${parameter.dtype}, not f32`);
+    if (!parameter.contiguous) {
+      throw new RangeError(
+        `${what} is a view that cannot be updated in place, give a contiguous() copy`,
+      );
+    }
+    if (parameters.indexOf(parameter) < i) {
+      throw new RangeError(`${what} is given twice, each must be in one group once`);
+    }
+  }
+}
+
+function checkOptions<O extends OptimizerOptions>(rule: Rule<O>, options: Required<O>): void {
+  const { learningRate, weightDecay } = options;
+  const ranges = {
+    ...(typeof learningRate !== "function" && { learningRate: atLeastZero(learningRate) }),
+    weightDecay: atLeastZero(weightDecay),
+    ...rule.ranges(options),
+  };
+  for (const [option, [value, legal, wanted]] of Object.entries(ranges)) {
+    if (legal) continue;
+    throw new RangeError(`Cannot make ${rule.name}: ${option} is ${value}, it must be ${wanted}`);
+  }
+}

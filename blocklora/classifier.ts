@@ -1,0 +1,89 @@
+/**
+ * Classes of images, from the features of a model.
+ *
+ * @module
+ */
+
+import { softmax } from "../autograd/ops/softmax.ts";
+import { topK } from "../autograd/ops/top_k.ts";
+import type { Clip } from "../clip/clip.ts";
+import type { Prompts } from "../clip/text.ts";
+import type { Tokenizer } from "../clip/tokenizer.ts";
+import { tensor } from "../tensor/create.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/**
+ * One prompt a class: each name put in the place of `{}`, underscores as spaces, as CLIP-LoRA does.
+ *
+ * @throws {RangeError} If the template has no `{}`, or a prompt does not fit the model's context.
+ */
+export function classPrompts(
+  clip: Clip,
+  tokenizer: Tokenizer,
+  classes: readonly string[],
+  template: string,
+): Prompts {
+  if (!template.includes("{}")) {
+    throw new RangeError(
+      `Cannot use template "${template}": it must have {} where the class name goes`,
+    );
+  }
+  const { context, vocabulary } = clip.config.text;
+  if (tokenizer.size > vocabulary) {
+    throw new RangeError(
+      `Cannot use a tokenizer of ${tokenizer.size} tokens: the model's vocabulary has ${vocabulary}`,
+    );
+  }
+  const texts = classes.map((name) => template.replaceAll("{}", name.replaceAll("_", " ")));
+  const { ids, rows } = tokenizer.tokenize(texts, context, { pad: tokenizer.end });
+  return clip.text.prompts(ids, rows);
+}
+
+/** The classes that an image looks most like. */
+export interface Prediction {
+  /** Numbers of the classes, the likeliest first. */
+  readonly classes: readonly number[];
+  /** Their probabilities, which sum to 1 over all classes. */
+  readonly probabilities: readonly number[];
+}
+
+/** Tells images apart by their cosines with the features of class prompts. */
+export class Classifier {
+  readonly #clip: Clip;
+  readonly #texts: Tensor;
+  readonly #scale: number | undefined;
+
+  /** Runs the text tower once. The scale of the logits is the model's own unless given. */
+  constructor(clip: Clip, prompts: Prompts, scale?: number) {
+    this.#clip = clip;
+    this.#texts = keep(clip.textFeatures(prompts));
+    this.#scale = scale;
+  }
+
+  /** The `count` likeliest classes of each image: normalized pixels `[B, 3, R, R]`, on the host. */
+  async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
+    const size = this.#clip.config.vision.imageSize;
+    const batch = pixels.length / (3 * size * size);
+    const k = Math.min(count, this.#texts.shape[0]);
+    const found = scope(() => {
+      const images = this.#clip.imageFeatures(tensor(pixels, [batch, 3, size, size]));
+      return topK(softmax(this.#clip.logits(images, this.#texts, this.#scale)), k);
+    });
+    try {
+      const [values, indices] = await Promise.all([found.values.data(), found.indices.data()]);
+      return Array.from({ length: batch }, (_, i) => ({
+        classes: Array.from(indices.subarray(i * k, (i + 1) * k)),
+        probabilities: Array.from(values.subarray(i * k, (i + 1) * k)),
+      }));
+    } finally {
+      found.values.release();
+      found.indices.release();
+    }
+  }
+
+  /** Gives the text features back. */
+  release(): void {
+    this.#texts.release();
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * The command line: `deno task train`, `evaluate`, `classify` and `merge`.
+ *
+ * Exit codes: 0 done, 1 it cannot be done (the reason is one line on stderr), 2 the command line is wrong, 3 there is no
+ * GPU, 130 interrupted, with what was trained so far saved.
+ *
+ * @module
+ */
+
+import { NoAdapterError } from "../tensor/device.ts";
+import * as classify from "./classify.ts";
+import * as evaluate from "./evaluate.ts";
+import { type Flags, helpText, UsageError } from "./flags.ts";
+import * as merge from "./merge.ts";
+import * as train from "./train.ts";
+
+interface Command {
+  readonly ABOUT: { readonly usage: string; readonly about: string };
+  readonly FLAGS: Flags;
+}
+
+const COMMANDS: Record<string, Command & { run: (args: readonly string[]) => Promise<number> }> = {
+  train: { ...train, run: train.train },
+  evaluate: { ...evaluate, run: evaluate.evaluate },
+  classify: { ...classify, run: classify.classify },
+  merge: { ...merge, run: merge.merge },
+};
+
+/** Runs a command line and returns its exit code. */
+export async function main([name, ...args]: readonly string[]): Promise<number> {
+  const command = Object.hasOwn(COMMANDS, name ?? "") ? COMMANDS[name] : undefined;
+  if (!command) {
+    console.error(
+      `Usage: octograd ${Object.keys(COMMANDS).join("|")} [flags], --help tells more of each`,
+    );
+    return name === undefined || name === "--help" ? 0 : 2;
+  }
+  if (args.includes("--help") || args.includes("-h")) {
+    const { usage, about } = command.ABOUT;
+    console.log(helpText(usage, about, command.FLAGS));
+    return 0;
+  }
+  try {
+    return await command.run(args);
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    console.error(
+      `octograd ${name}: ${Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : error.message}`,
+    );
+    return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
+  }
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

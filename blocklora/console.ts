@@ -1,0 +1,73 @@
+/**
+ * What a command says: results on stdout, everything else on stderr, and one JSON document on stdout if asked.
+ *
+ * @module
+ */
+
+/** Where a command's words go. */
+export class Console {
+  readonly #json: boolean;
+  readonly #terminal = Deno.stderr.isTerminal();
+  #lineOpen = false;
+  #lastReport = 0;
+
+  /** With `json`, stdout is kept for the one document that {@linkcode finish} prints. */
+  constructor(json: boolean) {
+    this.#json = json;
+  }
+
+  /** A result, for people. */
+  say(line: string): void {
+    this.#endLine();
+    if (this.#json) console.error(line);
+    else console.log(line);
+  }
+
+  /** A remark that is no result. */
+  note(line: string): void {
+    this.#endLine();
+    console.error(line);
+  }
+
+  /** How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds and the last. */
+  progress(line: string, last = false): void {
+    if (this.#terminal) {
+      const { columns } = Deno.consoleSize();
+      Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${line.slice(0, columns - 1)}`));
+      this.#lineOpen = true;
+      if (last) this.#endLine();
+    } else if (last || performance.now() - this.#lastReport > 10_000) {
+      this.#lastReport = performance.now();
+      console.error(line);
+    }
+  }
+
+  /** The command's result as a whole. */
+  finish(result: Record<string, unknown>): void {
+    this.#endLine();
+    if (this.#json) console.log(JSON.stringify(result, null, 2));
+  }
+
+  #endLine(): void {
+    if (this.#lineOpen) console.error();
+    this.#lineOpen = false;
+  }
+}
+
+/** Seconds in a form that fits a progress line: `45 s`, `3 min 20 s`, `1 h 5 min`. */
+export function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor(whole % 3600 / 60)} min`;
+}
+
+/** Bytes in a form that fits a progress line: `12.3 MB`. */
+export function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/** A share as a percentage: `58.4 %`. */
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}

@@ -1,0 +1,193 @@
+/**
+ * The command line's flags: declared once, for parsing, checking and the help text.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+
+/** A command line that cannot be understood. */
+export class UsageError extends Error {
+  override name = "UsageError";
+}
+
+/** What a flag's value may be. */
+type Value = string | number | boolean | readonly number[] | undefined;
+
+/** One flag: its help, and how its text becomes a value. */
+export interface Flag<T extends Value> {
+  /** What stands for the value in the help; none for a switch. */
+  readonly placeholder?: string;
+  /** What it does. */
+  readonly help: string;
+  /** What it is when it is not given. */
+  readonly preset: T;
+  /** Its value; throws a {@linkcode UsageError} that completes "Cannot use --flag: ". */
+  readonly parse: (text: string) => T;
+}
+
+/** A command's flags by name. */
+export type Flags = Readonly<Record<string, Flag<Value>>>;
+
+/** The values of flags, in camel case names. */
+export type Values<F extends Flags> = { readonly [K in keyof F]: F[K]["preset"] };
+
+/** A flag that takes any text. */
+export function text<T extends string | undefined = string>(
+  placeholder: string,
+  help: string,
+  preset: T,
+): Flag<T | string> {
+  return { placeholder, help, preset, parse: (given) => given };
+}
+
+/** A flag that takes one of some words. */
+export function choice<T extends string>(words: readonly T[], help: string, preset: T): Flag<T> {
+  return {
+    placeholder: words.join("|"),
+    help,
+    preset,
+    parse(given) {
+      if (words.includes(given as T)) return given as T;
+      throw new UsageError(`"${given}" is not one of ${words.join(", ")}`);
+    },
+  };
+}
+
+/** A switch. */
+export function toggle(help: string, preset = false): Flag<boolean> {
+  return { help, preset, parse: (given) => given !== "false" };
+}
+
+/** What numbers a flag takes. */
+interface Range {
+  readonly from?: number;
+  readonly to?: number;
+  readonly whole?: boolean;
+}
+
+function numberIn(
+  given: string,
+  { from = -Infinity, to = Infinity, whole = false }: Range,
+): number {
+  const value = Number(given);
+  const fits = given.trim() !== "" && value >= from && value <= to &&
+    (!whole || Number.isSafeInteger(value));
+  if (fits && Number.isFinite(value)) return value;
+  const bounds = [from > -Infinity ? `from ${from}` : "", to < Infinity ? `to ${to}` : ""].join(" ")
+    .trim();
+  throw new UsageError(`"${given}" is not a ${whole ? "whole " : ""}number ${bounds}`.trimEnd());
+}
+
+/** A flag that takes a number. */
+export function number<T extends number | undefined = number>(
+  range: Range,
+  help: string,
+  preset: T,
+): Flag<T | number> {
+  return {
+    placeholder: range.whole ? "N" : "X",
+    help,
+    preset,
+    parse: (given) => numberIn(given, range),
+  };
+}
+
+/** A flag that takes a pair of numbers, `A,B`. */
+export function pair(
+  range: Range,
+  help: string,
+  preset: readonly number[],
+): Flag<readonly number[]> {
+  return {
+    placeholder: "A,B",
+    help,
+    preset,
+    parse(given) {
+      const parts = given.split(",");
+      if (parts.length !== 2) {
+        throw new UsageError(`"${given}" is not two numbers with a comma between them`);
+      }
+      return parts.map((part) => numberIn(part, range));
+    },
+  };
+}
+
+const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+/**
+ * Reads a command line.
+ *
+ * @throws {UsageError} If a flag is unknown, lacks its value, or has a wrong one.
+ */
+export function parseFlags<F extends Flags>(
+  args: readonly string[],
+  flags: F,
+): { values: Values<F>; given: ReadonlySet<string>; rest: string[] } {
+  const names = Object.keys(flags);
+  const switches = names.filter((name) => flags[name].placeholder === undefined).map(kebab);
+  const valued = names.filter((name) => flags[name].placeholder !== undefined).map(kebab);
+  const parsed = parseArgs([...args], {
+    boolean: switches,
+    string: [...valued, "_"],
+    negatable: switches,
+    collect: valued,
+    unknown(argument, key) {
+      if (key === undefined) return true;
+      const near = [...switches, ...valued].filter((name) =>
+        name.startsWith(key) || key.startsWith(name)
+      );
+      throw new UsageError(
+        `Cannot understand ${argument}: unknown flag${
+          near.length ? `, did you mean --${near[0]}?` : ", see --help"
+        }`,
+      );
+    },
+  }) as Record<string, unknown> & { _: string[] };
+  const given = new Set<string>();
+  const values = Object.fromEntries(names.map((name) => {
+    const flag = flags[name];
+    const key = kebab(name);
+    if (flag.placeholder === undefined) {
+      const written = args.includes(`--${key}`) || args.includes(`--no-${key}`);
+      if (written) given.add(name);
+      return [name, written ? parsed[key] as boolean : flag.preset];
+    }
+    const texts = parsed[key] as string[] | undefined;
+    if (!texts?.length) return [name, flag.preset];
+    given.add(name);
+    const last = texts.at(-1)!;
+    if (last === "") {
+      throw new UsageError(`Cannot use --${key}: it needs a value, ${flag.placeholder}`);
+    }
+    try {
+      return [name, flag.parse(last)];
+    } catch (error) {
+      if (error instanceof UsageError) {
+        throw new UsageError(`Cannot use --${key}: ${error.message}`);
+      }
+      throw error;
+    }
+  }));
+  return { values: values as Values<F>, given, rest: parsed._ };
+}
+
+/** The help of a command: its usage line, what it does, its flags with their presets. */
+export function helpText(usage: string, about: string, flags: Flags): string {
+  const rows = Object.entries(flags).map(([name, { placeholder, help, preset }]) => {
+    const written = placeholder === undefined
+      ? preset === true ? `--[no-]${kebab(name)}` : `--${kebab(name)}`
+      : `--${kebab(name)} ${placeholder}`;
+    const shown = preset === undefined || typeof preset === "boolean" || preset === ""
+      ? ""
+      : ` [${preset}]`;
+    return [written, help + shown];
+  });
+  const wide = Math.min(34, Math.max(...rows.map(([written]) => written.length)));
+  const lines = rows.map(([written, help]) =>
+    written.length > wide
+      ? `  ${written}\n  ${" ".repeat(wide)}  ${help}`
+      : `  ${written.padEnd(wide)}  ${help}`
+  );
+  return `Usage: ${usage}\n\n${about}\n\n${lines.join("\n")}\n`;
+}

@@ -1,0 +1,195 @@
+/**
+ * What the commands share: where paths begin, a model with its adapters, how well it does on a data set.
+ *
+ * @module
+ */
+
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { init } from "../tensor/device.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import type { Adapters } from "./attach.ts";
+import { loadAdapters } from "./checkpoint.ts";
+import type { Classifier, Prediction } from "./classifier.ts";
+import { Console, megabytes } from "./console.ts";
+import type { Sample } from "./dataset.ts";
+import { openFile } from "./file_source.ts";
+import { choice, number, text, toggle } from "./flags.ts";
+import type { ImageLoader } from "./loader.ts";
+import { EMBEDDED_MODEL, exists, type OpenedModel, openModel, readJson } from "./open_model.ts";
+
+/** The data set that comes with the project. */
+export const EMBEDDED_DATA: URL = new URL("./fashion_mnist/", import.meta.url);
+
+/** What an adapter directory remembers of its training, beside the adapters. */
+export interface Remembered {
+  /** The model as `--model` named it. */
+  readonly model?: string;
+  /** The class names, in the order of the labels. */
+  readonly classes?: readonly string[];
+  /** What the names were put into. */
+  readonly template?: string;
+  /** The factor of the cosines. */
+  readonly logitScale?: number;
+}
+
+/** Flags of every command that opens a model. */
+export const MODEL_FLAGS = {
+  model: text<string | undefined>(
+    "DIR|FILE|ID",
+    "CLIP model; the embedded one, or the adapter's, if not given",
+    undefined,
+  ),
+  revision: text<string | undefined>("NAME", "branch, tag or commit of a hub model", undefined),
+  offline: toggle("use only what is in the hub's cache"),
+  tokenizer: text<string | undefined>(
+    "DIR",
+    "where the tokenizer is, if not beside the model",
+    undefined,
+  ),
+};
+
+/** Flags of every command that reads images. */
+export const IMAGE_FLAGS = {
+  batchSize: number({ from: 1, whole: true }, "images a batch", 32),
+  workers: number<number | undefined>(
+    { from: 1, whole: true },
+    "threads that decode images",
+    undefined,
+  ),
+  onError: choice(["fail", "skip"], "what a broken image does", "fail"),
+};
+
+/** Flags of every command. */
+export const COMMON_FLAGS = {
+  json: toggle("print one JSON document on stdout, everything else on stderr"),
+  help: toggle("print this help"),
+};
+
+/** The path that the user meant: relative ones begin where the command was typed, not where its task runs. */
+export function userPath(path: string): string {
+  return resolve(Deno.env.get("INIT_CWD") ?? ".", path);
+}
+
+/** The values of {@linkcode MODEL_FLAGS}. */
+export interface ModelChoice {
+  readonly model: string | undefined;
+  readonly revision: string | undefined;
+  readonly offline: boolean;
+  readonly tokenizer: string | undefined;
+}
+
+/** Makes the GPU ready and opens a model on it: the one chosen, else `fallback`, else the embedded one. */
+export async function openChosen(
+  { model, revision, offline, tokenizer }: ModelChoice,
+  console: Console,
+  fallback?: string,
+): Promise<OpenedModel & { name: string }> {
+  await init();
+  const named = model ?? fallback;
+  const local = named === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(named);
+  const spec = named === undefined || await exists(local) ? local : named;
+  const opened = await openModel(spec, {
+    revision,
+    offline: offline || undefined,
+    tokenizer: tokenizer === undefined ? undefined : userPath(tokenizer),
+    onProgress: ({ file, received, total }) =>
+      console.progress(
+        `fetching ${file}: ${megabytes(received)} of ${megabytes(total)}`,
+        received === total,
+      ),
+  });
+  return { ...opened, name: named ?? "emoji-clip-tiny" };
+}
+
+/** Opens the model that an adapter directory was made for, and puts its adapters into it. */
+export async function openAdapted(
+  directory: string,
+  chosen: ModelChoice,
+  console: Console,
+): Promise<OpenedModel & { name: string; adapters: Adapters; remembered: Remembered }> {
+  const config = await readJson(directory, "adapter_config.json");
+  const weights = join(directory, "adapter_model.safetensors");
+  if (config === null || !await exists(weights)) {
+    throw new Error(
+      `Cannot find an adapter in ${directory}: it needs adapter_config.json and adapter_model.safetensors`,
+    );
+  }
+  const { octograd } = config as { octograd?: Remembered };
+  const fallback = octograd?.model === "emoji-clip-tiny" ? undefined : octograd?.model;
+  const opened = await openChosen(chosen, console, fallback);
+  try {
+    using source = await openFile(weights);
+    const file = await SafetensorsFile.open(source);
+    const { adapters, extra } = await loadAdapters(opened.clip, file, config);
+    return { ...opened, adapters, remembered: extra };
+  } catch (error) {
+    opened.clip.release();
+    throw error;
+  }
+}
+
+/** How a classifier does on labelled images. */
+export interface Score {
+  /** Images classified. */
+  readonly images: number;
+  /** Images whose first prediction is their label. */
+  readonly correct: number;
+  /** `correct / images`. */
+  readonly accuracy: number;
+  /** The same for each class. */
+  readonly classes: readonly {
+    readonly name: string;
+    readonly images: number;
+    readonly correct: number;
+  }[];
+}
+
+/** Classifies every sample and compares with its label. */
+export async function score(
+  classifier: Classifier,
+  loader: ImageLoader,
+  samples: readonly Sample[],
+  names: readonly string[],
+  batchSize: number,
+  console: Console,
+): Promise<Score> {
+  const classes = names.map((name) => ({ name, images: 0, correct: 0 }));
+  let [images, correct] = [0, 0];
+  for await (const { pixels, labels, skipped } of loader.evaluation(samples, batchSize)) {
+    for (const path of skipped) console.note(`skipped ${path}`);
+    if (labels.length === 0) continue;
+    const predictions: Prediction[] = await classifier.predict(pixels);
+    for (const [i, label] of labels.entries()) {
+      const hit = predictions[i].classes[0] === label ? 1 : 0;
+      classes[label].images++;
+      classes[label].correct += hit;
+      images++;
+      correct += hit;
+    }
+    console.progress(`evaluating ${images} of ${samples.length} images`, false);
+  }
+  if (images === 0) throw new Error("Cannot evaluate: not one image could be read");
+  return { images, correct, accuracy: correct / images, classes };
+}
+
+/**
+ * Makes a directory, and makes sure that files can be written there before the work that is to be kept begins.
+ *
+ * @throws {Error} If it cannot be made or written to.
+ */
+export async function claimDirectory(path: string): Promise<void> {
+  const probe = join(path, `.probe-${crypto.randomUUID().slice(0, 8)}`);
+  try {
+    await Deno.mkdir(path, { recursive: true });
+    await Deno.writeTextFile(probe, "octograd\n");
+  } catch (error) {
+    throw new Error(
+      `Cannot write to ${path}: ${
+        (error as Error).message.replace(/ \(os error.*$/s, "").toLowerCase()
+      }`,
+    );
+  } finally {
+    await Deno.remove(probe).catch(() => {});
+  }
+}

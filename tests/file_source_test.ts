@@ -1,0 +1,98 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { openFile, writeAtomically } from "../blocklora/file_source.ts";
+
+async function inDirectory(body: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  try {
+    await body(directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+const names = (directory: string) => [...Deno.readDirSync(directory)].map(({ name }) => name);
+
+Deno.test("openFile() reads any range, also when reads overlap", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/bytes`;
+    const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => i * i);
+    await Deno.writeFile(path, bytes);
+    using file = await openFile(path);
+    assertEquals([file.name, file.size], [path, bytes.length]);
+    const ranges = [[99_990, 10], [0, 70_000], [5, 0], [50_000, 50_000], [1, 3], [100_000, 0]];
+    const read = await Promise.all(ranges.map(([offset, length]) => file.read(offset, length)));
+    for (const [i, [offset, length]] of ranges.entries()) {
+      assertEquals(read[i], bytes.slice(offset, offset + length));
+    }
+    for (const [offset, length] of [[99_999, 2], [-1, 1], [0, -1], [NaN, 1]]) {
+      await assertRejects(() => file.read(offset, length), RangeError, "Cannot read bytes");
+    }
+    await Deno.truncate(path, 10);
+    await assertRejects(() => file.read(5, 10), Error, "it became shorter while it was read");
+  }));
+
+Deno.test("openFile() says what it cannot open", () =>
+  inDirectory(async (directory) => {
+    await assertRejects(
+      () => openFile(`${directory}/none`),
+      Error,
+      `Cannot open ${directory}/none: no such file or directory`,
+    );
+    await assertRejects(() => openFile(directory), Error, "it is not a file");
+  }));
+
+Deno.test("writeAtomically() writes text and bytes over what was there", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/a.json`;
+    await writeAtomically(path, "grün");
+    assertEquals(await Deno.readTextFile(path), "grün");
+    await writeAtomically(path, Uint8Array.of(1, 2, 3));
+    assertEquals(await Deno.readFile(path), Uint8Array.of(1, 2, 3));
+    await writeAtomically(path, "");
+    assertEquals(names(directory), ["a.json"]);
+    assertEquals((await Deno.stat(path)).size, 0);
+  }));
+
+Deno.test("writeAtomically() fails in one line and leaves nothing behind", () =>
+  inDirectory(async (directory) => {
+    await Deno.writeTextFile(`${directory}/file`, "");
+    await Deno.mkdir(`${directory}/taken/inside`, { recursive: true });
+    const refused: Record<string, string> = {
+      [`${directory}/none/a`]: "no such file or directory",
+      [`${directory}/file/a`]: "not a directory",
+      [`${directory}/taken`]: "is a directory",
+    };
+    for (const [path, reason] of Object.entries(refused)) {
+      const error = await assertRejects(() => writeAtomically(path, "x"), Error, reason);
+      assert(error.message.startsWith(`Cannot write ${path}: `), error.message);
+      assert(!error.message.includes("\n") && !error.message.includes("os error"), error.message);
+    }
+    assertEquals(names(directory).sort(), ["file", "taken"]);
+  }));
+
+Deno.test({
+  name: "writeAtomically() keeps the old file when the disk fills up",
+  ignore: Deno.build.os === "windows",
+  fn: () =>
+    inDirectory(async (directory) => {
+      const path = `${directory}/weights`;
+      await Deno.writeTextFile(path, "old");
+      const program = `${directory}/program.ts`;
+      const module = new URL("../blocklora/file_source.ts", import.meta.url);
+      await Deno.writeTextFile(
+        program,
+        `import { writeAtomically } from ${JSON.stringify(module.href)};
+        await writeAtomically(${JSON.stringify(path)}, new Uint8Array(3 << 20))
+          .catch((error) => console.log(error.message));`,
+      );
+      // A limit on the size of files (in blocks of 512 or 1024 bytes) fails like a full disk: in the middle of a write.
+      const shell =
+        `trap "" XFSZ; ulimit -f 2048; exec "${Deno.execPath()}" run -A --no-lock "${program}"`;
+      const { stdout } = await new Deno.Command("sh", { args: ["-c", shell], stderr: "null" })
+        .output();
+      const message = new TextDecoder().decode(stdout);
+      assertEquals(message, `Cannot write ${path}: file too large\n`);
+      assertEquals(await Deno.readTextFile(path), "old");
+      assertEquals(names(directory).sort(), ["program.ts", "weights"]);
+    }),
+});
