@@ -122,9 +122,9 @@ export async function openDataset(root: string, options: DatasetOptions = {}): P
 }
 
 /**
- * Draws `shots` training images of each class, class by class. The draw depends on the seed, the class's folder and
- * the images' paths below the root, not on the order in which a directory lists them; fewer shots of the same seed are
- * the first of more.
+ * Draws `shots` training images of each class, class by class. The draw depends on the seed, the class's name and the
+ * images' paths below the root, not on the order in which a directory lists them; fewer shots of the same seed are the
+ * first of more.
  *
  * @throws {RangeError} If a class has fewer images than `shots`.
  */
@@ -145,7 +145,7 @@ export function drawShots(dataset: Dataset, shots: number, seed: number): Sample
       );
     }
     const sorted = samples.toSorted((a, b) => compareNaturally(a.path, b.path));
-    return random.fork(dataset.folders[label]).shuffle(sorted).slice(0, shots);
+    return random.fork(dataset.classes[label]).shuffle(sorted).slice(0, shots);
   });
 }
 

@@ -106,10 +106,10 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * Shuffled epochs of samples, cropped and mirrored at random, as torch's `DataLoader(shuffle=True)` with torchvision's
-   * `RandomResizedCrop` and `RandomHorizontalFlip` gives them: the last batch of an epoch has what is left of it. Which
-   * images a batch has, and their pixels, depend on the seed and the batch's number alone. Images to be left out are
-   * found before the first batch, which names them.
+   * Shuffled epochs of samples, cropped and mirrored at random, as torch's `DataLoader(shuffle=True)` with
+   * torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` gives them: the last batch of an epoch has what is
+   * left of it. Which images a batch has, and their pixels, depend on the seed and the batch's number alone. Images to
+   * be left out are found before the first batch, which names them.
    *
    * @throws {ImageError} If an image cannot be read and is not to be left out, or none can be read.
    */

@@ -166,7 +166,6 @@ export async function train(args: readonly string[]): Promise<number> {
 
   const root = flags.data === undefined ? fileURLToPath(EMBEDDED_DATA) : userPath(flags.data);
   const dataset = await openDataset(root, {
-    seed: flags.seed,
     split: flags.split === undefined ? undefined : userPath(flags.split),
   });
   const shots = drawShots(dataset, flags.shots, flags.seed);

@@ -13,7 +13,7 @@ import { loadAdapters } from "./checkpoint.ts";
 import type { Classifier, Prediction } from "./classifier.ts";
 import { Console, megabytes } from "./console.ts";
 import type { Sample } from "./dataset.ts";
-import { openFile } from "./file_source.ts";
+import { openFile, reasonOf } from "./file_source.ts";
 import { choice, number, text, toggle } from "./flags.ts";
 import type { ImageLoader } from "./loader.ts";
 import { EMBEDDED_MODEL, exists, type OpenedModel, openModel, readJson } from "./open_model.ts";
@@ -184,11 +184,7 @@ export async function claimDirectory(path: string): Promise<void> {
     await Deno.mkdir(path, { recursive: true });
     await Deno.writeTextFile(probe, "octograd\n");
   } catch (error) {
-    throw new Error(
-      `Cannot write to ${path}: ${
-        (error as Error).message.replace(/ \(os error.*$/s, "").toLowerCase()
-      }`,
-    );
+    throw new Error(`Cannot write to ${path}: ${reasonOf(error)}`);
   } finally {
     await Deno.remove(probe).catch(() => {});
   }

@@ -119,6 +119,7 @@ Deno.test("writeSplit() writes what openDataset() reads again", () =>
     assertEquals(again.test, dataset.test);
     assertEquals(again.classes, dataset.classes);
     assertEquals(again.drawn, false);
+    assertEquals(drawShots(again, 2, 1), drawShots(dataset, 2, 1));
     await writeSplit(again, `${root}/again.json`);
     assertEquals(await Deno.readTextFile(`${root}/again.json`), await Deno.readTextFile(split));
   }));

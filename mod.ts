@@ -1,0 +1,77 @@
+/**
+ * **octograd**: tensors and reverse-mode autograd on WebGPU, the CLIP encoders, and Block-LoRA (arXiv 2501.16720), which
+ * adapts CLIP to a new task from a few labelled images a class.
+ *
+ * Nothing here touches files or the network: bytes are passed in, so that the same sources run in Deno and in browsers.
+ *
+ * @example Gradients
+ * ```ts
+ * import { init, matmul, mean, square, sub, tensor, valueAndGrad } from "./mod.ts";
+ *
+ * await init();
+ * const x = tensor([[1, 2], [3, 4], [5, 6]]);
+ * const y = tensor([[1], [2], [3]]);
+ * const w = tensor([[0.5], [0.5]]);
+ * const { value, grads } = valueAndGrad(() => mean(square(sub(matmul(x, w), y))), [w]);
+ * console.log(await value.item()); // 3.4166667461395264
+ * console.log(await grads[0].data()); // Float32Array(2) [ 12.666667, 16 ]
+ * for (const t of [x, y, w, value, ...grads]) t.release();
+ * ```
+ *
+ * @module
+ */
+
+export {
+  adapterName,
+  DeviceLostError,
+  init,
+  KernelError,
+  NoAdapterError,
+  OutOfMemoryError,
+} from "./tensor/device.ts";
+export { type Memory, memory, resetPeak } from "./tensor/memory.ts";
+export { counters, flush, trim } from "./tensor/queue.ts";
+export { keep, scope } from "./tensor/scope.ts";
+export type { Shape } from "./tensor/shape.ts";
+export { type Data, type Dtype, Tensor } from "./tensor/tensor.ts";
+export { type Nested, tensor } from "./tensor/create.ts";
+export { hash3, Random } from "./tensor/random.ts";
+export {
+  type ByteSource,
+  bytesSource,
+  encodeSafetensors,
+  SafetensorsFile,
+} from "./tensor/safetensors.ts";
+
+export { type Flow, needsGradient, record, valueAndGrad, vjp, wrt, wrtAll } from "./autograd/tape.ts";
+export * from "./autograd/ops/create.ts";
+export * from "./autograd/ops/cross_entropy.ts";
+export * from "./autograd/ops/dropout.ts";
+export * from "./autograd/ops/embedding.ts";
+export * from "./autograd/ops/layer_norm.ts";
+export * from "./autograd/ops/matmul.ts";
+export * from "./autograd/ops/normalize.ts";
+export * from "./autograd/ops/pointwise.ts";
+export * from "./autograd/ops/reduce.ts";
+export * from "./autograd/ops/softmax.ts";
+export * from "./autograd/ops/top_k.ts";
+export * from "./autograd/ops/view.ts";
+export * from "./autograd/optim/adam.ts";
+export * from "./autograd/optim/clip_norm.ts";
+export * from "./autograd/optim/schedule.ts";
+export * from "./autograd/optim/sgd.ts";
+
+export * from "./clip/clip.ts";
+export * from "./clip/config.ts";
+export * from "./clip/image.ts";
+export * from "./clip/layers.ts";
+export * from "./clip/text.ts";
+export * from "./clip/tokenizer.ts";
+export * from "./clip/vision.ts";
+export { loadWeights, Weights, weightShapes } from "./clip/weights.ts";
+
+export * from "./blocklora/adapter.ts";
+export * from "./blocklora/attach.ts";
+export * from "./blocklora/checkpoint.ts";
+export * from "./blocklora/classifier.ts";
+export * from "./blocklora/trainer.ts";
