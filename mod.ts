@@ -43,7 +43,15 @@ export {
   SafetensorsFile,
 } from "./tensor/safetensors.ts";
 
-export { type Flow, needsGradient, record, valueAndGrad, vjp, wrt, wrtAll } from "./autograd/tape.ts";
+export {
+  type Flow,
+  needsGradient,
+  record,
+  valueAndGrad,
+  vjp,
+  wrt,
+  wrtAll,
+} from "./autograd/tape.ts";
 export * from "./autograd/ops/create.ts";
 export * from "./autograd/ops/cross_entropy.ts";
 export * from "./autograd/ops/dropout.ts";

@@ -10,7 +10,14 @@ import { Console, percent } from "./console.ts";
 import { decodeImage, ImageError } from "./decode.ts";
 import { reasonOf } from "./file_source.ts";
 import { choice, number, parseFlags, text, UsageError } from "./flags.ts";
-import { COMMON_FLAGS, MODEL_FLAGS, openAdapted, openChosen, userPath } from "./workspace.ts";
+import {
+  COMMON_FLAGS,
+  MODEL_FLAGS,
+  openAdapted,
+  openChosen,
+  type Remembered,
+  userPath,
+} from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -52,7 +59,7 @@ export async function classify(args: readonly string[]): Promise<number> {
     throw new UsageError("Cannot classify without classes: give --adapter or --classes");
   }
   const opened = adapterPath === undefined
-    ? { ...await openChosen(flags, console), adapters: null, remembered: {} }
+    ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
     : await openAdapted(adapterPath, flags, console);
   const { clip, tokenizer, preprocess, adapters, remembered } = opened;
   try {
@@ -101,6 +108,6 @@ async function readImage(path: string): Promise<Uint8Array<ArrayBuffer>> {
   try {
     return await Deno.readFile(userPath(path));
   } catch (error) {
-    throw new ImageError(`Cannot read ${path}: ${reasonOf(error)}`);
+    throw new ImageError(path, reasonOf(error));
   }
 }

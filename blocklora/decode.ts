@@ -28,6 +28,7 @@ const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
  * A picture file that cannot be decoded: `Cannot decode photos/x.jpg: the JPEG is cut short, …`.
  */
 export class ImageError extends Error {
+  /** `"ImageError"`. */
   override name = "ImageError";
 
   /** Says of which file, and what is wrong with it. */
@@ -45,7 +46,10 @@ export class ImageError extends Error {
  * @throws {ImageError} If the file is of another kind, cut short or damaged, a CMYK JPEG, an
  * animated WebP, or larger than 2²⁷ pixels.
  */
-export async function decodeImage(bytes: Bytes, name: string): Promise<Image> {
+export async function decodeImage(
+  bytes: Uint8Array<ArrayBuffer>,
+  name: string,
+): Promise<Image> {
   if (bytes.length === 0) throw new ImageError(name, "the file is empty");
   if (ascii(bytes, 0, 8) === PNG_SIGNATURE) return withoutAlpha(await png(bytes, name));
   if (ascii(bytes, 0, 3) === "\xff\xd8\xff") return withoutAlpha(await jpeg(bytes, name));

@@ -17,6 +17,7 @@ import {
   MODEL_FLAGS,
   openAdapted,
   openChosen,
+  type Remembered,
   score,
   userPath,
 } from "./workspace.ts";
@@ -63,7 +64,7 @@ export async function evaluate(args: readonly string[]): Promise<number> {
   });
   const adapterPath = flags.adapter === undefined ? undefined : userPath(flags.adapter);
   const opened = adapterPath === undefined
-    ? { ...await openChosen(flags, console), adapters: null, remembered: {} }
+    ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
     : await openAdapted(adapterPath, flags, console);
   const { clip, tokenizer, preprocess, adapters, remembered } = opened;
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });

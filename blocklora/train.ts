@@ -331,7 +331,7 @@ async function saveRun(
   });
   await writeAtomically(join(output, "adapter_model.safetensors"), weights);
   await writeAtomically(join(output, "adapter_config.json"), config);
-  if (dataset.splitMade) await writeSplit(dataset, join(output, "split.json"));
+  if (dataset.drawn) await writeSplit(dataset, join(output, "split.json"));
 }
 
 /** What came of the training loop. */

@@ -352,17 +352,18 @@ if (directory === null) {
   });
 
   Deno.test("preprocess() agrees with OpenAI's transform", async () => {
-    const tensors = new Map<number, SafetensorsFile>();
-    for (const size of [32, 224]) {
-      tensors.set(size, await open(new URL(`tensors_${size}.safetensors`, directory)));
-    }
+    const opened = new Map<number, Promise<SafetensorsFile>>();
+    const tensors = (size: number) => {
+      const url = new URL(`tensors_${size}.safetensors`, directory);
+      return opened.get(size) ?? opened.set(size, open(url)).get(size)!;
+    };
     const counts = { bytes: 0, floats: 0 };
     const excluded: string[] = [];
     const pictures: Picture[] = manifest.images;
     for (const picture of pictures) {
       let image: Image;
       if (picture.decoded_rgb) {
-        const file = tensors.get(32)!;
+        const file = await tensors(32);
         const [height, width] = file.tensors.get(picture.decoded_rgb)!.shape;
         image = { width, height, pixels: new Uint8Array(await file.bytes(picture.decoded_rgb)) };
       } else if (picture.lossy) {
@@ -379,7 +380,7 @@ if (directory === null) {
           continue;
         }
         const size = Number(match[2]);
-        const file = tensors.get(size)!;
+        const file = await tensors(size);
         const expected = picture[key] as Transformed;
         const edge = shortestEdge(image, size);
         assertEquals([edge.width, edge.height], [expected.resized_width, expected.resized_height]);

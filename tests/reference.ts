@@ -1,0 +1,106 @@
+/**
+ * Reads reference models and values, and compares with them.
+ *
+ * @module
+ */
+
+import { assertEquals, fail } from "@std/assert";
+import { Clip } from "../clip/clip.ts";
+import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
+import { bytesSource, SafetensorsFile } from "../tensor/safetensors.ts";
+import { tensor } from "../tensor/create.ts";
+import { keep } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** How far apart two numbers may be: `atol + rtol · |expected|`. */
+export interface Tolerance {
+  readonly atol: number;
+  readonly rtol: number;
+}
+
+/** Counts comparisons, and keeps the worst of them as a part of what was allowed. */
+export class Comparison {
+  /** What was compared. */
+  readonly names: Set<string> = new Set();
+  /** The largest error, as a part of its tolerance. */
+  worst = 0;
+  /** Where it was. */
+  where = "";
+
+  /** Compares element by element; a NaN on either side fails. */
+  numbers(
+    name: string,
+    actual: ArrayLike<number>,
+    expected: ArrayLike<number>,
+    { atol, rtol }: Tolerance,
+  ): void {
+    assertEquals(actual.length, expected.length, `${name} has another size`);
+    for (let i = 0; i < expected.length; i++) {
+      const share = Math.abs(actual[i] - expected[i]) / (atol + rtol * Math.abs(expected[i]));
+      if (!(share <= 1)) {
+        fail(`${name}[${i}] is ${actual[i]}, not ${expected[i]}: ${share} of its tolerance`);
+      }
+      if (share > this.worst) [this.worst, this.where] = [share, name];
+    }
+    this.names.add(name);
+  }
+
+  /** Compares a tensor with one of a file, shape and elements, and releases it. */
+  async tensor(
+    name: string,
+    actual: Tensor,
+    file: SafetensorsFile,
+    key: string,
+    tolerance: Tolerance,
+  ): Promise<void> {
+    assertEquals([...actual.shape], [...file.tensors.get(key)!.shape], `${name} has another shape`);
+    this.numbers(name, await actual.data(), await file.floats(key), tolerance);
+    actual.release();
+  }
+
+  /** Says how many things were compared, and how near they came. */
+  report(what: string): void {
+    console.log(`${what}; worst error ${(100 * this.worst).toFixed(1)} % of its tolerance`);
+  }
+}
+
+/** Opens a safetensors file. */
+export async function openSafetensors(url: URL): Promise<SafetensorsFile> {
+  return await SafetensorsFile.open(bytesSource(await Deno.readFile(url), url.pathname));
+}
+
+/** Reads a JSON file. */
+// deno-lint-ignore no-explicit-any
+export async function readJson(url: URL): Promise<any> {
+  return JSON.parse(await Deno.readTextFile(url));
+}
+
+/** Loads a model of a directory; without a configuration it is inferred from OpenAI's names. */
+export async function openClip(
+  directory: URL,
+  weights: readonly string[] = ["model.safetensors"],
+  config: string | null = "config.json",
+): Promise<Clip> {
+  const files = await Promise.all(weights.map((name) => openSafetensors(new URL(name, directory))));
+  return await Clip.load(await configOf(directory, files[0], config), files);
+}
+
+async function configOf(
+  directory: URL,
+  file: SafetensorsFile,
+  config: string | null,
+): Promise<ClipConfig> {
+  if (config !== null) return parseConfig(await readJson(new URL(config, directory)));
+  return configFromOpenai(new Map([...file.tensors].map(([name, { shape }]) => [name, shape])));
+}
+
+/** A tensor of floats from a file. It is the caller's to release. */
+export async function floatTensor(file: SafetensorsFile, name: string): Promise<Tensor> {
+  return keep(tensor(await file.floats(name), file.tensors.get(name)!.shape));
+}
+
+/** The names of the directories in a directory, sorted. */
+export function directoriesIn(url: URL): string[] {
+  return [...Deno.readDirSync(url)].filter(({ isDirectory }) => isDirectory)
+    .map(({ name }) => name).sort();
+}

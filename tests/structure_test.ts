@@ -1,0 +1,48 @@
+import { assert, assertLess } from "@std/assert";
+
+const ROOT = new URL("../", import.meta.url);
+const LAYERS = ["tensor", "kernels", "autograd", "clip", "blocklora"];
+
+interface Module {
+  readonly specifier: string;
+  readonly dependencies?: readonly { readonly specifier: string }[];
+}
+
+/** The modules that an entry reaches, as Deno sees them: types and text imports too. */
+async function graph(entry: string): Promise<Module[]> {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", "--no-lock", entry],
+    cwd: ROOT,
+  }).output();
+  const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as { modules: Module[] };
+  return modules.filter(({ specifier }) => specifier.startsWith(ROOT.href));
+}
+
+Deno.test("imports point one way: blocklora → clip → autograd → kernels → tensor", async () => {
+  const entries = ["mod.ts", "blocklora/cli.ts", "blocklora/loader_worker.ts"];
+  const modules = (await Promise.all(entries.map(graph))).flat();
+  assertLess(60, modules.length);
+  const layerOf = (url: URL) => url.href.slice(ROOT.href.length).split("/")[0];
+  for (const { specifier, dependencies = [] } of modules) {
+    const level = LAYERS.indexOf(layerOf(new URL(specifier)));
+    for (const dependency of dependencies) {
+      if (level < 0 || !dependency.specifier.startsWith(".")) continue;
+      const target = LAYERS.indexOf(layerOf(new URL(dependency.specifier, specifier)));
+      assert(0 <= target && target <= level, `${specifier} imports ${dependency.specifier}`);
+    }
+  }
+});
+
+Deno.test("mod.ts reaches relative specifiers with extensions only, and no Deno.*", async () => {
+  const modules = await graph("mod.ts");
+  assertLess(40, modules.length);
+  for (const { specifier, dependencies = [] } of modules) {
+    for (const dependency of dependencies) {
+      const relative = /^\.{1,2}\/.*\.(ts|wgsl)$/.test(dependency.specifier);
+      assert(relative, `${specifier} imports "${dependency.specifier}"`);
+    }
+    const source = await Deno.readTextFile(new URL(specifier));
+    const code = source.replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, "");
+    assert(!/\bDeno\./.test(code), `${specifier} uses Deno.*`);
+  }
+});
