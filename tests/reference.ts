@@ -7,9 +7,17 @@
 import { assertEquals, fail } from "@std/assert";
 import { Clip } from "../clip/clip.ts";
 import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
-import { bytesSource, SafetensorsFile } from "../tensor/safetensors.ts";
+import { weightShapes } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
-import { keep } from "../tensor/scope.ts";
+import { Random } from "../tensor/random.ts";
+import {
+  bytesSource,
+  encodeSafetensors,
+  SafetensorsFile,
+  type TensorToSave,
+} from "../tensor/safetensors.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import { numel } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** How far apart two numbers may be: `atol + rtol · |expected|`. */
@@ -103,4 +111,98 @@ export async function floatTensor(file: SafetensorsFile, name: string): Promise<
 export function directoriesIn(url: URL): string[] {
   return [...Deno.readDirSync(url)].filter(({ isDirectory }) => isDirectory)
     .map(({ name }) => name).sort();
+}
+
+/** A small model's sizes, no two of them alike. */
+export const TINY: ClipConfig = {
+  vision: {
+    width: 32,
+    layers: 3,
+    heads: 2,
+    mlpWidth: 56,
+    activation: "quick_gelu",
+    layerNormEps: 1e-5,
+    imageSize: 16,
+    patchSize: 8,
+  },
+  text: {
+    width: 24,
+    layers: 2,
+    heads: 3,
+    mlpWidth: 40,
+    activation: "gelu",
+    layerNormEps: 1e-5,
+    vocabulary: 50,
+    context: 10,
+    endToken: 49,
+    endRule: "first-end",
+  },
+  embedding: 20,
+};
+
+/** Random weights of a model, by Hugging Face's names. */
+export function randomWeights(config: ClipConfig, seed = 1): Record<string, TensorToSave> {
+  const random = new Random(seed, "weights");
+  return Object.fromEntries(
+    [...weightShapes(config)].map(([name, shape]) => {
+      const isNorm = /norm\d?\.weight$/.test(name);
+      const spread = 1 / Math.sqrt(shape.at(-1) ?? 1);
+      const data = Float32Array.from(
+        { length: numel(shape) },
+        () => (isNorm ? 1 : 0) + spread * random.normal(),
+      );
+      return [name, { dtype: "F32", shape, data }];
+    }),
+  );
+}
+
+/** A model of given weights. */
+export async function clipOf(
+  config: ClipConfig,
+  weights: Readonly<Record<string, TensorToSave>> = randomWeights(config),
+): Promise<Clip> {
+  return await Clip.load(config, [await encoded(weights)]);
+}
+
+/** Tensors as an opened file. */
+export async function encoded(
+  tensors: Readonly<Record<string, TensorToSave>>,
+): Promise<SafetensorsFile> {
+  return await SafetensorsFile.open(bytesSource(encodeSafetensors(tensors), "model.safetensors"));
+}
+
+/** Images and prompts for a model, the same each time. */
+export function randomInputs(
+  { vision: { imageSize }, text: { context, vocabulary, endToken } }: ClipConfig,
+  images = 3,
+  prompts = 4,
+): { pixels: Float32Array<ArrayBuffer>; ids: Int32Array<ArrayBuffer>; prompts: number } {
+  const random = new Random(7, "inputs");
+  const pixels = Float32Array.from(
+    { length: images * 3 * imageSize ** 2 },
+    () => random.normal(),
+  );
+  const ids = new Int32Array(prompts * context);
+  for (let row = 0; row < prompts; row++) {
+    const length = 3 + row % (context - 3);
+    for (let at = 0; at < context; at++) {
+      ids[row * context + at] = at < length ? random.below(vocabulary - 1) : endToken;
+    }
+  }
+  return { pixels, ids, prompts };
+}
+
+/** Logits of a model for {@linkcode randomInputs}. */
+export async function logitsOf(clip: Clip): Promise<Float32Array<ArrayBuffer>> {
+  const { pixels, ids, prompts: rows } = randomInputs(clip.config);
+  const { imageSize } = clip.config.vision;
+  const prompts = clip.text.prompts(ids, rows);
+  const logits = scope(() => {
+    const images = tensor(pixels, [pixels.length / (3 * imageSize ** 2), 3, imageSize, imageSize]);
+    return clip.logits(clip.imageFeatures(images), clip.textFeatures(prompts), 100);
+  });
+  const values = await logits.data() as Float32Array<ArrayBuffer>;
+  logits.release();
+  prompts.release();
+  return values;
 }
