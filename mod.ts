@@ -30,7 +30,7 @@ export {
   OutOfMemoryError,
 } from "./tensor/device.ts";
 export { type Memory, memory, resetPeak } from "./tensor/memory.ts";
-export { counters, flush, trim } from "./tensor/queue.ts";
+export { type Binding, counters, flush, trim } from "./tensor/queue.ts";
 export { keep, scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
 export { type Data, type Dtype, Tensor } from "./tensor/tensor.ts";
@@ -40,7 +40,10 @@ export {
   type ByteSource,
   bytesSource,
   encodeSafetensors,
+  type SafetensorsDtype,
   SafetensorsFile,
+  type TensorInfo,
+  type TensorToSave,
 } from "./tensor/safetensors.ts";
 
 export {
@@ -66,6 +69,13 @@ export * from "./autograd/ops/top_k.ts";
 export * from "./autograd/ops/view.ts";
 export * from "./autograd/optim/adam.ts";
 export * from "./autograd/optim/clip_norm.ts";
+export type {
+  Optimizer,
+  OptimizerOptions,
+  OptimizerState,
+  ParameterGroup,
+  ParameterList,
+} from "./autograd/optim/optimizer.ts";
 export * from "./autograd/optim/schedule.ts";
 export * from "./autograd/optim/sgd.ts";
 

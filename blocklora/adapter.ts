@@ -84,6 +84,7 @@ export abstract class LowRank implements Adapter {
 
 /** LoRA: `W' = W + s · B A`, A `[r, in]`, B `[out, r]` (Hu et al., arXiv 2106.09685, equation 3). */
 export class Lora extends LowRank {
+  /** B itself. */
   protected override up(): Tensor {
     return this.ups[0];
   }
@@ -94,6 +95,7 @@ export class Lora extends LowRank {
  * columns and its A by rows into n blocks, `B A = Σ Bᵢ Aᵢ`; the Aᵢ are then made one, so that n products become n sums.
  */
 export class BlockLora extends LowRank {
+  /** `Σ Bᵢ`. */
   protected override up(): Tensor {
     return scope(() => this.ups.reduce((total, up) => add(total, up)));
   }

@@ -16,6 +16,14 @@ import { keep } from "../tensor/scope.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { BlockLora, Lora, type LowRank } from "./adapter.ts";
 import { type AdapterConfig, Adapters, scaleOf, sites } from "./attach.ts";
+import {
+  isTarget,
+  matched,
+  parseSettings,
+  refuse,
+  type Settings,
+  wholeNumber,
+} from "./peft_config.ts";
 
 /** Adapters, ready to be written. */
 export interface SavedAdapters {
@@ -28,8 +36,9 @@ export interface SavedAdapters {
 /** How adapters are saved. */
 export interface SaveOptions {
   /**
-   * `"octograd"` (default) keeps every block, `extra`, and a sample of the model's weights that tells it from others.
-   * `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank r/n LoRA that it equals.
+   * `"octograd"` (default) keeps every block, `extra`, and a sample of the model's weights that
+   * tells it from others. `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank
+   * r/n LoRA that it equals.
    */
   readonly format?: "octograd" | "peft";
   /** What to keep beside the adapters. */
@@ -42,12 +51,16 @@ const PREFIX = "base_model.model.";
 /** The numbers of a sample that tells one model from another of the same sizes. */
 const SAMPLE_SIZE = 16;
 
-/** How far samples may be apart, as a part of their largest value: well above bfloat16's rounding, 2⁻⁹. */
+/**
+ * How far samples may be apart, as a part of their largest value: well above bfloat16's rounding,
+ * 2⁻⁹.
+ */
 const SAMPLE_TOLERANCE = 0.02;
 
 /**
- * Encodes adapters, byte for byte the same each time. LoRA is stored as Hugging Face PEFT stores it, Block-LoRA with
- * each block under a name of its own (`lora_B.0`, `lora_B.1`, …) and the `peft_type` `BLOCK_LORA`.
+ * Encodes adapters, byte for byte the same each time. LoRA is stored as Hugging Face PEFT stores
+ * it, Block-LoRA with each block under a name of its own (`lora_B.0`, `lora_B.1`, …) and the
+ * `peft_type` `BLOCK_LORA`.
  *
  * @param model The model that the adapters sit in, and what the file shall call it.
  */
@@ -107,7 +120,7 @@ export async function saveAdapters(
     layers_to_transform: null,
     layers_pattern: null,
     use_dora: false,
-    // PEFT before 0.14 refuses keys that it does not know.
+    // Older releases of PEFT refuse keys that they do not know.
     ...(format === "octograd" && {
       octograd: { ...extra, visualProjection: await sampleOf(model.clip) },
     }),
@@ -119,12 +132,13 @@ export async function saveAdapters(
 }
 
 /**
- * Reads adapters, saved here or by PEFT, and puts them into a model. Their `config` describes what was found.
+ * Reads adapters, saved here or by PEFT, and puts them into a model. Their `config` describes what
+ * was found.
  *
  * @param config The parsed `adapter_config.json`.
  * @returns The adapters, and what {@linkcode SaveOptions.extra} kept beside them.
- * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here than in PEFT; the
- * model is then as it was.
+ * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here
+ * than in PEFT; the model is then as it was.
  */
 export async function loadAdapters(
   clip: Clip,
@@ -166,7 +180,10 @@ function sum(arrays: readonly Float32Array<ArrayBuffer>[]): Float32Array<ArrayBu
   return arrays[0].map((_, i) => arrays.reduce((total, array) => total + array[i], 0));
 }
 
-/** What PEFT shall adapt: kinds of layers that are adapted everywhere by their last name, others by their full names. */
+/**
+ * What PEFT shall adapt: kinds of layers that are adapted everywhere by their last name, others by
+ * their full names.
+ */
 function targetsOf(clip: Clip, adapted: ReadonlyMap<string, unknown>): string[] {
   const last = (module: string) => module.slice(module.lastIndexOf(".") + 1);
   const partly = new Set(
@@ -191,80 +208,6 @@ async function checkSample(clip: Clip, saved: unknown): Promise<void> {
   const same = Array.isArray(saved) && saved.length === own.length &&
     own.every((value, i) => Math.abs(value - saved[i]) <= SAMPLE_TOLERANCE * largest);
   if (!same) refuse("it was made for a model of the same sizes with other weights");
-}
-
-/** The parts of an adapter's configuration that count. */
-interface Settings {
-  readonly rank: number;
-  /** Null for LoRA. */
-  readonly blocks: number | null;
-  readonly alpha: number;
-  readonly scaling: AdapterConfig["scaling"];
-  readonly dropout: number;
-  readonly rankPattern: Readonly<Record<string, number>>;
-  readonly alphaPattern: Readonly<Record<string, number>>;
-  readonly targets: unknown;
-  readonly octograd: Readonly<Record<string, unknown>>;
-}
-
-/** Keys of PEFT's LoraConfig that do not change what an adapter computes. */
-const WITHOUT_EFFECT = new Set([
-  ...["auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode"],
-  ...["peft_version", "runtime_config", "layers_to_transform", "layers_pattern", "exclude_modules"],
-  ...["megatron_config", "megatron_core", "eva_config", "qalora_group_size"],
-]);
-
-/** Ways to begin that leave the model's own weights as they are; PiSSA, OLoRA and others do not. */
-const PLAIN_STARTS = [true, false, null, "gaussian", "eva", "orthogonal"];
-
-function parseSettings(config: unknown): Settings {
-  if (!isRecord(config)) refuse("its configuration is not an object");
-  const {
-    peft_type,
-    r,
-    blocks,
-    lora_alpha,
-    lora_dropout = 0,
-    use_rslora = false,
-    rank_pattern,
-    alpha_pattern,
-    target_modules,
-    init_lora_weights = true,
-    octograd,
-    ...others
-  } = config;
-  if (peft_type !== "LORA" && peft_type !== "BLOCK_LORA") {
-    refuse(`its peft_type is ${JSON.stringify(peft_type)}, it must be LORA or BLOCK_LORA`);
-  }
-  for (const [key, value] of Object.entries(others)) {
-    if (WITHOUT_EFFECT.has(key) || isOff(value)) continue;
-    refuse(`its ${key} is ${JSON.stringify(value)}, which is not supported and would change it`);
-  }
-  if (!PLAIN_STARTS.includes(init_lora_weights as string)) {
-    refuse(
-      `its init_lora_weights is ${
-        JSON.stringify(init_lora_weights)
-      }, which changed the model too; ` +
-        "convert it to plain LoRA with PEFT",
-    );
-  }
-  const count = peft_type === "LORA" ? null : wholeNumber("blocks", blocks);
-  if (count === null && blocks !== undefined) refuse("it has blocks, but its peft_type is LORA");
-  if (typeof lora_alpha !== "number") refuse(`its lora_alpha is ${JSON.stringify(lora_alpha)}`);
-  if (typeof lora_dropout !== "number" || !(lora_dropout >= 0 && lora_dropout < 1)) {
-    refuse(`its lora_dropout is ${JSON.stringify(lora_dropout)}, it must be from 0 to below 1`);
-  }
-  return {
-    rank: wholeNumber("r", r),
-    blocks: count,
-    alpha: lora_alpha,
-    scaling: use_rslora ? "sqrt" : "linear",
-    dropout: lora_dropout,
-    rankPattern: parsePattern("rank_pattern", rank_pattern),
-    alphaPattern: parsePattern("alpha_pattern", alpha_pattern),
-    targets: target_modules,
-    octograd: isRecord(octograd) ? octograd : {},
-  };
 }
 
 /** The layers that a file adapts, in the model's order. */
@@ -295,15 +238,6 @@ function namesOf(module: string, part: string): string {
   return `${PREFIX}${module}.${part}`;
 }
 
-/** Whether PEFT would adapt a layer: `targets` are last parts of names, or one regular expression. */
-function isTarget(module: string, targets: unknown): boolean {
-  if (Array.isArray(targets)) {
-    return targets.some((target) => `.${module}`.endsWith(`.${target}`));
-  }
-  if (typeof targets !== "string" || targets === "all-linear") return true;
-  return pattern("target_modules", targets).test(module);
-}
-
 /** Where an adapter's matrices are, how large they must be, and the factor of its change. */
 interface Plan {
   readonly names: readonly string[];
@@ -331,26 +265,9 @@ function checkShapes({ names, rank, inner }: Plan, linear: Linear, file: Safeten
     const needed: Shape = i === 0 ? [inner, inputs] : [outputs, inner];
     if (sameShape(held, needed)) continue;
     refuse(
-      `"${name}" is [${held}], rank ${rank} on this model's layer of [${outputs},${inputs}] needs [${needed}]`,
+      `"${name}" is [${held}], rank ${rank} on this model's layer of [${outputs},${inputs}] ` +
+        `needs [${needed}]`,
     );
-  }
-}
-
-/** The first value whose key, a regular expression, fits the end of a layer's name, as PEFT looks it up. */
-function matched(
-  key: string,
-  values: Readonly<Record<string, number>>,
-  module: string,
-): number | undefined {
-  const name = Object.keys(values).find((name) => pattern(key, `(.*\\.)?(${name})`).test(module));
-  return name === undefined ? undefined : values[name];
-}
-
-function pattern(key: string, source: string): RegExp {
-  try {
-    return new RegExp(`^(?:${source})$`);
-  } catch {
-    refuse(`its ${key} has "${source}", which is not a regular expression`);
   }
 }
 
@@ -373,31 +290,4 @@ function describe(clip: Clip, modules: readonly string[], settings: Settings): A
     encoder: towers.length > 1 ? "both" : towers[0],
     position: all ? "all" : layers.sort((a, b) => a - b),
   };
-}
-
-function parsePattern(key: string, value: unknown): Record<string, number> {
-  if (value === undefined || value === null) return {};
-  if (isRecord(value) && Object.values(value).every((item) => typeof item === "number")) {
-    return value as Record<string, number>;
-  }
-  refuse(`its ${key} is ${JSON.stringify(value)}, it must give each pattern a number`);
-}
-
-function wholeNumber(key: string, value: unknown): number {
-  if (Number.isInteger(value) && value as number > 0) return value as number;
-  refuse(`its ${key} is ${JSON.stringify(value)}, it must be a positive whole number`);
-}
-
-/** Whether a setting that is not known here asks for nothing. */
-function isOff(value: unknown): boolean {
-  return value === null || value === false || value === "" || value === "none" ||
-    (typeof value === "object" && Object.keys(value).length === 0);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function refuse(why: string): never {
-  throw new RangeError(`Cannot load the adapter: ${why}`);
 }

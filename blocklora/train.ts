@@ -24,7 +24,7 @@ import {
 import { saveAdapters } from "./checkpoint.ts";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
-import { type Dataset, drawShots, openDataset, type Sample, writeSplit } from "./dataset.ts";
+import { type Dataset, drawShots, openDataset, writeSplit } from "./dataset.ts";
 import { writeAtomically } from "./file_source.ts";
 import {
   choice,

@@ -11,7 +11,7 @@ import { SafetensorsFile } from "../tensor/safetensors.ts";
 import type { Adapters } from "./attach.ts";
 import { loadAdapters } from "./checkpoint.ts";
 import type { Classifier, Prediction } from "./classifier.ts";
-import { Console, megabytes } from "./console.ts";
+import { type Console, megabytes } from "./console.ts";
 import type { Sample } from "./dataset.ts";
 import { openFile, reasonOf } from "./file_source.ts";
 import { choice, number, text, toggle } from "./flags.ts";

@@ -7,10 +7,10 @@
 
 import type { Shape } from "../tensor/shape.ts";
 
-const ACTIVATIONS = ["quick_gelu", "gelu", "gelu_new"] as const;
+const ACTIVATIONS: readonly Activation[] = ["quick_gelu", "gelu", "gelu_new"];
 
-/** The activation of a tower's MLPs: exact GELU, its tanh approximation, or `x · sigmoid(1.702 x)`. */
-export type Activation = typeof ACTIVATIONS[number];
+/** The activation of a tower's MLPs: `x · sigmoid(1.702 x)`, exact GELU, or its tanh approximation. */
+export type Activation = "quick_gelu" | "gelu" | "gelu_new";
 
 /** The sizes of a transformer. */
 export interface TowerConfig {

@@ -1,32 +1,319 @@
-// A stand-in until the real one lands.
-export interface TokenBatch { readonly ids: Int32Array<ArrayBuffer>; readonly rows: number; readonly context: number; readonly longest: number }
+/**
+ * CLIP's byte-pair encoding of prompts: the ids that openai/CLIP's `SimpleTokenizer` gives
+ * (https://github.com/openai/CLIP, `clip/simple_tokenizer.py`), but for the repairs of broken text
+ * that the ftfy package makes there first: mojibake, curly quotes, ligatures, full-width forms.
+ *
+ * @module
+ */
+
+import { unescapeHtml } from "./html_entities.ts";
+
+/** Prompts as a text tower takes them: a row of ids each. */
+export interface TokenBatch {
+  /** `[rows, context]`, row by row: the start, the text, the end, then padding. */
+  readonly ids: Int32Array<ArrayBuffer>;
+  /** How many texts there are. */
+  readonly rows: number;
+  /** Ids in each row. */
+  readonly context: number;
+  /** Ids of the longest text, start and end included. */
+  readonly longest: number;
+}
+
+/** How {@linkcode Tokenizer.tokenize} frames texts. */
+export interface TokenizeOptions {
+  /** Cut what is too long instead of throwing; false unless given. */
+  readonly truncate?: boolean;
+  /** The id after the end of a text; 0 unless given, as in openai/CLIP. */
+  readonly pad?: number;
+}
+
+const START = "<|startoftext|>";
+const END = "<|endoftext|>";
+const END_OF_WORD = "</w>";
+
+/** Python's `str.strip`: Unicode's white space and four separators that only Python counts as such. */
+const MARGINS = /^[\p{White_Space}\x1C-\x1F]+|[\p{White_Space}\x1C-\x1F]+$/gu;
+const SPACES = /\p{White_Space}+/gu;
+
+/**
+ * What is encoded apart. The pattern in Python ignores case, which in lower-case text leaves two
+ * traces: the long s (ſ) counts as an s, and U+0345, whose upper case is the letter iota, matches
+ * nothing and is dropped.
+ */
+const WORDS =
+  /<\|[sſ]tartoftext\|>|<\|endoftext\|>|'(?:[sſtmd]|re|ve|ll)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}\u0345]+/gu;
+
+/** The character that stands for each byte in a vocabulary: itself if it shows, else one from U+0100 on. */
+const CHARACTERS = byteCharacters();
+const BYTES = new Map(CHARACTERS.map((character, byte) => [character, byte]));
+
+/** Words to remember the ids of; beyond that the oldest is forgotten. */
+const REMEMBERED = 16_384;
+
+/** Two neighbours that become one token, and how early. */
+interface Merge {
+  readonly rank: number;
+  readonly left: number;
+  readonly right: number;
+  readonly joined: number;
+}
+
+/**
+ * Turns texts into token ids and back.
+ *
+ * ```ts
+ * import { Tokenizer } from "./tokenizer.ts";
+ *
+ * const vocabulary = { a: 0, c: 1, t: 2, "t</w>": 3, at: 4, "at</w>": 5, "cat</w>": 6 };
+ * const tokenizer = Tokenizer.fromVocabulary(
+ *   { ...vocabulary, "<|startoftext|>": 7, "<|endoftext|>": 8 },
+ *   "a t</w>\nc at</w>",
+ * );
+ * tokenizer.encode("cat"); // [6]
+ * tokenizer.tokenize(["a cat".slice(2)], 5).ids; // [7, 6, 8, 0, 0]
+ * ```
+ */
 export class Tokenizer {
-  readonly #ranks: Map<string, number>;
-  private constructor(readonly vocab: Record<string, number>, merges: string[], readonly start: number, readonly end: number, readonly size: number) {
-    this.#ranks = new Map(merges.map((m, i) => [m, i]));
+  /** The id before each text. */
+  readonly start: number;
+  /** The id after each text. */
+  readonly end: number;
+  /** The rows that a table of these tokens has: the largest id, plus one. */
+  readonly size: number;
+
+  readonly #ids: ReadonlyMap<string, number>;
+  readonly #tokens: readonly string[];
+  readonly #merges: ReadonlyMap<number, Merge>;
+  readonly #remembered: Map<string, readonly number[]> = new Map();
+
+  private constructor(vocab: Record<string, number>, merges: readonly (readonly string[])[]) {
+    this.#ids = new Map(Object.entries(vocab));
+    this.#tokens = tokensById(this.#ids);
+    this.size = this.#tokens.length;
+    this.start = specialToken(this.#ids, START);
+    this.end = specialToken(this.#ids, END);
+    this.#merges = new Map(merges.map((pair, rank) => {
+      const [left, right, joined] = [pair[0], pair[1], pair.join("")].map((token) => {
+        const id = this.#ids.get(token);
+        if (id !== undefined) return id;
+        throw new RangeError(
+          `Cannot use merge ${rank + 1}, "${pair.join(" ")}": the vocabulary has no "${token}", ` +
+            "give the two that belong together",
+        );
+      });
+      return [this.#pairKey(left, right), { rank, left, right, joined }];
+    }));
   }
+
+  /**
+   * Reads the contents of `vocab.json` and `merges.txt`; the latter's `#version` line may be
+   * missing.
+   *
+   * @throws {RangeError} If the vocabulary is empty, lacks `<|startoftext|>` or `<|endoftext|>`,
+   * gives an id twice, or has not what the merges name.
+   */
   static fromVocabulary(vocab: Record<string, number>, merges: string): Tokenizer {
-    const lines = merges.split("\n").filter((l) => l && !l.startsWith("#version"));
-    return new Tokenizer(vocab, lines, vocab["<|startoftext|>"], vocab["<|endoftext|>"], Object.keys(vocab).length);
+    const lines = merges.split(/\r?\n/);
+    if (lines[0].startsWith("#version")) lines.shift();
+    return new Tokenizer(vocab, lines.filter((line) => line !== "").map(splitMerge));
   }
-  static fromTokenizerJson(_json: unknown): Tokenizer { throw new Error("not yet"); }
+
+  /**
+   * Reads the parsed `tokenizer.json` of Hugging Face's tokenizers. Only its vocabulary and merges
+   * count; the steps around them are always openai/CLIP's.
+   *
+   * @throws {TypeError} If it holds another model than byte pairs with `</w>` at the end of words.
+   * @throws {RangeError} If {@linkcode Tokenizer.fromVocabulary} would for its parts.
+   */
+  static fromTokenizerJson(json: unknown): Tokenizer {
+    const model = isRecord(json) && isRecord(json.model) ? json.model : {};
+    const { type = "BPE", vocab, merges } = model;
+    if (type !== "BPE") refuse(`its model is ${JSON.stringify(type)}`);
+    if (!isVocabulary(vocab)) refuse("it has no vocabulary of tokens and ids");
+    if (!Array.isArray(merges)) refuse("it has no list of merges");
+    if (model.end_of_word_suffix !== END_OF_WORD) refuse("its words do not end with </w>");
+    if (model.continuing_subword_prefix) refuse("it has a prefix for what continues a word");
+    if (model.byte_fallback) refuse("it falls back to bytes");
+    if (model.ignore_merges) refuse("it looks up whole words before merging");
+    return new Tokenizer(vocab, merges.map(splitMerge));
+  }
+
+  /**
+   * The ids of a text, without start and end. References of HTML are replaced twice, runs of white
+   * space are one space, case is ignored; `<|endoftext|>` within a text is its token. Half a
+   * surrogate pair counts as U+FFFD.
+   *
+   * @throws {RangeError} If the vocabulary lacks a byte of it.
+   */
   encode(text: string): number[] {
-    const out: number[] = [];
-    for (const word of text.toLowerCase().match(/'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu) ?? []) {
-      let parts = [...word]; parts[parts.length - 1] += "</w>";
-      while (parts.length > 1) {
-        let best = Infinity, at = -1;
-        for (let i = 0; i + 1 < parts.length; i++) { const r = this.#ranks.get(`${parts[i]} ${parts[i + 1]}`) ?? Infinity; if (r < best) { best = r; at = i; } }
-        if (at < 0) break;
-        parts = [...parts.slice(0, at), parts[at] + parts[at + 1], ...parts.slice(at + 2)];
-      }
-      out.push(...parts.map((p) => this.vocab[p]));
-    }
-    return out;
+    const clean = unescapeHtml(unescapeHtml(text)).replace(MARGINS, "").replace(SPACES, " ")
+      .replace(MARGINS, "").toLowerCase();
+    return [...clean.matchAll(WORDS)].flatMap(([word]) => this.#encodeWord(word));
   }
-  tokenize(texts: readonly string[], context: number, { pad = 0 }: { truncate?: boolean; pad?: number } = {}): TokenBatch {
-    const ids = new Int32Array(texts.length * context).fill(pad); let longest = 0;
-    texts.forEach((t, i) => { const e = [this.start, ...this.encode(t), this.end]; if (e.length > context) throw new RangeError("long"); longest = Math.max(longest, e.length); ids.set(e, i * context); });
+
+  /**
+   * The text of ids: lower case, and a space after each word. Bytes that are not UTF-8 become
+   * U+FFFD.
+   *
+   * @throws {RangeError} If the vocabulary has no such id.
+   */
+  decode(ids: ArrayLike<number>): string {
+    const characters = Array.from(ids, (id) => {
+      const token = this.#tokens[id];
+      if (token !== undefined) return token;
+      throw new RangeError(`Cannot decode token ${id}: the vocabulary ends at ${this.size - 1}`);
+    }).join("");
+    const bytes = Uint8Array.from(characters, (character) => BYTES.get(character) ?? 0x3F);
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes)
+      .replaceAll(END_OF_WORD, " ");
+  }
+
+  /**
+   * Frames texts for a model of `context` positions as `clip.tokenize` does: start, ids, end, and
+   * padding. With `truncate`, the first `context - 1` ids of a longer text are kept, then the end.
+   *
+   * @throws {RangeError} If a text does not fit and `truncate` is not set, or `context` is no
+   * positive integer.
+   */
+  tokenize(
+    texts: readonly string[],
+    context: number,
+    { truncate = false, pad = 0 }: TokenizeOptions = {},
+  ): TokenBatch {
+    if (!Number.isInteger(context) || context < 1) {
+      throw new RangeError(
+        `Cannot tokenize to ${context} positions: it must be a positive integer`,
+      );
+    }
+    const ids = new Int32Array(texts.length * context).fill(pad);
+    let longest = 0;
+    texts.forEach((text, row) => {
+      const framed = [this.start, ...this.encode(text), this.end];
+      if (framed.length > context) {
+        if (!truncate) throw tooLong(text, framed.length, context);
+        framed.splice(context - 1, Infinity, this.end);
+      }
+      longest = Math.max(longest, framed.length);
+      ids.set(framed, row * context);
+    });
     return { ids, rows: texts.length, context, longest };
   }
+
+  #encodeWord(word: string): readonly number[] {
+    if (word === START) return [this.start];
+    if (word === END) return [this.end];
+    const known = this.#remembered.get(word);
+    if (known !== undefined) return known;
+    const ids = this.#merge(this.#pieces(word));
+    if (this.#remembered.size === REMEMBERED) {
+      this.#remembered.delete(this.#remembered.keys().next().value!);
+    }
+    this.#remembered.set(word, ids);
+    return ids;
+  }
+
+  /** The ids of a word's bytes, of which the last ends the word. */
+  #pieces(word: string): number[] {
+    const bytes = new TextEncoder().encode(word);
+    return Array.from(bytes, (byte, at) => {
+      const token = CHARACTERS[byte] + (at === bytes.length - 1 ? END_OF_WORD : "");
+      const id = this.#ids.get(token);
+      if (id !== undefined) return id;
+      throw new RangeError(
+        `Cannot encode "${word}": the vocabulary has no "${token}", use one that has every byte`,
+      );
+    });
+  }
+
+  /** Joins the pair of the earliest merge wherever it stands, until no pair is one of a merge. */
+  #merge(ids: number[]): number[] {
+    for (;;) {
+      let merge: Merge | undefined;
+      for (let at = 1; at < ids.length; at++) {
+        const found = this.#merges.get(this.#pairKey(ids[at - 1], ids[at]));
+        if (found !== undefined && (merge === undefined || found.rank < merge.rank)) merge = found;
+      }
+      if (merge === undefined) return ids;
+      let kept = 0;
+      for (let at = 0; at < ids.length; at++) {
+        const joins = ids[at] === merge.left && ids[at + 1] === merge.right;
+        ids[kept++] = joins ? merge.joined : ids[at];
+        if (joins) at++;
+      }
+      ids.length = kept;
+    }
+  }
+
+  #pairKey(left: number, right: number): number {
+    return left * this.size + right;
+  }
+}
+
+function byteCharacters(): string[] {
+  let hidden = 0;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const shows = (byte > 0x20 && byte < 0x7F) || (byte > 0xA0 && byte !== 0xAD);
+    return String.fromCharCode(shows ? byte : 256 + hidden++);
+  });
+}
+
+function tokensById(ids: ReadonlyMap<string, number>): string[] {
+  const tokens: string[] = [];
+  for (const [token, id] of ids) {
+    if (!Number.isInteger(id) || id < 0 || id >= 2 ** 31) {
+      throw new RangeError(`Cannot use the vocabulary: "${token}" has ${id} for its id`);
+    }
+    if (tokens[id] !== undefined) {
+      throw new RangeError(
+        `Cannot use the vocabulary: "${tokens[id]}" and "${token}" both have id ${id}`,
+      );
+    }
+    tokens[id] = token;
+  }
+  return tokens;
+}
+
+function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
+  const id = ids.get(token);
+  if (id !== undefined) return id;
+  throw new RangeError(
+    `Cannot use a vocabulary of ${ids.size} tokens: it has no ${token}, use that of a CLIP model`,
+  );
+}
+
+/** A merge as a line or as a pair, in two. */
+function splitMerge(merge: unknown, index: number): readonly string[] {
+  const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
+  if (isPair(pair)) return pair;
+  throw new RangeError(
+    `Cannot use merge ${index + 1}, ${JSON.stringify(merge)}: it must be two tokens`,
+  );
+}
+
+function isPair(value: unknown): value is readonly [string, string] {
+  return Array.isArray(value) && value.length === 2 &&
+    value.every((token) => typeof token === "string" && token !== "");
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isVocabulary(value: unknown): value is Record<string, number> {
+  return isRecord(value) && Object.values(value).every((id) => typeof id === "number");
+}
+
+function refuse(why: string): never {
+  throw new TypeError(
+    `Cannot read tokenizer.json as CLIP's byte pairs: ${why}, use the file of a CLIP model`,
+  );
+}
+
+function tooLong(text: string, length: number, context: number): RangeError {
+  const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  return new RangeError(
+    `Cannot tokenize "${shown}": it has ${length} tokens with start and end and the context is ` +
+      `${context}, shorten it or set truncate`,
+  );
 }

@@ -6,11 +6,13 @@
 
 /** No WebGPU adapter was found. */
 export class NoAdapterError extends Error {
+  /** `"NoAdapterError"`. */
   override name = "NoAdapterError";
 }
 
 /** The GPU refused a kernel, or a run of it; `kernel` names it, `line` is the line of its WGSL where one is known. */
 export class KernelError extends Error {
+  /** `"KernelError"`. */
   override name = "KernelError";
   /** The kernel's name. */
   readonly kernel: string;
@@ -27,11 +29,13 @@ export class KernelError extends Error {
 
 /** The GPU device is gone: its driver was reset, or it was destroyed. */
 export class DeviceLostError extends Error {
+  /** `"DeviceLostError"`. */
   override name = "DeviceLostError";
 }
 
 /** The GPU has no room for a buffer. */
 export class OutOfMemoryError extends Error {
+  /** `"OutOfMemoryError"`. */
   override name = "OutOfMemoryError";
 }
 

@@ -67,8 +67,11 @@ export function sizesLayout(): GPUBindGroupLayout {
 
 /** A part of a buffer, as a kernel binds it. */
 export interface Binding {
+  /** The buffer. */
   readonly buffer: GPUBuffer;
+  /** Its first byte, a multiple of 256. */
   readonly offset: number;
+  /** How many bytes. */
   readonly size: number;
 }
 

@@ -26,8 +26,14 @@ export function bytesSource(bytes: Uint8Array<ArrayBuffer>, name = "safetensors"
   };
 }
 
+/** What an element of a tensor in a file is. */
+export type SafetensorsDtype =
+  | ("F64" | "F32" | "F16" | "BF16")
+  | ("I64" | "I32" | "I16" | "I8")
+  | ("U64" | "U32" | "U16" | "U8" | "BOOL");
+
 /** Bytes of an element of each dtype. */
-const DTYPE_BYTES = {
+const DTYPE_BYTES: Readonly<Record<SafetensorsDtype, number>> = {
   F64: 8,
   F32: 4,
   F16: 2,
@@ -41,10 +47,7 @@ const DTYPE_BYTES = {
   U16: 2,
   U8: 1,
   BOOL: 1,
-} as const;
-
-/** What an element of a tensor in a file is. */
-export type SafetensorsDtype = keyof typeof DTYPE_BYTES;
+};
 
 /** Where a tensor is in its file. */
 export interface TensorInfo {

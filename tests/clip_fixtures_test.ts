@@ -65,7 +65,9 @@ class Case {
     );
   }
 
-  /** The tolerance of an output; where the manifest gives none, that of the output it is made as. */
+  /**
+   * The tolerance of an output; where the manifest gives none, that of the output it is made as.
+   */
   tolerance(output: string): Tolerance {
     const { rtol, outputs } = this.manifest.tolerance;
     const atol = (name: string) => outputs[name].atol;

@@ -1,4 +1,7 @@
-/** A CLIP that was really trained, from its files, its pictures and its prompts to PyTorch's numbers. */
+/**
+ * A CLIP that was really trained, from its files, its pictures and its prompts to PyTorch's
+ * numbers.
+ */
 
 import { assertEquals } from "@std/assert";
 import { decodeImage } from "../blocklora/decode.ts";
@@ -67,9 +70,9 @@ else {
 
   gpuTest("the embedded model is emoji-clip-tiny, rounded to half precision", async () => {
     const clip = await openClip(EMBEDDED);
-    // Rounding a weight to 11 bits puts it off by up to 2⁻¹² of the next power of two. Some twenty products with
-    // weights lie between an image and its features, whose errors add up as their root; the features are below 6,
-    // the logits' scale is below 16.
+    // Rounding a weight to 11 bits puts it off by up to 2⁻¹² of the next power of two. Some twenty
+    // products with weights lie between an image and its features, whose errors add up as their
+    // root; the features are below 6, the logits' scale is below 16.
     const rounding = 2 ** -12 * Math.sqrt(20);
     const [features, logits] = [6, 16].map((size) => ({ atol: size * rounding, rtol: 0 }));
     await compareGiven("embedded", clip, file, { features, logits });

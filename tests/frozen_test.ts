@@ -1,4 +1,6 @@
-/** What is frozen costs nothing: no gradients of weights, no backward work below the lowest adapter. */
+/**
+ * What is frozen costs nothing: no gradients of weights, no backward work below the lowest adapter.
+ */
 
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
@@ -25,7 +27,9 @@ function dispatchesOf(body: () => unknown): number {
   return counters.dispatches - before;
 }
 
-/** Dispatches of a tower's features alone, of the loss alone, and of the loss with its gradients. */
+/**
+ * Dispatches of a tower's features alone, of the loss alone, and of the loss with its gradients.
+ */
 async function costs(sizes: ClipConfig, changes: Partial<AdapterConfig>) {
   const clip = await clipOf(sizes);
   const adapters = attach(clip, { ...DEFAULT_ADAPTER, dropout: 0, ...changes }, 1);

@@ -234,7 +234,8 @@ else {
     const cases = Object.keys(manifest.cases).length + Object.keys(manifest.peft).length + 3;
     compared.report(`lora fixtures: ${compared.names.size} tensors of ${cases} cases`);
     console.log(
-      `lora fixtures: ${runs} trajectories, ${elements} elements, ${loose} by the looser tolerance; ` +
+      `lora fixtures: ${runs} trajectories, ${elements} elements, ` +
+        `${loose} by the looser tolerance; ` +
         `worst error of a loss ${worstLoss.toExponential(1)}`,
     );
   });
@@ -378,7 +379,10 @@ async function compareTraining(
   bench.release();
 }
 
-/** Nearly all elements are near; where a gradient is near zero, Adam may move one by a part of the rate. */
+/**
+ * Nearly all elements are near; where a gradient is near zero, Adam may move one by a part of the
+ * rate.
+ */
 async function compareMatrices(
   where: string,
   adapters: Adapters,
