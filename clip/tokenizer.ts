@@ -32,9 +32,12 @@ const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 const END_OF_WORD = "</w>";
 
-/** Python's `str.strip`: Unicode's white space and four separators that only Python counts as such. */
-const MARGINS = /^[\p{White_Space}\x1C-\x1F]+|[\p{White_Space}\x1C-\x1F]+$/gu;
-const SPACES = /\p{White_Space}+/gu;
+/**
+ * What Python's `str.strip` takes off: Unicode's white space and four separators that only Python
+ * counts as such. Within a text white space needs no tidying, as no word holds any.
+ */
+const MARGIN = "[\\p{White_Space}\\x1C-\\x1F]";
+const MARGINS = new RegExp(`^${MARGIN}+|(?<!${MARGIN})${MARGIN}+$`, "gu");
 
 /**
  * What is encoded apart. The pattern in Python ignores case, which in lower-case text leaves two
@@ -65,13 +68,12 @@ interface Merge {
  * ```ts
  * import { Tokenizer } from "./tokenizer.ts";
  *
- * const vocabulary = { a: 0, c: 1, t: 2, "t</w>": 3, at: 4, "at</w>": 5, "cat</w>": 6 };
  * const tokenizer = Tokenizer.fromVocabulary(
- *   { ...vocabulary, "<|startoftext|>": 7, "<|endoftext|>": 8 },
+ *   { c: 0, a: 1, "t</w>": 2, "at</w>": 3, "cat</w>": 4, "<|startoftext|>": 5, "<|endoftext|>": 6 },
  *   "a t</w>\nc at</w>",
  * );
- * tokenizer.encode("cat"); // [6]
- * tokenizer.tokenize(["a cat".slice(2)], 5).ids; // [7, 6, 8, 0, 0]
+ * tokenizer.encode("Cat"); // [4]
+ * tokenizer.tokenize(["cat"], 5).ids; // [5, 4, 6, 0, 0]
  * ```
  */
 export class Tokenizer {
@@ -140,15 +142,14 @@ export class Tokenizer {
   }
 
   /**
-   * The ids of a text, without start and end. References of HTML are replaced twice, runs of white
-   * space are one space, case is ignored; `<|endoftext|>` within a text is its token. Half a
-   * surrogate pair counts as U+FFFD.
+   * The ids of a text, without start and end. HTML's character references are replaced twice, case
+   * and white space do not count, `<|endoftext|>` within a text is its token, and half a surrogate
+   * pair is U+FFFD.
    *
    * @throws {RangeError} If the vocabulary lacks a byte of it.
    */
   encode(text: string): number[] {
-    const clean = unescapeHtml(unescapeHtml(text)).replace(MARGINS, "").replace(SPACES, " ")
-      .replace(MARGINS, "").toLowerCase();
+    const clean = unescapeHtml(unescapeHtml(text)).replace(MARGINS, "").toLowerCase();
     return [...clean.matchAll(WORDS)].flatMap(([word]) => this.#encodeWord(word));
   }
 

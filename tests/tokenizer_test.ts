@@ -1,0 +1,371 @@
+import { existsSync } from "node:fs";
+import { assertEquals, assertGreater, assertStringIncludes, assertThrows } from "@std/assert";
+import { unescapeHtml } from "../clip/html_entities.ts";
+import { Tokenizer } from "../clip/tokenizer.ts";
+import { fixtures, shared, skip } from "./fixtures.ts";
+
+const START = "<|startoftext|>";
+const END = "<|endoftext|>";
+
+/** A vocabulary of every byte, alone (0 to 255) and at the end of a word (256 to 511), as all of CLIP's begin. */
+function byteTokens(): string[] {
+  const shown = Array.from({ length: 256 }, (_, byte) => byte)
+    .filter((byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173));
+  const characters: string[] = [];
+  for (const byte of shown) characters[byte] = String.fromCharCode(byte);
+  for (let byte = 0, next = 256; byte < 256; byte++) {
+    characters[byte] ??= String.fromCharCode(next++);
+  }
+  return [...characters, ...characters.map((character) => `${character}</w>`)];
+}
+
+const MERGES = ["a t</w>", "t h", "th e</w>", "c at</w>", "a a", "aa a", "a b", "aaa a</w>"];
+const TOKENS = [...byteTokens(), ...MERGES.map((merge) => merge.replace(" ", "")), START, END];
+const VOCABULARY = Object.fromEntries(TOKENS.map((token, id) => [token, id]));
+const SMALL = Tokenizer.fromVocabulary(VOCABULARY, `#version: 0.2\n${MERGES.join("\n")}\n`);
+
+/** The tokens of a text, by name. */
+function tokens(text: string): string {
+  return SMALL.encode(text).map((id) => TOKENS[id]).join(" ");
+}
+
+/** The ids of words of which no part merges. */
+function unmerged(...words: string[]): number[] {
+  return words.flatMap((word) => {
+    const bytes = [...new TextEncoder().encode(word)];
+    return bytes.map((byte, at) => byte + (at === bytes.length - 1 ? 256 : 0));
+  });
+}
+
+function modelJson(changes: Record<string, unknown> = {}): unknown {
+  const model = { type: "BPE", end_of_word_suffix: "</w>", vocab: VOCABULARY, merges: MERGES };
+  return { version: "1.0", model: { ...model, ...changes } };
+}
+
+Deno.test("merges the earliest pair first, everywhere in the word, from the left", () => {
+  assertEquals(tokens("the cat"), "the</w> cat</w>");
+  assertEquals(tokens("at that"), "at</w> th at</w>");
+  assertEquals(tokens("aaa"), "aa a</w>");
+  assertEquals(tokens("aaaa"), "aaaa</w>");
+  assertEquals(tokens("aaaaaa"), "aa aaaa</w>");
+  assertEquals(tokens("aabx"), "aa b x</w>");
+  assertEquals(tokens(""), "");
+});
+
+Deno.test("gives the same ids to a word that it remembers", () => {
+  const first = SMALL.encode("the cat");
+  first.fill(0);
+  assertEquals(tokens("the cat the cat"), "the</w> cat</w> the</w> cat</w>");
+});
+
+Deno.test("forgets old words without getting others wrong", () => {
+  for (let number = 0; number < 20_000; number++) {
+    SMALL.encode(number.toString(2).replaceAll("0", "x").replaceAll("1", "y"));
+  }
+  assertEquals(tokens("xyx the"), "x y x</w> the</w>");
+});
+
+Deno.test("splits words as openai/CLIP's pattern does", () => {
+  const same = (text: string, ...words: string[]) =>
+    assertEquals(SMALL.encode(text), unmerged(...words), text);
+  same("I'M we'Ll he'd", "i", "'m", "we", "'ll", "he", "'d");
+  same("rock'n'roll's", "rock", "'", "n", "'", "roll", "'s");
+  same("o'ſo", "o", "'ſ", "o");
+  same("42x½", "4", "2", "x", "½");
+  same("no!?...(yes", "no", "!?...(", "yes");
+  same("ΟΔΟΣ ΣΟ", "οδος", "σο");
+  same("İ", "i", "\u0307");
+  same("e\u0301", "e", "\u0301");
+  same("x\u0345y", "x", "y");
+  same("🐕🐈 猫", "🐕🐈", "猫");
+});
+
+Deno.test("counts as white space what Python does", () => {
+  assertEquals(SMALL.encode(" \t\x1C \x85\u3000x\u2028\xA0y\x1F\n"), unmerged("x", "y"));
+  assertEquals(SMALL.encode("x\x1Cy"), unmerged("x", "\x1C", "y"));
+  assertEquals(
+    SMALL.encode("\uFEFFx\u200By\u180E"),
+    unmerged("\uFEFF", "x", "\u200B", "y", "\u180E"),
+  );
+});
+
+Deno.test("finds special tokens within a text, but not right after punctuation", () => {
+  const { start, end } = SMALL;
+  assertEquals(SMALL.encode(`${START}x${END}`), [start, ...unmerged("x"), end]);
+  assertEquals(SMALL.encode("x <|EndOfText|>!"), [...unmerged("x"), end, ...unmerged("!")]);
+  assertEquals(SMALL.encode(`!${END}`), unmerged("!<|", "endoftext", "|>"));
+  assertEquals(SMALL.encode("<|ſtartoftext|>"), unmerged("<|ſtartoftext|>"));
+});
+
+Deno.test("encodes half a surrogate pair as U+FFFD", () => {
+  assertEquals(SMALL.encode("x\uD83D"), unmerged("x", "\uFFFD"));
+});
+
+Deno.test("stays quick on long runs of one character", () => {
+  const began = performance.now();
+  SMALL.encode(`x${" ".repeat(100_000)}y${"\x1C".repeat(100_000)}z${"&".repeat(100_000)}`);
+  assertGreater(5000, performance.now() - began);
+});
+
+Deno.test("replaces character references as HTML has them, twice", () => {
+  const cases = {
+    "&lt;&LT;&lt &amp;lt;": "<<< &lt;",
+    "&notit; &notin; &NotAName; &;& &": "¬it; ∉ &NotAName; &;& &",
+    "&acE; &fjlig;": "\u223E\u0333 fj",
+    "&#65;&#x42;&#X63 &#;&#x;": "ABc &#;&#x;",
+    "&#0;&#xD800;&#x110000;&#99999999999999999999;": "\uFFFD\uFFFD\uFFFD\uFFFD",
+    "&#128;&#x99;&#x81;": "€™\x81",
+    "&#1;&#11;&#127;&#xFDD0;&#x1FFFF;": "",
+    "&#9;&#10;&#12;&#13;": "\t\n\f\r",
+    "&CounterClockwiseContourIntegral;": "∳",
+    "&copyé&eacute\u{1F600};": "©éé\u{1F600};",
+  };
+  for (const [text, wanted] of Object.entries(cases)) {
+    assertEquals(unescapeHtml(text), wanted, text);
+  }
+  assertEquals(SMALL.encode("&amp;lt;"), unmerged("<"));
+  assertEquals(SMALL.encode("&amp;amp;lt;"), unmerged("&", "lt", ";"));
+});
+
+Deno.test("decodes to lower case with a space after each word", () => {
+  assertEquals(SMALL.decode(SMALL.encode("The CAT 猫!")), "the cat 猫 ! ");
+  assertEquals(SMALL.decode(Int32Array.of(SMALL.start, 0xE7 + 256, 0x78)), `${START}\uFFFD x`);
+  assertEquals(SMALL.decode(SMALL.encode("\uFEFFx")), "\uFEFF x ");
+  assertEquals(SMALL.decode([]), "");
+  for (const id of [-1, 0.5, SMALL.size]) {
+    assertThrows(() => SMALL.decode([id]), RangeError, `${id}`);
+  }
+});
+
+Deno.test("frames, pads and cuts", () => {
+  const { start, end } = SMALL;
+  const cat = VOCABULARY["cat</w>"];
+  const batch = SMALL.tokenize(["cat", "cat cat", ""], 5);
+  assertEquals([batch.rows, batch.context, batch.longest], [3, 5, 4]);
+  assertEquals([...batch.ids], [
+    start,
+    cat,
+    end,
+    0,
+    0,
+    start,
+    cat,
+    cat,
+    end,
+    0,
+    start,
+    end,
+    0,
+    0,
+    0,
+  ]);
+  assertEquals([...SMALL.tokenize(["cat"], 4, { pad: end }).ids], [start, cat, end, end]);
+  const cut = SMALL.tokenize(["cat cat cat"], 3, { truncate: true });
+  assertEquals([...cut.ids], [start, cat, end]);
+  assertEquals(cut.longest, 3);
+  assertEquals(SMALL.tokenize(["cat"], 3).ids.length, 3);
+  assertEquals(SMALL.tokenize([], 77).ids.length, 0);
+});
+
+Deno.test("refuses a text that does not fit, and says which", () => {
+  const { message } = assertThrows(() => SMALL.tokenize(["cat", "cat cat"], 3), RangeError);
+  assertEquals(
+    message,
+    'Cannot tokenize "cat cat": it has 4 tokens with start and end and the context is 3, ' +
+      "shorten it or set truncate",
+  );
+  for (const context of [0, -1, 2.5]) {
+    assertThrows(() => SMALL.tokenize([], context), RangeError, `${context} positions`);
+  }
+});
+
+Deno.test("reads vocabulary and merges however they are written", () => {
+  const text = "the cat's aaaa";
+  const wanted = SMALL.encode(text);
+  const pairs = MERGES.map((merge) => merge.split(" "));
+  for (
+    const tokenizer of [
+      Tokenizer.fromVocabulary(VOCABULARY, MERGES.join("\n")),
+      Tokenizer.fromVocabulary(VOCABULARY, `#version: 0.2\r\n${MERGES.join("\r\n")}\r\n`),
+      Tokenizer.fromTokenizerJson(modelJson()),
+      Tokenizer.fromTokenizerJson(
+        modelJson({ merges: pairs, type: undefined, byte_fallback: false }),
+      ),
+    ]
+  ) {
+    assertEquals(tokenizer.encode(text), wanted);
+    const { start, end, size } = tokenizer;
+    assertEquals([start, end, size], [TOKENS.length - 2, TOKENS.length - 1, TOKENS.length]);
+  }
+  const hashes = { ...VOCABULARY, "##": 9000 };
+  assertEquals(Tokenizer.fromVocabulary(hashes, "# #").encode("##x").length, 3);
+  assertEquals(Tokenizer.fromVocabulary(hashes, "# #").encode("###x")[0], 9000);
+  assertEquals(Tokenizer.fromVocabulary(hashes, "").size, 9001);
+});
+
+Deno.test("refuses vocabularies that are not CLIP's, and says why", () => {
+  const refused = (vocab: Record<string, number>, merges: string, why: string) =>
+    assertThrows(() => Tokenizer.fromVocabulary(vocab, merges), RangeError, why);
+  refused({}, "", "a vocabulary of 0 tokens");
+  refused({ [START]: 0 }, "", `no ${END}`);
+  refused({ [END]: 0 }, "", `no ${START}`);
+  refused({ a: 1, b: 1 }, "", '"a" and "b" both have id 1');
+  refused({ a: -1 }, "", "-1");
+  refused(VOCABULARY, "a t</w>\na q", 'merge 2, "a q": the vocabulary has no "aq"');
+  refused(VOCABULARY, "a foreign", 'no "foreign"');
+  refused(VOCABULARY, "a t h", "merge 1");
+  refused(VOCABULARY, "nonsense", "it must be two tokens");
+  const bare = Tokenizer.fromVocabulary({ [START]: 0, [END]: 1, x: 2 }, "");
+  const { message } = assertThrows(() => bare.encode("xx"), RangeError);
+  assertStringIncludes(message, 'the vocabulary has no "x</w>"');
+});
+
+Deno.test("refuses a tokenizer.json of another kind, and says why", () => {
+  const refused = (json: unknown, why: string) =>
+    assertThrows(() => Tokenizer.fromTokenizerJson(json), TypeError, why);
+  for (const json of [null, 7, [], {}, { model: null }, modelJson({ vocab: [["a", -1]] })]) {
+    refused(json, "no vocabulary");
+  }
+  refused(modelJson({ type: "Unigram" }), '"Unigram"');
+  refused(modelJson({ type: "WordPiece" }), '"WordPiece"');
+  refused(modelJson({ vocab: { a: "1" } }), "no vocabulary");
+  refused(modelJson({ merges: undefined }), "no list of merges");
+  refused(modelJson({ end_of_word_suffix: null }), "</w>");
+  refused(modelJson({ continuing_subword_prefix: "##" }), "prefix");
+  refused(modelJson({ byte_fallback: true }), "falls back to bytes");
+  refused(modelJson({ ignore_merges: true }), "whole words");
+  for (const merge of [7, ["a"], ["a", "b", "c"], ["a", 1]]) {
+    assertThrows(
+      () => Tokenizer.fromTokenizerJson(modelJson({ merges: [merge] })),
+      RangeError,
+      "two tokens",
+    );
+  }
+});
+
+interface Case {
+  readonly id: string;
+  readonly text: string;
+  readonly ids: number[];
+  readonly ids_without_ftfy?: number[];
+  readonly needs_ftfy?: boolean;
+}
+
+interface Framed {
+  readonly texts: string[];
+  readonly context_length: number;
+  readonly truncate: boolean;
+  readonly result?: number[][];
+  readonly error?: unknown;
+}
+
+async function readJson<T>(file: URL): Promise<T> {
+  return JSON.parse(await Deno.readTextFile(file));
+}
+
+const read = new Map<string, Promise<Tokenizer>>();
+
+/** The tokenizer in a directory; each is read once. */
+function readTokenizer(directory: URL): Promise<Tokenizer> {
+  const known = read.get(directory.href);
+  if (known !== undefined) return known;
+  const reading = (async () =>
+    Tokenizer.fromVocabulary(
+      await readJson(new URL("vocab.json", directory)),
+      await Deno.readTextFile(new URL("merges.txt", directory)),
+    ))();
+  read.set(directory.href, reading);
+  return reading;
+}
+
+const part = fixtures("tokenizer");
+const openai = shared("models/openai-clip-tokenizer/");
+/** Where OpenAI's vocabulary is: not every directory of cases has its own. */
+const vocabulary = part !== null && existsSync(new URL("vocab.json", part)) ? part : openai;
+
+if (part === null || vocabulary === null) {
+  skip("agrees with openai/CLIP's tokenizer");
+} else {
+  Deno.test("encodes as openai/CLIP does", async () => {
+    const tokenizer = await readTokenizer(vocabulary);
+    const lines = (await Deno.readTextFile(new URL("cases.jsonl", part))).trimEnd().split("\n");
+    const cases = lines.map((line): Case => JSON.parse(line));
+    const unrepaired = cases.filter((one) => one.needs_ftfy);
+    for (const { id, text, ids, ids_without_ftfy } of cases) {
+      assertEquals(tokenizer.encode(text), ids_without_ftfy ?? ids, id);
+    }
+    console.log(
+      `tokenizer fixtures: ${cases.length} cases, ${unrepaired.length} compared without ftfy's ` +
+        "repairs, which octograd does not make (mojibake, curly quotes, ligatures, full width …)",
+    );
+    assertGreater(cases.length, 0);
+  });
+
+  Deno.test("frames as clip.tokenize does", async () => {
+    const tokenizer = await readTokenizer(vocabulary);
+    const batches = await readJson<Framed[]>(new URL("tokenize.json", part));
+    for (const { texts, context_length, truncate, result } of batches) {
+      const tokenize = () => tokenizer.tokenize(texts, context_length, { truncate });
+      if (result === undefined) {
+        assertThrows(tokenize, RangeError, `the context is ${context_length}`);
+      } else {
+        const { ids, rows, longest } = tokenize();
+        assertEquals(Array.from(ids), result.flat(), texts.join());
+        assertEquals(rows, result.length);
+        assertEquals(longest, Math.max(...result.map((row) => row.lastIndexOf(tokenizer.end) + 1)));
+      }
+    }
+    const refused = batches.filter(({ result }) => result === undefined).length;
+    console.log(`tokenizer fixtures: ${batches.length} batches framed, ${refused} of them refused`);
+    assertGreater(batches.length, 0);
+  });
+
+  Deno.test("decodes as openai/CLIP does", async () => {
+    const tokenizer = await readTokenizer(vocabulary);
+    const cases = await readJson<Omit<Case, "id">[]>(new URL("decode.json", part));
+    for (const { ids, text } of cases) assertEquals(tokenizer.decode(ids), text);
+    console.log(`tokenizer fixtures: ${cases.length} lists of ids decoded`);
+    assertGreater(cases.length, 0);
+  });
+}
+
+if (openai === null) {
+  skip("reads the published files of CLIP's tokenizer");
+} else {
+  Deno.test("reads the published files of CLIP's tokenizer", async () => {
+    const file = new URL("tokenizer.json", openai);
+    const tokenizers = [
+      await readTokenizer(openai),
+      Tokenizer.fromTokenizerJson(await readJson(file)),
+    ];
+    const { cases } = await readJson<
+      { cases: { text: string; ids: number[]; context77: number[]; truncated: boolean }[] }
+    >(new URL("expected_tokens.json", openai));
+    for (const tokenizer of tokenizers) {
+      assertEquals([tokenizer.start, tokenizer.end, tokenizer.size], [49406, 49407, 49408]);
+      for (const { text, ids, context77, truncated } of cases) {
+        assertEquals(tokenizer.encode(text), ids, text);
+        const framed = tokenizer.tokenize([text], 77, { truncate: truncated });
+        assertEquals([...framed.ids], context77, text);
+      }
+    }
+    console.log(`tokenizer files: ${cases.length} texts, from vocab.json and from tokenizer.json`);
+  });
+}
+
+const emoji = shared("models/emoji-clip-tiny/");
+if (emoji === null) {
+  skip("reads another CLIP's own vocabulary");
+} else {
+  Deno.test("reads another CLIP's own vocabulary", async () => {
+    const expected = await readJson<{ prompts: string[]; input_ids: number[][] }>(
+      new URL("expected.json", emoji),
+    );
+    const whole = await readJson(new URL("tokenizer.json", emoji));
+    for (const one of [await readTokenizer(emoji), Tokenizer.fromTokenizerJson(whole)]) {
+      assertEquals([one.start, one.end, one.size], [2046, 2047, 2048]);
+      const { ids } = one.tokenize(expected.prompts, 24, { pad: one.end });
+      assertEquals(Array.from(ids), expected.input_ids.flat());
+    }
+  });
+}
