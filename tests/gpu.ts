@@ -1,22 +1,34 @@
 /**
- * Tests that use the GPU. Without an adapter they fail: a skipped test proves nothing.
+ * Tests that need the GPU, and own what they make.
  *
  * @module
  */
 
 import { assertEquals } from "@std/assert";
-import { init, settle } from "../tensor/device.ts";
+import { tensor } from "../tensor/create.ts";
+import { init } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
-import { flush } from "../tensor/queue.ts";
 
-/** Registers a test that starts the engine, and fails if it leaves a buffer live or an error unreported. */
-export function gpuTest(name: string, body: (t: Deno.TestContext) => void | Promise<void>): void {
-  Deno.test(name, async (t) => {
+/**
+ * A test on the GPU. It fails where there is no adapter, if it ends with another number of live buffers than it began
+ * with, and if the GPU reported an error that the test did not wait for.
+ */
+export function gpuTest(name: string, body: () => void | Promise<void>): void {
+  Deno.test(name, async () => {
     await init();
-    const before = memory().liveBuffers;
-    await body(t);
-    flush();
-    await settle();
-    assertEquals(memory().liveBuffers, before, "live buffers after the test, and before it");
+    const { liveBuffers } = memory();
+    await body();
+    assertEquals(memory().liveBuffers, liveBuffers, "live buffers, after and before");
+    await settled();
   });
+}
+
+/** Throws what the GPU reported and nobody has asked for yet. */
+async function settled(): Promise<void> {
+  const probe = tensor([1]);
+  try {
+    assertEquals(await probe.item(), 1);
+  } finally {
+    probe.release();
+  }
 }
