@@ -13,8 +13,8 @@
  * const y = tensor([[1], [2], [3]]);
  * const w = tensor([[0.5], [0.5]]);
  * const { value, grads } = valueAndGrad(() => mean(square(sub(matmul(x, w), y))), [w]);
- * console.log(await value.item()); // 3.4166667461395264
- * console.log(await grads[0].data()); // Float32Array(2) [ 12.666667, 16 ]
+ * console.log(await value.item()); // 2.9166667461395264
+ * console.log(await grads[0].data()); // Float32Array(2) [ 11.666666984558105, 14.666666030883789 ]
  * for (const t of [x, y, w, value, ...grads]) t.release();
  * ```
  *

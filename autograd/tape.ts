@@ -5,7 +5,7 @@
  */
 
 import { pointwise } from "../kernels/pointwise.ts";
-import { adopt, keep, scope } from "../tensor/scope.ts";
+import { keep, scope } from "../tensor/scope.ts";
 import { sameShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -30,7 +30,8 @@ interface Tape {
   readonly tracked: Set<Tensor>;
 }
 
-let tape: Tape | null = null;
+/** The tapes that record, the innermost last: a function's value may be part of a larger function. */
+const tapes: Tape[] = [];
 
 /** Gradient with respect to `input`: `vjp` maps the output's gradient to the input's, and may read only `saves`. */
 export function wrt(input: Tensor, saves: readonly Tensor[], vjp: (g: Tensor) => Tensor): Flow {
@@ -46,12 +47,11 @@ export function wrtAll(
   return { inputs, saves, vjp };
 }
 
-/** Notes on the tape, if one is recording, how `output` depends on the inputs that need gradients. */
+/** Notes on each tape that records how `output` depends on the inputs that need gradients there. */
 export function record(output: Tensor, rules: readonly Flow[]): Tensor {
-  if (!tape) return output;
-  const { entries, tracked } = tape;
-  const flows = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
-  if (flows.length > 0) {
+  for (const { entries, tracked } of tapes) {
+    const flows = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
+    if (flows.length === 0) continue;
     for (const { saves } of flows) saves.forEach((saved) => saved.retain());
     entries.push({ output, flows });
     tracked.add(output);
@@ -61,28 +61,35 @@ export function record(output: Tensor, rules: readonly Flow[]): Tensor {
 
 /** Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask first. */
 export function needsGradient(x: Tensor): boolean {
-  return tape?.tracked.has(x) ?? false;
+  return tapes.some(({ tracked }) => tracked.has(x));
 }
 
 /**
  * A function's value and gradients: `value` is what `fn` returned, `backward(g)` gives, once, the gradient of
- * `Σ g · value` with respect to each of `inputs` (zeros where nothing depends on it).
+ * `Σ g · value` with respect to each of `inputs` (zeros where nothing depends on it). Until then the tape holds what the
+ * gradients need.
+ *
+ * Within another function under differentiation the value may be used as any tensor; its gradients may be used as
+ * constants only, that is through `detach()`.
  */
 export function vjp(
   fn: () => Tensor,
   inputs: readonly Tensor[],
 ): { value: Tensor; backward: (g: Tensor) => Tensor[] } {
-  const outer = tape;
   const recording: Tape = { entries: [], tracked: new Set(inputs) };
-  tape = recording;
   let value: Tensor;
+  tapes.push(recording);
   try {
-    value = scope(fn);
+    value = scope(() => {
+      const y = fn();
+      // A value that is an input becomes a handle of its own, which may be released without the input.
+      return inputs.includes(y) ? record(sameElements(y), [wrt(y, [], (g) => g)]) : y;
+    });
   } catch (error) {
     discard(recording.entries);
     throw error;
   } finally {
-    tape = outer;
+    tapes.splice(tapes.indexOf(recording), 1);
   }
   let walked = false;
   return {
@@ -100,18 +107,30 @@ export function vjp(
   };
 }
 
-/** Evaluates `loss`, a scalar, and its gradient with respect to each of `parameters`. */
+/**
+ * Evaluates `loss`, a scalar, and its gradient with respect to each of `parameters`.
+ *
+ * @throws {RangeError} If the loss is not a scalar.
+ */
 export function valueAndGrad(
   loss: () => Tensor,
   parameters: readonly Tensor[],
 ): { value: Tensor; grads: Tensor[] } {
-  const { value, backward } = vjp(loss, parameters);
-  const one = keep(pointwise("1.0", {}, value.shape));
-  try {
-    return { value, grads: backward(one) };
-  } finally {
-    one.drop();
-  }
+  return scope(() => {
+    const { value, backward } = vjp(() => {
+      const y = loss();
+      if (y.size === 1) return y;
+      throw new RangeError(
+        `Cannot differentiate a loss of shape [${y.shape}]: it must be a scalar, take its sum() or mean()`,
+      );
+    }, parameters);
+    return { value, grads: backward(pointwise("1.0", {}, value.shape)) };
+  });
+}
+
+/** Another handle on the same elements. */
+function sameElements(x: Tensor): Tensor {
+  return x.view(x.shape, x.strides, x.offset);
 }
 
 function discard(entries: readonly Entry[]): void {
@@ -126,11 +145,12 @@ function walk(
   g: Tensor,
   inputs: readonly Tensor[],
 ): Tensor[] {
-  const outer = tape;
-  // What a vjp runs is not recorded on a tape outside: only the value is differentiated there.
-  tape = null;
-  const grads = new Map<Tensor, Tensor>([[value, g.retain()]]);
+  // What a rule runs is not recorded on the tapes outside.
+  const outside = tapes.splice(0);
+  const grads = new Map<Tensor, Tensor>();
+  let found: Tensor[];
   try {
+    grads.set(value, keep(sameElements(g)));
     while (entries.length > 0) {
       const { output, flows } = entries.pop()!;
       const g = grads.get(output);
@@ -139,24 +159,22 @@ function walk(
       } finally {
         discard([{ output, flows }]);
       }
-      if (g && !inputs.includes(output)) {
-        grads.delete(output);
-        g.drop();
-      }
+      grads.delete(output);
+      g?.drop();
     }
-    return inputs.map((input, i) => {
-      // An input given twice has one gradient; each caller's copy is a handle of its own.
+    found = inputs.map((input) => {
       const grad = grads.get(input);
-      if (!grad) return pointwise("0.0", {}, input.shape);
-      return inputs.indexOf(input) === i
-        ? adopt(grad.retain())
-        : grad.view(grad.shape, grad.strides, grad.offset);
+      return grad ? sameElements(grad) : pointwise("0.0", {}, input.shape);
     });
   } finally {
     discard(entries);
     for (const grad of grads.values()) grad.drop();
-    tape = outer;
+    tapes.push(...outside);
   }
+  const once = () => {
+    throw new Error("Cannot differentiate a gradient: use it as a constant, through detach()");
+  };
+  return found.map((grad) => record(grad, [wrt(value, [], once)]));
 }
 
 /** Runs one rule and adds what it gives to the gradients found so far. */
@@ -175,8 +193,8 @@ function flowBack(
           `Cannot take a gradient of [${flow.shape}] for an input of [${inputs[i].shape}]`,
         );
       }
-      // A rule that passes g on returns a handle of its own, since g is released on its own account.
-      return flow === g ? g.view(g.shape, g.strides, g.offset) : flow;
+      // A rule may pass on g or what it saved: each gradient is a handle of its own, released on its own account.
+      return sameElements(flow);
     })
   );
   for (const [i, flow] of made.entries()) {

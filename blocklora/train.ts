@@ -57,7 +57,7 @@ export const ABOUT = {
     `Trains Block-LoRA or LoRA adapters of a CLIP model on a few labelled images a class, and writes them with their
 metrics to a directory. Prints the zero-shot accuracy first, the adapted accuracy last. Without arguments it trains the
 embedded model on the embedded images. The presets are CLIP-LoRA's; the embedded model has its own (5e-3, mild crops,
-200 iterations). Ctrl-C saves what is trained so far.`,
+300 iterations). Ctrl-C saves what is trained so far.`,
 };
 
 /** The flags of `train`. */
@@ -133,7 +133,7 @@ export const FLAGS = {
 };
 
 /** What the embedded model takes where CLIP-LoRA's recipe, made for ViT-B/16, hardly moves it. */
-const EMBEDDED_RECIPE = { learningRate: 5e-3, cropScale: [0.8, 1], iterations: 200 } as const;
+const EMBEDDED_RECIPE = { learningRate: 5e-3, cropScale: [0.8, 1], iterations: 300 } as const;
 const CROP_SCALE = [0.08, 1] as const;
 const ITERATIONS_A_SHOT = 500;
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { gpu, guarded, KernelError, MAX_BINDINGS, report, watch } from "../tensor/device.ts";
+import { gpu, guarded, KernelError, MAX_BINDINGS } from "../tensor/device.ts";
 import { type Binding, dispatch, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -33,6 +33,7 @@ export class Kernel {
   readonly wgsl: string;
   readonly #fields: readonly Field[];
   readonly #access: readonly string[];
+  readonly #floats: readonly boolean[];
   readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
   #device: GPUDevice | null = null;
   #module!: GPUShaderModule;
@@ -46,10 +47,13 @@ export class Kernel {
     const struct = /struct Sizes \{([^}]*)\}/.exec(wgsl)?.[1] ?? "";
     this.#fields = [...struct.matchAll(/(\w+): (u32|i32|f32)/g)]
       .map(([, name, type]) => ({ name, type }) as Field);
-    this.#access = [
-      ...wgsl.matchAll(/@group\(0\) @binding\(\d+\)\s*var<storage, (read|read_write)>/g),
-    ]
-      .map(([, access]) => access);
+    const bindings = [
+      ...wgsl.matchAll(
+        /@group\(0\) @binding\(\d+\)\s*var<storage, (read|read_write)> \w+: array<(\w+)/g,
+      ),
+    ];
+    this.#access = bindings.map(([, access]) => access);
+    this.#floats = bindings.map(([, , element]) => element.endsWith("f") || element === "f32");
     if (this.#access.length > MAX_BINDINGS || this.#fields.length * 4 > SIZES_BYTES) {
       throw new RangeError(
         `Cannot make kernel ${name}: it binds ${this.#access.length} buffers and ${this.#fields.length} sizes, ` +
@@ -62,6 +66,8 @@ export class Kernel {
    * Records one run. A binding may be a tensor, or a part of a buffer where a tensor is larger than one binding.
    *
    * @throws {RangeError} If a tensor is larger than the adapter can bind.
+   * @throws {TypeError} If the kernel reads floats and a tensor holds integers.
+   * @throws {KernelError} If an output lies on the buffer of another tensor.
    */
   run(
     inputs: readonly (Tensor | Binding)[],
@@ -73,25 +79,44 @@ export class Kernel {
     if (grid.includes(0)) return;
     const operands = [...inputs, ...outputs];
     const bindings = operands.map((operand) => "binding" in operand ? operand.binding : operand);
-    this.#check(operands, bindings, grid);
-    const shapes = operands.map((operand) => "shape" in operand ? `[${operand.shape}]` : "part")
-      .join(", ");
-    dispatch(this.#pipeline(constants, shapes), this.#layout, bindings, this.#pack(sizes), grid);
+    const explain = (message: string) =>
+      new KernelError(`Cannot run ${this.name} on ${shapesOf(operands)}: ${message}`, this.name);
+    this.#check(operands, bindings, grid, explain);
+    const pipeline = this.#pipeline(constants, operands, explain);
+    dispatch(pipeline, this.#layout, bindings, this.#pack(sizes), grid, explain);
   }
 
-  #check(operands: readonly object[], bindings: readonly Binding[], grid: Grid): void {
+  #check(
+    operands: readonly (Tensor | Binding)[],
+    bindings: readonly Binding[],
+    grid: Grid,
+    explain: (message: string) => Error,
+  ): void {
     if (bindings.length !== this.#access.length) {
       throw new RangeError(
         `Cannot run ${this.name}: it binds ${this.#access.length} tensors, got ${bindings.length}`,
       );
     }
     const { maxStorageBufferBindingSize } = gpu().limits;
-    for (const [i, { size }] of bindings.entries()) {
-      if (size <= maxStorageBufferBindingSize) continue;
-      const shape = (operands[i] as Tensor).shape;
-      throw new RangeError(
-        `Cannot run ${this.name} on [${shape}]: it takes ${size} bytes, the adapter binds at most ` +
-          `${maxStorageBufferBindingSize}; use a smaller batch`,
+    for (const [i, { buffer, size }] of bindings.entries()) {
+      const operand = operands[i];
+      if (this.#floats[i] && "dtype" in operand && operand.dtype !== "f32") {
+        throw new TypeError(
+          `Cannot run ${this.name} on ${operand.dtype} [${operand.shape}]: it takes f32`,
+        );
+      }
+      if (size > maxStorageBufferBindingSize) {
+        const shape = shapesOf([operand]);
+        throw new RangeError(
+          `Cannot run ${this.name} on ${shape}: it takes ${size} bytes, the adapter binds at most ` +
+            `${maxStorageBufferBindingSize}, use a smaller batch`,
+        );
+      }
+      if (this.#access[i] === "read") continue;
+      const other = bindings.findIndex((binding, j) => j !== i && binding.buffer === buffer);
+      if (other < 0) continue;
+      throw explain(
+        `it writes tensor ${i}, on whose buffer tensor ${other} lies too, give a copy`,
       );
     }
     if (grid.some((groups) => groups! > MAX_WORKGROUPS)) {
@@ -115,9 +140,13 @@ export class Kernel {
     return new Uint8Array(view.buffer, 0, this.#fields.length * 4);
   }
 
-  #pipeline(constants: Constants, shapes: string): GPUComputePipeline {
+  #pipeline(
+    constants: Constants,
+    operands: readonly (Tensor | Binding)[],
+    explain: (message: string) => Error,
+  ): GPUComputePipeline {
     const device = gpu();
-    if (this.#device !== device) this.#compile(device, shapes);
+    if (this.#device !== device) this.#compile(device, operands);
     const key = Object.values(constants).join();
     let pipeline = this.#pipelines.get(key);
     if (!pipeline) {
@@ -131,14 +160,18 @@ export class Kernel {
             }),
             compute: { module: this.#module, constants },
           }),
-        (message) => new KernelError(`Cannot run ${this.name} on ${shapes}: ${message}`, this.name),
+        (message) => {
+          // Made again by the next run, which then says again what is wrong.
+          this.#pipelines.delete(key);
+          return explain(message);
+        },
       );
       this.#pipelines.set(key, pipeline);
     }
     return pipeline;
   }
 
-  #compile(device: GPUDevice, shapes: string): void {
+  #compile(device: GPUDevice, operands: readonly (Tensor | Binding)[]): void {
     this.#device = device;
     this.#pipelines = new Map();
     this.#layout = device.createBindGroupLayout({
@@ -149,27 +182,31 @@ export class Kernel {
         buffer: { type: access === "read" ? "read-only-storage" : "storage" },
       })),
     });
-    // The scope keeps the bare "uncaptured" error away; the compilation info says where it is.
-    this.#module = guarded(
+    const compiled: GPUShaderModule = this.#module = guarded(
       "validation",
       () => device.createShaderModule({ label: this.name, code: this.wgsl }),
-      (message) =>
-        new KernelError(`Cannot compile ${this.name} for ${shapes}: ${message}`, this.name),
-    );
-    watch(
-      this.#module.getCompilationInfo().then(({ messages }) => {
+      async (message): Promise<KernelError> => {
+        this.#device = null;
+        const { messages } = await compiled.getCompilationInfo();
         const error = messages.find(({ type }) => type === "error");
-        if (!error) return;
-        report(
-          new KernelError(
-            `Cannot compile ${this.name} for ${shapes} at line ${error.lineNum}: ${error.message}`,
-            this.name,
-            error.lineNum,
-          ),
-        );
-      }),
+        const line = error?.lineNum || lineIn(message);
+        const where = `${line ? ` at line ${line}` : ""} for ${shapesOf(operands)}`;
+        const what = (error?.message || message).trim();
+        return new KernelError(`Cannot compile ${this.name}${where}: ${what}`, this.name, line);
+      },
     );
   }
+}
+
+/** The line that a message of naga points to, which its compilation info leaves out for errors of types. */
+function lineIn(message: string): number | undefined {
+  const line = /┌─ .*:(\d+):\d+$/m.exec(message)?.[1];
+  return line === undefined ? undefined : Number(line);
+}
+
+function shapesOf(operands: readonly (Tensor | Binding)[]): string {
+  return operands.map((operand) => "shape" in operand ? `[${operand.shape}]` : "a part of a tensor")
+    .join(", ");
 }
 
 /** Spreads `groups` workgroups over x and y, since no axis may hold more than 65,535. */

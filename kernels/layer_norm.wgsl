@@ -23,14 +23,19 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   for (var col = 0u; col < sizes.cols; col++) {
     sum += x[start + col];
   }
-  let mean = sum / f32(sizes.cols);
-  // A second pass: the mean of squares less the square of the mean would lose what a large mean leaves of them.
+  let rough = sum / f32(sizes.cols);
+  // A second pass: the mean of squares less the square of the mean would lose what a large mean leaves of them. What
+  // the first pass lost to rounding is the mean of the differences.
   var squares = 0.0;
+  var rest = 0.0;
   for (var col = 0u; col < sizes.cols; col++) {
-    let d = x[start + col] - mean;
+    let d = x[start + col] - rough;
     squares += d * d;
+    rest += d;
   }
-  let rstd = 1.0 / sqrt(squares / f32(sizes.cols) + sizes.epsilon);
+  rest /= f32(sizes.cols);
+  let mean = rough + rest;
+  let rstd = 1.0 / sqrt(max(squares / f32(sizes.cols) - rest * rest, 0.0) + sizes.epsilon);
   for (var col = 0u; col < sizes.cols; col++) {
     y[start + col] = (x[start + col] - mean) * rstd * weight[col] + bias[col];
   }

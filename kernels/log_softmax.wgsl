@@ -22,8 +22,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   for (var col = 0u; col < sizes.cols; col++) {
     sum += exp(x[start + col] - largest);
   }
-  let shift = largest + log(sum);
+  let above = log(sum);
   for (var col = 0u; col < sizes.cols; col++) {
-    y[start + col] = x[start + col] - shift;
+    // In this order the digits of large values cancel first.
+    y[start + col] = x[start + col] - largest - above;
   }
 }

@@ -10,7 +10,7 @@ import { Tensor } from "../tensor/tensor.ts";
 import { Kernel, spread } from "./kernel.ts";
 import wgsl from "./matmul.wgsl" with { type: "text" };
 import vec4Wgsl from "./matmul_vec4.wgsl" with { type: "text" };
-import { pointwise, pointwiseInto } from "./pointwise.ts";
+import { pointwise } from "./pointwise.ts";
 
 const anyStrides = new Kernel("matmul.wgsl", wgsl);
 const wholeVec4 = new Kernel("matmul_vec4.wgsl", vec4Wgsl);
@@ -31,25 +31,21 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
     throw new RangeError(`Cannot matmul [${a.shape}] with [${b.shape}]: ${what}`);
   }
   const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
-  const out = Tensor.empty([...batch, m, n]);
-  if (out.size === 0) return out;
-  if (k === 0) {
-    pointwiseInto(out, "0.0", {});
-    return out;
-  }
+  if (k === 0) return pointwise("0.0", {}, [...batch, m, n]);
   const strides = [a, b].map((x) =>
     broadcastStrides(x.shape.slice(0, -2), x.strides.slice(0, -2), batch)
   );
   const axes = collapse(batch, strides);
   if (axes.shape.length > MAX_BATCH_AXES) {
     // More batch axes than the kernel counts: row-major copies have one.
-    out.drop();
     const copies = [a, b].map((x) => pointwise("x", { x }, [...batch, ...x.shape.slice(-2)]));
     return multiply(copies[0], copies[1]);
   }
+  const out = Tensor.empty([...batch, m, n]);
+  if (out.size === 0) return out;
   const lead = MAX_BATCH_AXES - axes.shape.length;
   const step = (operand: number, axis: number) => axes.strides[operand][axis - lead] ?? 0;
-  const variant = choose(a, b, m, n, k);
+  const variant = choose(a, b, n, k);
   const [tiles_m, tiles_n] = [Math.ceil(m / variant.rows), Math.ceil(n / variant.cols)];
   const groups = batch.reduce((count, size) => count * size, tiles_m * tiles_n);
   variant.kernel.run(
@@ -84,25 +80,19 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
 }
 
 /** Which kernel multiplies, the rows and columns that a workgroup of it makes, and its constants. */
-function choose(a: Tensor, b: Tensor, m: number, n: number, k: number) {
+function choose(a: Tensor, b: Tensor, n: number, k: number) {
   const along = (x: Tensor, axis: number) =>
     x.strides.at(axis) === 1 &&
     [x.offset, ...x.strides.toSpliced(x.strides.length + axis, 1)].every((step) => step % 4 === 0);
   const cAlongK = along(b, -2);
   // Eight lanes, the width of a software adapter, lie along the columns, or along the rows of a narrow product.
-  const across = n > 8;
+  const [LANES_X, LANES_Y] = n > 8 ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
+  const cols = 8 * LANES_X;
   if (k % 4 === 0 && along(a, -1) && (cAlongK || (n % 4 === 0 && along(b, -1)))) {
-    const [LANES_X, LANES_Y] = across ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
     const constants = { C_ALONG_K: cAlongK ? 1 : 0, LANES_X, LANES_Y };
-    return { kernel: wholeVec4, rows: 8 * LANES_Y, cols: 8 * LANES_X, constants };
+    return { kernel: wholeVec4, rows: 8 * LANES_Y, cols, constants };
   }
-  const [LANES_X, LANES_Y] = across ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
-  return {
-    kernel: anyStrides,
-    rows: 4 * LANES_Y,
-    cols: 8 * LANES_X,
-    constants: { LANES_X, LANES_Y },
-  };
+  return { kernel: anyStrides, rows: 4 * LANES_Y, cols, constants: { LANES_X, LANES_Y } };
 }
 
 /** A software adapter runs eight lanes at a time and gains nothing from more; a GPU wants whole waves. */

@@ -1,5 +1,6 @@
 // out[b] = a[b] × c[b], with a of [m, k], c of [k, n], each read through its own strides, so that a transposed or
-// sliced operand needs no copy. An invocation makes 4 rows of 8 columns, LANES_X apart. Nothing is shared in workgroup memory: the tile is in registers, and the loads of a row of lanes are neighbours.
+// sliced operand needs no copy. An invocation makes 4 rows of 8 columns, LANES_X apart. Nothing is shared in workgroup
+// memory: the tile is in registers, and the loads of a row of lanes are neighbours.
 override LANES_X: u32;
 override LANES_Y: u32;
 

@@ -1,5 +1,6 @@
-// y[o, i] = Σ x[o, :, i], or the largest or smallest of them, for x of [OUTER, count, inner]; one invocation for each y.
+// y[o, i] = Σ x[o, :, i], or the largest or smallest of them, for x of [outer, count, inner]; one invocation for each y.
 override KIND: u32; // 0 sum, 1 max, 2 min
+const BLOCK = 64u;
 
 struct Sizes {
   outputs: u32,
@@ -10,33 +11,41 @@ struct Sizes {
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn join(a: f32, b: f32) -> f32 {
+fn join(a: vec4f, b: vec4f) -> vec4f {
   if (KIND == 0u) {
     return a + b;
   }
   return select(min(a, b), max(a, b), KIND == 1u);
 }
 
+fn fold(parts: vec4f) -> f32 {
+  let pairs = join(parts, parts.zwxy);
+  return join(pairs, pairs.yxwz).x;
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let at = id.y * groups.x * 64u + id.x;
-  if (at >= sizes.outputs) {
+  let i = id.y * groups.x * 64u + id.x;
+  if (i >= sizes.outputs) {
     return;
   }
-  let start = at / sizes.inner * sizes.inner * sizes.count + at % sizes.inner;
-  // Four running values: shorter chains, and less rounding in a long sum.
-  var parts = vec4f(x[start]);
-  if (KIND == 0u) {
-    parts = vec4f(0.0);
-  }
-  let whole = sizes.count / 4u * 4u;
-  for (var k = 0u; k < whole; k += 4u) {
-    for (var j = 0u; j < 4u; j++) {
-      parts[j] = join(parts[j], x[start + (k + j) * sizes.inner]);
+  let step = sizes.inner;
+  let begin = i / step * step * sizes.count + i % step;
+  let start = vec4f(select(x[begin], 0.0, KIND == 0u));
+  var total = start;
+  // Blocks of four running values: short chains, so that a long sum does not outgrow what is added to it.
+  for (var first = 0u; first < sizes.count; first += BLOCK) {
+    let end = min(first + BLOCK, sizes.count);
+    var parts = start;
+    var k = first;
+    for (; k + 4u <= end; k += 4u) {
+      let at = begin + k * step;
+      parts = join(parts, vec4f(x[at], x[at + step], x[at + 2u * step], x[at + 3u * step]));
     }
+    for (; k < end; k++) {
+      parts.x = join(parts, vec4f(x[begin + k * step])).x;
+    }
+    total = join(total, parts);
   }
-  for (var k = whole; k < sizes.count; k++) {
-    parts[k - whole] = join(parts[k - whole], x[start + k * sizes.inner]);
-  }
-  y[at] = join(join(parts[0], parts[1]), join(parts[2], parts[3]));
+  y[i] = fold(total);
 }

@@ -11,31 +11,36 @@ struct Sizes {
 
 var<workgroup> partial: array<f32, LANES>;
 
-fn join(a: f32, b: f32) -> f32 {
+fn join(a: vec4f, b: vec4f) -> vec4f {
   if (KIND == 0u) {
     return a + b;
   }
   return select(min(a, b), max(a, b), KIND == 1u);
 }
 
+fn fold(parts: vec4f) -> f32 {
+  let pairs = join(parts, parts.zwxy);
+  return join(pairs, pairs.yxwz).x;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let start = group.x * sizes.count;
+  let end = start + sizes.count;
   // Four running values: shorter chains, and less rounding in a long sum.
-  var parts = vec4f(x[start]);
-  if (KIND == 0u) {
-    parts = vec4f(0.0);
+  var parts = vec4f(select(x[start], 0.0, KIND == 0u));
+  var at = start + lane;
+  for (; at + 3u * LANES < end; at += 4u * LANES) {
+    parts = join(parts, vec4f(x[at], x[at + LANES], x[at + 2u * LANES], x[at + 3u * LANES]));
   }
-  var turn = 0u;
-  for (var k = lane; k < sizes.count; k += LANES) {
-    parts[turn] = join(parts[turn], x[start + k]);
-    turn = (turn + 1u) % 4u;
+  for (; at < end; at += LANES) {
+    parts.x = join(parts, vec4f(x[at])).x;
   }
-  partial[lane] = join(join(parts[0], parts[1]), join(parts[2], parts[3]));
+  partial[lane] = fold(parts);
   for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
     workgroupBarrier();
     if (lane < reach) {
-      partial[lane] = join(partial[lane], partial[lane + reach]);
+      partial[lane] = join(vec4f(partial[lane]), vec4f(partial[lane + reach])).x;
     }
   }
   if (lane == 0u) {

@@ -1,19 +1,29 @@
 // values[r, :] and indices[r, :] are the k largest of x[r, :], in descending order, the first of equal ones first; one
 // invocation for each row. With SMALLEST the k smallest, in ascending order.
 override SMALLEST: bool;
+override FLOAT: bool; // else integers
+override SIGNED: bool; // of integers
 
 struct Sizes {
   rows: u32,
   cols: u32,
   k: u32,
 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> values: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read_write> values: array<u32>;
 @group(0) @binding(2) var<storage, read_write> indices: array<i32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn signed(at: u32) -> f32 {
-  return select(x[at], -x[at], SMALLEST);
+// The bits of a value, turned so that their order as u32 is that of the values: exact for every dtype.
+fn key(bits: u32) -> u32 {
+  var order = bits;
+  if (FLOAT) {
+    let negative = bits >> 31u == 1u && bits != 0x80000000u; // -0 is 0
+    order = select(bits | 0x80000000u, ~bits, negative);
+  } else if (SIGNED) {
+    order = bits ^ 0x80000000u;
+  }
+  return select(order, ~order, SMALLEST);
 }
 
 @compute @workgroup_size(64)
@@ -23,23 +33,23 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     return;
   }
   let start = row * sizes.cols;
-  var last = 0.0;
+  var last = 0u;
   var last_col = 0u;
   for (var rank = 0u; rank < sizes.k; rank++) {
     // The largest of what comes after the one found last: smaller, or equal and further on.
-    var best = 0.0;
+    var best = 0u;
     var best_col = sizes.cols;
     for (var col = 0u; col < sizes.cols; col++) {
-      let value = signed(start + col);
-      let left = rank == 0u || value < last || (value == last && col > last_col);
-      if (left && (best_col == sizes.cols || value > best)) {
-        best = value;
+      let found = key(x[start + col]);
+      let left = rank == 0u || found < last || (found == last && col > last_col);
+      if (left && (best_col == sizes.cols || found > best)) {
+        best = found;
         best_col = col;
       }
     }
     last = best;
     last_col = best_col;
-    values[row * sizes.k + rank] = select(best, -best, SMALLEST);
+    values[row * sizes.k + rank] = x[start + best_col];
     indices[row * sizes.k + rank] = i32(best_col);
   }
 }

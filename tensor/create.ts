@@ -5,7 +5,7 @@
  */
 
 import { upload } from "./queue.ts";
-import { numel, type Shape } from "./shape.ts";
+import { checkShape, numel, sameShape, type Shape } from "./shape.ts";
 import { ARRAY_OF, type Data, type Dtype, Tensor } from "./tensor.ts";
 
 /** Numbers, in arrays nested as deep as the tensor has axes. */
@@ -24,13 +24,14 @@ export type Nested = number | readonly Nested[];
  * x.release();
  * ```
  *
- * @throws {RangeError} If the values do not fill the shape.
+ * @throws {RangeError} If the values do not fill the shape, or nested arrays differ in length.
  */
 export function tensor(values: Nested | Data, shape?: Shape, dtype?: Dtype): Tensor {
   const typed = ArrayBuffer.isView(values);
   const flat: ArrayLike<number> = typed ? values : flatten(values);
   const type = dtype ?? (typed ? dtypeOf(values) : "f32");
   const sizes = shape ?? (typed ? [values.length] : shapeOf(values));
+  checkShape(sizes);
   if (flat.length !== numel(sizes)) {
     throw new RangeError(
       `Cannot make a tensor of shape [${sizes}] (${
@@ -50,8 +51,11 @@ function flatten(values: Nested): number[] {
   return typeof values === "number" ? [values] : values.flatMap(flatten);
 }
 
-function shapeOf(values: Nested): number[] {
-  return typeof values === "number"
-    ? []
-    : [values.length, ...(values.length ? shapeOf(values[0]) : [])];
+function shapeOf(values: Nested): Shape {
+  if (typeof values === "number") return [];
+  const [first = [], ...others] = values.map(shapeOf);
+  if (!others.every((other) => sameShape(first, other))) {
+    throw new RangeError("Cannot make a tensor from nested arrays that differ in length: pad them");
+  }
+  return [values.length, ...first];
 }

@@ -42,8 +42,10 @@ export class OutOfMemoryError extends Error {
 let starting: Promise<void> | null = null;
 let device: GPUDevice | null = null;
 let information: GPUAdapterInfo | null = null;
+let lost: DeviceLostError | null = null;
 let failure: Error | null = null;
-const checks: Promise<unknown>[] = [];
+const checks: Promise<Error | null>[] = [];
+const resets: (() => void)[] = [];
 
 /** Limits that kernels and buffers run into. A device that is not asked for more offers WebGPU's defaults only. */
 const LIMITS = [
@@ -54,11 +56,15 @@ const LIMITS = [
   "maxComputeWorkgroupStorageSize",
 ] as const;
 
+/** How long after a refusal the news of a lost device is waited for. */
+const LOSS_MS = 200;
+
 /** No kernel binds more storage buffers than this, WebGPU's default limit: more would not run everywhere. */
 export const MAX_BINDINGS = 8;
 
 /**
- * Finds the GPU and makes it ready. Call it once, before anything else; later calls wait for the first.
+ * Finds the GPU and makes it ready. Call it once, before anything else; later calls wait for the first. After a loss of
+ * the device another call finds another one; tensors of the lost one stay unusable, and may still be released.
  *
  * @throws {NoAdapterError} If there is no WebGPU, or no adapter.
  */
@@ -87,16 +93,29 @@ async function start(): Promise<void> {
   made.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     const { error } = event as GPUUncapturedErrorEvent;
-    report(new Error(`Cannot go on, the GPU reported: ${error.message}`));
+    // The first one counts: the others follow from it.
+    if (device === made) {
+      failure ??= new Error(`Cannot go on, the GPU reported: ${error.message}`);
+    }
   });
   made.lost.then(({ reason, message }) => {
-    if (device === made) {
-      report(new DeviceLostError(`Cannot go on, the GPU device is lost (${reason}): ${message}`));
-    }
+    if (device !== made) return;
+    lost = new DeviceLostError(
+      `Cannot go on, the GPU device is lost (${reason}): ${message || "no reason was given"}, ` +
+        "init() starts another one",
+    );
+    starting = null;
   });
   device = made;
   information = adapter.info;
-  failure = null;
+  lost = failure = null;
+  checks.length = 0;
+  for (const reset of resets) reset();
+}
+
+/** Runs `reset` whenever a device is made, to forget what belonged to the one before. */
+export function onStart(reset: () => void): void {
+  resets.push(reset);
 }
 
 /**
@@ -107,7 +126,7 @@ async function start(): Promise<void> {
  */
 export function gpu(): GPUDevice {
   if (!device) throw new Error("Cannot use the GPU before init(): await init() once at start-up");
-  if (failure instanceof DeviceLostError) throw failure;
+  if (lost) throw lost;
   return device;
 }
 
@@ -124,41 +143,44 @@ export function isSoftware(): boolean {
   return information!.isFallbackAdapter;
 }
 
-/** Remembers an error that the GPU reported late. The first one counts: the others follow from it. */
-export function report(error: Error): void {
-  failure ??= error;
-}
-
-/** Notes a check that is under way, so that the next readback waits for what it finds. */
-export function watch(check: Promise<unknown>): void {
-  checks.push(check.catch((error) => report(error)));
-}
-
-/** Runs `body` inside an error scope; what the GPU reports of it becomes, through `explain`, the pending failure. */
+/**
+ * Runs `body` inside an error scope. What the GPU reports of it becomes, through `explain`, an error that the next
+ * readback throws.
+ */
 export function guarded<T>(
   filter: GPUErrorFilter,
   body: () => T,
-  explain: (message: string) => Error,
+  explain: (message: string) => Error | Promise<Error>,
 ): T {
   gpu().pushErrorScope(filter);
   try {
     return body();
   } finally {
     // Popped even when `body` throws: a scope left open would swallow every later error.
-    watch(
-      gpu().popErrorScope().then((error) => {
-        if (error) report(explain(error.message));
-      }),
+    const popped = gpu().popErrorScope();
+    checks.push(
+      popped.then((error) => error ? explain(error.message) : null)
+        // A device that is lost reports nothing more; the readback finds out why.
+        .catch(() => null),
     );
   }
 }
 
-/** Waits for the checks under way and throws what they found. */
+/** Waits for the checks under way and throws what was found first, once. */
 export async function settle(): Promise<void> {
-  await Promise.all(checks.splice(0));
-  if (!failure) return;
-  const error = failure;
-  // A lost device stays lost; any other failure is told once.
-  if (!(error instanceof DeviceLostError)) failure = null;
-  throw error;
+  const found = await Promise.all(checks.splice(0));
+  const error = found.find((error) => error !== null) ?? failure;
+  failure = null;
+  if (error) throw error;
+}
+
+/** Why the GPU refused to answer: the loss of the device where that is why, else `error` itself. */
+export async function refusal(error: unknown): Promise<unknown> {
+  let timer: ReturnType<typeof setTimeout>;
+  // The news of a loss may come after what it made fail.
+  await Promise.race([
+    device!.lost,
+    new Promise((resolve) => timer = setTimeout(resolve, LOSS_MS)),
+  ]).finally(() => clearTimeout(timer));
+  return lost ?? error;
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { gpu, guarded, OutOfMemoryError } from "./device.ts";
+import { gpu, guarded, onStart, OutOfMemoryError } from "./device.ts";
 
 /** What the engine holds on the GPU, in bytes and buffers. */
 export interface Memory {
@@ -21,6 +21,14 @@ export interface Memory {
 const counters = { liveBytes: 0, liveBuffers: 0, peakBytes: 0, shelvedBytes: 0 };
 let shelves = new Map<number, GPUBuffer[]>();
 let highWater = 0;
+
+/** The buffers that may be used again: not those that the GPU had no room for, nor those of a device that is lost. */
+let sound = new WeakSet<GPUBuffer>();
+onStart(() => {
+  sound = new WeakSet();
+  shelves = new Map();
+  counters.shelvedBytes = 0;
+});
 
 /** Held beyond a quarter more than what was ever needed at once, buffers are given back. */
 const SLACK_BYTES = 256 * 2 ** 20;
@@ -58,15 +66,18 @@ export function acquire(bytes: number): GPUBuffer {
   let buffer = shelves.get(size)?.pop();
   if (buffer) counters.shelvedBytes -= size;
   else {
-    buffer = guarded("out-of-memory", () =>
+    const made = buffer = guarded("out-of-memory", () =>
       device.createBuffer({
         size,
         usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
-      }), (message) =>
-      new OutOfMemoryError(
+      }), (message) => {
+      sound.delete(made);
+      return new OutOfMemoryError(
         `Cannot make a buffer of ${size} bytes with ${counters.liveBytes} live and ${counters.shelvedBytes} shelved: ` +
           `the GPU is out of memory, use a smaller batch or a smaller model (${message})`,
-      ));
+      );
+    });
+    sound.add(buffer);
   }
   counters.liveBytes += size;
   counters.liveBuffers++;
@@ -79,6 +90,7 @@ export function acquire(bytes: number): GPUBuffer {
 export function recycle(buffer: GPUBuffer): void {
   counters.liveBytes -= buffer.size;
   counters.liveBuffers--;
+  if (!sound.has(buffer)) return;
   counters.shelvedBytes += buffer.size;
   const shelf = shelves.get(buffer.size);
   if (shelf) shelf.push(buffer);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { gpu, guarded, settle } from "./device.ts";
+import { gpu, guarded, KernelError, onStart, refusal, settle } from "./device.ts";
 import { acquire, clearShelves, overstocked } from "./memory.ts";
 
 /** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
@@ -19,6 +19,7 @@ export const counters = { dispatches: 0, submits: 0, readbacks: 0 };
 let encoder: GPUCommandEncoder | null = null;
 let pass: GPUComputePassEncoder | null = null;
 let recorded = 0;
+const kernels = new Set<string>();
 const sizesOfRecorded = new Uint8Array(MAX_RECORDED * SIZES_BYTES);
 
 interface Sizes {
@@ -56,7 +57,6 @@ function sizesOf(device: GPUDevice): Sizes {
     layout,
     entries: [{ binding: 0, resource: { buffer, size: SIZES_BYTES } }],
   });
-  bindGroups = new Map();
   return sizes = { device, buffer, layout, group };
 }
 
@@ -87,7 +87,11 @@ function idOf(buffer: GPUBuffer): number {
 }
 
 /** Bind groups are kept: a step that repeats finds the buffers, and so the groups, of the step before. */
-function bindGroup(layout: GPUBindGroupLayout, bindings: readonly Binding[]): GPUBindGroup {
+function bindGroup(
+  layout: GPUBindGroupLayout,
+  bindings: readonly Binding[],
+  explain: (message: string) => Error,
+): GPUBindGroup {
   const key = layout.label + bindings.map((b) => `${idOf(b.buffer)}:${b.offset}:${b.size}`).join();
   const first = bindings[0].buffer;
   let groups = bindGroups.get(first);
@@ -95,10 +99,11 @@ function bindGroup(layout: GPUBindGroupLayout, bindings: readonly Binding[]): GP
   let group = groups.get(key);
   if (!group) {
     if (bindGroupCount++ > MAX_BIND_GROUPS) forgetBindGroups();
-    group = gpu().createBindGroup({
-      layout,
-      entries: bindings.map((resource, binding) => ({ binding, resource })),
-    });
+    group = guarded("validation", () =>
+      gpu().createBindGroup({
+        layout,
+        entries: bindings.map((resource, binding) => ({ binding, resource })),
+      }), explain);
     groups.set(key, group);
   }
   return group;
@@ -109,13 +114,25 @@ function forgetBindGroups(): void {
   bindGroupCount = 0;
 }
 
-/** Records one run of `pipeline` over `bindings`, with `values` as its sizes. */
+/** Forgets what was recorded. */
+function drop(): void {
+  encoder = pass = null;
+  recorded = 0;
+  kernels.clear();
+}
+onStart(() => {
+  drop();
+  forgetBindGroups();
+});
+
+/** Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what the GPU refused. */
 export function dispatch(
   pipeline: GPUComputePipeline,
   layout: GPUBindGroupLayout,
   bindings: readonly Binding[],
   values: Uint8Array,
   grid: Grid,
+  explain: (message: string) => Error,
 ): void {
   const device = gpu();
   if (recorded === MAX_RECORDED) flush();
@@ -123,10 +140,11 @@ export function dispatch(
   pass ??= encoder.beginComputePass();
   sizesOfRecorded.set(values, recorded * SIZES_BYTES);
   pass.setPipeline(pipeline);
-  pass.setBindGroup(0, bindGroup(layout, bindings));
+  pass.setBindGroup(0, bindGroup(layout, bindings, explain));
   pass.setBindGroup(1, sizesOf(device).group, [recorded * SIZES_BYTES]);
   pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
   recorded++;
+  kernels.add(pipeline.label);
   counters.dispatches++;
 }
 
@@ -137,12 +155,17 @@ export function flush(): void {
     pass?.end();
     const commands = encoder;
     const used = recorded * SIZES_BYTES;
-    encoder = pass = null;
-    recorded = 0;
-    guarded("validation", () => {
-      if (used > 0) device.queue.writeBuffer(sizesOf(device).buffer, 0, sizesOfRecorded, 0, used);
-      device.queue.submit([commands.finish()]);
-    }, (message) => new Error(`Cannot run what was recorded: ${message}`));
+    const names = [...kernels].join(", ");
+    drop();
+    guarded(
+      "validation",
+      () => {
+        if (used > 0) device.queue.writeBuffer(sizesOf(device).buffer, 0, sizesOfRecorded, 0, used);
+        device.queue.submit([commands.finish()]);
+      },
+      (message) =>
+        new KernelError(`Cannot run what was recorded, that is ${names}: ${message}`, names),
+    );
     counters.submits++;
   }
   if (overstocked()) trim();
@@ -176,7 +199,8 @@ export function write(
 /**
  * Submits what is recorded, waits for it, and copies `bytes` bytes of `buffer` from `offset` on.
  *
- * @throws {Error} What the GPU reported since the last readback.
+ * @throws {KernelError} What the GPU refused since the last readback.
+ * @throws {DeviceLostError} If the device is lost.
  */
 export async function read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
   const device = gpu();
@@ -195,7 +219,7 @@ export async function read(buffer: GPUBuffer, offset: number, bytes: number): Pr
     let refused: unknown;
     await staging.mapAsync(GPUMapMode.READ).catch((error) => refused = error);
     await settle();
-    if (refused) throw refused;
+    if (refused) throw await refusal(refused);
     return staging.getMappedRange().slice(0, bytes);
   } finally {
     staging.destroy();

@@ -12,6 +12,18 @@ export function numel(shape: Shape): number {
   return shape.reduce((count, size) => count * size, 1);
 }
 
+/**
+ * Throws unless a tensor of `shape` can be.
+ *
+ * @throws {RangeError} If a size is not a whole number from 0 on.
+ */
+export function checkShape(shape: Shape): void {
+  if (shape.every((size) => Number.isSafeInteger(size) && size >= 0)) return;
+  throw new RangeError(
+    `Cannot make a tensor of shape [${shape}]: sizes are whole numbers from 0 on`,
+  );
+}
+
 /** Elements to step along each axis of a row-major tensor of `shape`. */
 export function contiguousStrides(shape: Shape): number[] {
   const strides = new Array<number>(shape.length);

@@ -7,7 +7,7 @@
 import { acquire, recycle } from "./memory.ts";
 import { type Binding, read } from "./queue.ts";
 import { adopt, keep } from "./scope.ts";
-import { contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
+import { checkShape, contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 
 /** What an element is. Every dtype takes 4 bytes. */
 export type Dtype = "f32" | "u32" | "i32";
@@ -63,8 +63,13 @@ export class Tensor {
     return new Tensor({ buffer, owners: 1 }, shape, contiguousStrides(shape), 0, dtype);
   }
 
-  /** A tensor whose content is undefined: for kernels to write. */
+  /**
+   * A tensor whose content is undefined: for kernels to write.
+   *
+   * @throws {RangeError} If a size is not a whole number from 0 on, or the adapter allows no buffer so large.
+   */
   static empty(shape: Shape, dtype: Dtype = "f32"): Tensor {
+    checkShape(shape);
     return Tensor.on(acquire(ELEMENT_BYTES * numel(shape)), shape, dtype);
   }
 
@@ -167,5 +172,16 @@ export class Tensor {
     throw new Error(
       `Cannot use a released tensor of shape [${this.shape}]: return it from its scope(), or keep() it`,
     );
+  }
+}
+
+/**
+ * Throws unless an op has floats to work on.
+ *
+ * @throws {TypeError} If one of `tensors` holds integers.
+ */
+export function checkFloats(op: string, ...tensors: readonly Tensor[]): void {
+  for (const { dtype, shape } of tensors) {
+    if (dtype !== "f32") throw new TypeError(`Cannot ${op} ${dtype} [${shape}]: it takes f32`);
   }
 }

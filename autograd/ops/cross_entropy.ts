@@ -26,9 +26,10 @@ export interface CrossEntropyOptions {
 
 /**
  * Cross-entropy of `logits` `[B, K]` against `labels` `[B]` (integers, each below K), in nats: a scalar, or `[B]` if not
- * reduced. Agrees with `torch.nn.functional.cross_entropy`.
+ * reduced. Agrees with `torch.nn.functional.cross_entropy`, whose mean is over the batch. The row of a label that is no
+ * class has no loss and no gradient: only a readback could refuse it.
  *
- * @throws {RangeError} If the batch sizes differ.
+ * @throws {RangeError} If the batch sizes differ, there are no classes, or the smoothing is not from 0 to 1.
  * @throws {TypeError} If the labels are not integers.
  */
 export function crossEntropy(
@@ -37,23 +38,29 @@ export function crossEntropy(
   { labelSmoothing: smoothing = 0, reduction = "mean" }: CrossEntropyOptions = {},
 ): Tensor {
   const [rows, cols] = logits.shape;
-  if (logits.shape.length !== 2 || labels.shape.length !== 1 || labels.shape[0] !== rows) {
+  if (
+    logits.shape.length !== 2 || cols === 0 || labels.shape.length !== 1 || labels.shape[0] !== rows
+  ) {
     throw new RangeError(
       `Cannot take the crossEntropy of [${logits.shape}] against labels [${labels.shape}]`,
     );
   }
   if (labels.dtype === "f32") throw new TypeError("Cannot take f32 labels: give u32 or i32");
+  if (!(smoothing >= 0 && smoothing <= 1)) {
+    throw new RangeError(`Cannot smooth labels by ${smoothing}: it must be from 0 to 1`);
+  }
   return scope(() => {
     const [x, target] = [contiguous(logits), contiguous(labels)];
     const loss = Tensor.empty([rows]);
-    const lse = Tensor.empty([rows]);
-    forward.run([x, target], [loss, lse], { rows, cols, smoothing }, [Math.ceil(rows / 64)]);
+    const stats = Tensor.empty([rows, 2]);
+    const grid = spread(Math.ceil(rows / 64));
+    forward.run([x, target], [loss, stats], { rows, cols, smoothing }, grid);
     record(loss, [
-      wrt(logits, [x, target, lse], (g) =>
+      wrt(logits, [x, target, stats], (g) =>
         scope(() => {
           const dx = Tensor.empty([rows, cols]);
           const grid = spread(Math.ceil(rows * cols / 64));
-          backward.run([x, target, lse, contiguous(g)], [dx], { rows, cols, smoothing }, grid);
+          backward.run([x, target, stats, contiguous(g)], [dx], { rows, cols, smoothing }, grid);
           return dx;
         })),
     ]);

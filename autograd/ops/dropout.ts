@@ -5,7 +5,8 @@
  */
 
 import { pointwise } from "../../kernels/pointwise.ts";
-import type { Tensor } from "../../tensor/tensor.ts";
+import { sameShape } from "../../tensor/shape.ts";
+import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 
 /** Names one mask: the same seed and stream give the same mask, on every adapter. */
@@ -21,15 +22,18 @@ export interface DropoutKey {
  * (`i`, stream, seed) is below `p · 2³²` (`hash3` in tensor/random.ts), so the backward pass draws the mask again and
  * nothing is kept.
  *
- * @throws {RangeError} If `p` is not from 0 to below 1.
+ * @throws {RangeError} If `p` is not from 0 to below 1, or the seed or stream is not as {@linkcode DropoutKey} says.
  */
 export function dropout(x: Tensor, p: number, { seed, stream }: DropoutKey): Tensor {
-  if (!(p >= 0 && p < 1)) {
-    throw new RangeError(`Cannot drop with probability ${p}: it must be from 0 to below 1`);
+  checkProbability(p);
+  checkFloats("dropout", x);
+  for (const word of [seed, stream]) {
+    if (Number.isInteger(word) && word >= 0 && word < 2 ** 32) continue;
+    throw new RangeError(`Cannot draw a mask by ${word}: it must be a whole number below 2³²`);
   }
   if (p === 0) return x;
   const key = {
-    below: BigInt(Math.round(p * 2 ** 32)),
+    below: BigInt(Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1)),
     stream: BigInt(stream),
     seed: BigInt(seed),
     c: 1 / (1 - p),
@@ -40,9 +44,23 @@ export function dropout(x: Tensor, p: number, { seed, stream }: DropoutKey): Ten
   ]);
 }
 
-/** Dropout with a given mask (u32; 1 keeps): `x · mask / (1 - p)`. */
+/**
+ * Dropout with a given mask, of the same shape: `x / (1 - p)` where the mask is not 0, else 0.
+ *
+ * @throws {RangeError} If `p` is not from 0 to below 1, or the shapes differ.
+ */
 export function maskedDropout(x: Tensor, mask: Tensor, p: number): Tensor {
+  checkProbability(p);
+  checkFloats("dropout", x);
+  if (!sameShape(x.shape, mask.shape)) {
+    throw new RangeError(`Cannot drop from [${x.shape}] by a mask of [${mask.shape}]`);
+  }
   const apply = (x: Tensor) =>
-    pointwise("select(0.0, x * c, m != 0u)", { x, m: mask, c: 1 / (1 - p) }, x.shape);
+    pointwise("select(0.0, x * c, bool(m))", { x, m: mask, c: 1 / (1 - p) }, mask.shape);
   return record(apply(x), [wrt(x, [mask], apply)]);
+}
+
+function checkProbability(p: number): void {
+  if (p >= 0 && p < 1) return;
+  throw new RangeError(`Cannot drop with probability ${p}: it must be from 0 to below 1`);
 }

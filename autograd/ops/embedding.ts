@@ -9,10 +9,10 @@ import { Kernel, spread } from "../../kernels/kernel.ts";
 import scatterWgsl from "../../kernels/scatter.wgsl" with { type: "text" };
 import { gpu } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
-import { numel } from "../../tensor/shape.ts";
-import { ELEMENT_BYTES, Tensor } from "../../tensor/tensor.ts";
+import { numel, resolveAxis } from "../../tensor/shape.ts";
+import { checkFloats, ELEMENT_BYTES, Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
-import { contiguous } from "./view.ts";
+import { contiguous, reshape, slice, transpose } from "./view.ts";
 
 const gatherKernel = new Kernel("gather.wgsl", gatherWgsl);
 const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl);
@@ -25,13 +25,22 @@ const ALIGNMENT = 256;
  * may be larger than one binding.
  *
  * @throws {TypeError} If the ids are not integers.
+ * @throws {RangeError} If the table has not two axes.
  */
 export function embedding(table: Tensor, ids: Tensor): Tensor {
   const [, width] = table.shape;
+  if (table.shape.length !== 2) {
+    throw new RangeError(`Cannot embed by a table of [${table.shape}]: it needs two axes`);
+  }
   return lookUp(table, ids, ids.size, table.shape[0], [...ids.shape, width]);
 }
 
-/** One token of each sequence: `x` `[B, T, C]` and `ids` `[B]` to `[B, C]`. */
+/**
+ * One token of each sequence: `x` `[B, T, C]` and `ids` `[B]` to `[B, C]`. An id that is no token gives zeros.
+ *
+ * @throws {TypeError} If the ids are not integers.
+ * @throws {RangeError} If there is not one id for each sequence.
+ */
 export function takeToken(x: Tensor, ids: Tensor): Tensor {
   const [batch, tokens, width] = x.shape;
   if (x.shape.length !== 3 || ids.size !== batch) {
@@ -42,6 +51,42 @@ export function takeToken(x: Tensor, ids: Tensor): Tensor {
   return lookUp(x, ids, 1, tokens, [batch, width]);
 }
 
+/**
+ * The slices of `x` along `axis` that `ids` `[n]` name, as `torch.index_select`: that axis becomes one of size n.
+ *
+ * @throws {TypeError} If the ids are not integers.
+ */
+export function indexSelect(x: Tensor, axis: number, ids: Tensor): Tensor {
+  const at = resolveAxis(axis, x.shape.length);
+  return scope(() => {
+    const moved = transpose(x, 0, at);
+    const [rows, ...rest] = moved.shape;
+    const found = embedding(reshape(moved, [rows, numel(rest)]), reshape(ids, [ids.size]));
+    return transpose(reshape(found, [ids.size, ...rest]), 0, at);
+  });
+}
+
+/**
+ * For each of `ids` the element of `x` at the same place, except that along `axis` the id says where, as `torch.gather`.
+ *
+ * @throws {TypeError} If the ids are not integers.
+ * @throws {RangeError} If `ids` is longer than `x` along another axis, or has not as many axes.
+ */
+export function gather(x: Tensor, axis: number, ids: Tensor): Tensor {
+  const at = resolveAxis(axis, x.shape.length);
+  const fits = ids.shape.every((size, i) => i === at || size <= x.shape[i]);
+  if (ids.shape.length !== x.shape.length || !fits) {
+    throw new RangeError(`Cannot gather [${ids.shape}] from [${x.shape}] along axis ${at}`);
+  }
+  return scope(() => {
+    const whole = ids.shape.reduce((part, size, i) => i === at ? part : slice(part, i, 0, size), x);
+    const [from, wanted] = [transpose(whole, at, -1), transpose(ids, at, -1)];
+    const [step, group] = [x.shape[at], ids.shape[at]];
+    const column = reshape(from, [from.size, 1]);
+    return transpose(lookUp(column, wanted, group, step, wanted.shape), at, -1);
+  });
+}
+
 /** Gathers rows; each `group` ids in turn count from the next `step` rows of the table. */
 function lookUp(
   table: Tensor,
@@ -50,10 +95,11 @@ function lookUp(
   step: number,
   shape: readonly number[],
 ): Tensor {
+  checkFloats("look up", table);
   if (ids.dtype === "f32") throw new TypeError("Cannot look up f32 ids: give u32 or i32");
   const from = table.shape;
   const cols = from.at(-1)!;
-  const rows = numel(from) / cols;
+  const rows = numel(from.slice(0, -1));
   const count = ids.size;
   return scope(() => {
     const [source, wanted] = [contiguous(table), contiguous(ids)];
@@ -62,8 +108,8 @@ function lookUp(
     // Parts begin at rows whose bytes are aligned, and none exceeds what the adapter binds.
     const aligned = ALIGNMENT / gcd(ALIGNMENT, cols * ELEMENT_BYTES);
     const most = Math.floor(gpu().limits.maxStorageBufferBindingSize / (cols * ELEMENT_BYTES));
-    const part = rows <= most ? rows : Math.floor(most / aligned) * aligned;
-    for (let first = 0; first < Math.max(rows, 1); first += part) {
+    const part = rows <= most ? Math.max(rows, 1) : Math.floor(most / aligned) * aligned;
+    for (let first = 0; first === 0 || first < rows; first += part) {
       const offset = first * cols * ELEMENT_BYTES;
       const held = Math.min(part, rows - first);
       gatherKernel.run(

@@ -22,12 +22,13 @@ const backward = new Kernel("layer_norm_backward.wgsl", backwardWgsl);
  * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and shifted (Ba, Kiros and
  * Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
  *
- * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`.
+ * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold no elements.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-5): Tensor {
   const { shape } = x;
   const own = weight.shape;
-  if (!sameShape(shape.slice(shape.length - own.length), own) || !sameShape(own, bias.shape)) {
+  const last = shape.slice(Math.max(0, shape.length - own.length));
+  if (!sameShape(last, own) || !sameShape(own, bias.shape) || numel(own) === 0) {
     throw new RangeError(
       `Cannot layerNorm [${shape}] with weight [${own}] and bias [${bias.shape}]`,
     );

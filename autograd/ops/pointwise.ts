@@ -6,8 +6,8 @@
 
 import { pointwise } from "../../kernels/pointwise.ts";
 import { scope } from "../../tensor/scope.ts";
-import { broadcast } from "../../tensor/shape.ts";
-import type { Tensor } from "../../tensor/tensor.ts";
+import { broadcast, sameShape, type Shape } from "../../tensor/shape.ts";
+import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { sumTo } from "./reduce.ts";
 
@@ -18,24 +18,31 @@ export type Binary = (a: Tensor, b: Tensor) => Tensor;
 /** An op of a tensor and a number. */
 export type Scalar = (x: Tensor, value: number) => Tensor;
 
+interface Expressions {
+  readonly forward: string;
+  readonly derivative: string;
+}
+
 const names = (expression: string, name: string) => new RegExp(`\\b${name}\\b`).test(expression);
 
 /** An op of one operand. A derivative written in `x` keeps the input, one written in `y` the output. */
-function unary({ forward, derivative }: { forward: string; derivative: string }): Unary {
-  return (x) => apply(x, forward, derivative, {});
+function unary(op: string, { forward, derivative }: Expressions): Unary {
+  return (x) => apply(op, x, forward, derivative, {});
 }
 
 /** An op of a tensor and a number `c`. */
-function scalar({ forward, derivative }: { forward: string; derivative: string }): Scalar {
-  return (x, c) => apply(x, forward, derivative, { c });
+function scalar(op: string, { forward, derivative }: Expressions): Scalar {
+  return (x, c) => apply(op, x, forward, derivative, { c });
 }
 
 function apply(
+  op: string,
   x: Tensor,
   forward: string,
   derivative: string,
   scalars: Record<string, number>,
 ): Tensor {
+  checkFloats(op, x);
   const used = (expression: string) =>
     Object.fromEntries(Object.entries(scalars).filter(([name]) => names(expression, name)));
   const y = pointwise(forward, { x, ...used(forward) }, x.shape);
@@ -51,8 +58,12 @@ function apply(
 }
 
 /** An op of two operands; `da` and `db` are the derivatives, each keeping the operands that it names. */
-function binary({ forward, da, db }: { forward: string; da: string; db: string }): Binary {
+function binary(
+  op: string,
+  { forward, da, db }: { forward: string; da: string; db: string },
+): Binary {
   return (a, b) => {
+    checkFloats(op, a, b);
     const shape = broadcast(a.shape, b.shape);
     const rule = (input: Tensor, derivative: string) => {
       const saved = { ...(names(derivative, "a") && { a }), ...(names(derivative, "b") && { b }) };
@@ -71,116 +82,152 @@ function binary({ forward, da, db }: { forward: string; da: string; db: string }
 }
 
 /** `a + b`. */
-export const add: Binary = binary({ forward: "a + b", da: "1.0", db: "1.0" });
+export const add: Binary = binary("add", { forward: "a + b", da: "1.0", db: "1.0" });
 
 /** `a - b`. */
-export const sub: Binary = binary({ forward: "a - b", da: "1.0", db: "-1.0" });
+export const sub: Binary = binary("sub", { forward: "a - b", da: "1.0", db: "-1.0" });
 
 /** `a · b`, element by element. */
-export const mul: Binary = binary({ forward: "a * b", da: "b", db: "a" });
+export const mul: Binary = binary("mul", { forward: "a * b", da: "b", db: "a" });
 
 /** `a / b`. */
-export const div: Binary = binary({ forward: "a / b", da: "1.0 / b", db: "-a / (b * b)" });
+export const div: Binary = binary("div", { forward: "a / b", da: "1.0 / b", db: "-a / b / b" });
 
 /** The larger of `a` and `b`; equal ones share the gradient. */
-export const maximum: Binary = binary({
+export const maximum: Binary = binary("maximum", {
   forward: "max(a, b)",
-  da: "0.5 * (1.0 + sign(a - b))",
-  db: "0.5 * (1.0 - sign(a - b))",
+  da: "select(select(0.0, 1.0, a > b), 0.5, a == b)",
+  db: "select(select(1.0, 0.0, a > b), 0.5, a == b)",
 });
 
 /** The smaller of `a` and `b`; equal ones share the gradient. */
-export const minimum: Binary = binary({
+export const minimum: Binary = binary("minimum", {
   forward: "min(a, b)",
-  da: "0.5 * (1.0 - sign(a - b))",
-  db: "0.5 * (1.0 + sign(a - b))",
+  da: "select(select(0.0, 1.0, a < b), 0.5, a == b)",
+  db: "select(select(1.0, 0.0, a < b), 0.5, a == b)",
 });
 
 /** `x + c`. */
-export const addScalar: Scalar = scalar({ forward: "x + c", derivative: "1.0" });
+export const addScalar: Scalar = scalar("addScalar", { forward: "x + c", derivative: "1.0" });
 
 /** `c · x`. */
-export const mulScalar: Scalar = scalar({ forward: "c * x", derivative: "c" });
+export const mulScalar: Scalar = scalar("mulScalar", { forward: "c * x", derivative: "c" });
 
-/** `xᶜ`; for negative `x`, whole powers only. */
-export const pow: Scalar = scalar({ forward: "pow_(x, c)", derivative: "c * pow_(x, c - 1.0)" });
+const scalarPow = scalar("pow", {
+  forward: "pow_(x, c)",
+  derivative: "select(c * pow_(x, c - 1.0), 0.0, c == 0.0)",
+});
+const tensorPow = binary("pow", {
+  forward: "pow_(a, b)",
+  da: "select(b * pow_(a, b - 1.0), 0.0, b == 0.0)",
+  db: "select(pow_(a, b) * log(a), 0.0, a == 0.0 && b >= 0.0)",
+});
+
+/** `x` to the power of `exponent`, a number or a tensor; for negative `x`, whole powers only. */
+export function pow(x: Tensor, exponent: Tensor | number): Tensor {
+  return typeof exponent === "number" ? scalarPow(x, exponent) : tensorPow(x, exponent);
+}
 
 /** `-x`. */
-export const neg: Unary = unary({ forward: "-x", derivative: "-1.0" });
+export const neg: Unary = unary("neg", { forward: "-x", derivative: "-1.0" });
 
 /** `eˣ`. */
-export const exp: Unary = unary({ forward: "exp(x)", derivative: "y" });
+export const exp: Unary = unary("exp", { forward: "exp(x)", derivative: "y" });
 
 /** Natural logarithm. */
-export const log: Unary = unary({ forward: "log(x)", derivative: "1.0 / x" });
+export const log: Unary = unary("log", { forward: "log(x)", derivative: "1.0 / x" });
 
 /** Square root. */
-export const sqrt: Unary = unary({ forward: "sqrt(x)", derivative: "0.5 / y" });
+export const sqrt: Unary = unary("sqrt", { forward: "sqrt(x)", derivative: "0.5 / y" });
 
 /** `1 / √x`. */
-export const rsqrt: Unary = unary({ forward: "inverseSqrt(x)", derivative: "-0.5 * y * y * y" });
+export const rsqrt: Unary = unary("rsqrt", {
+  forward: "inverseSqrt(x)",
+  derivative: "-0.5 * y * y * y",
+});
 
 /** `x²`. */
-export const square: Unary = unary({ forward: "x * x", derivative: "2.0 * x" });
+export const square: Unary = unary("square", { forward: "x * x", derivative: "2.0 * x" });
 
 /** `1 / x`. */
-export const reciprocal: Unary = unary({ forward: "1.0 / x", derivative: "-y * y" });
+export const reciprocal: Unary = unary("reciprocal", { forward: "1.0 / x", derivative: "-y * y" });
 
 /** Absolute value; its gradient at 0 is 0. */
-export const abs: Unary = unary({ forward: "abs(x)", derivative: "sign(x)" });
+export const abs: Unary = unary("abs", { forward: "abs(x)", derivative: "sign(x)" });
 
 /** Sine of an angle in radians. */
-export const sin: Unary = unary({ forward: "sin(x)", derivative: "cos(x)" });
+export const sin: Unary = unary("sin", { forward: "sin(x)", derivative: "cos(x)" });
 
 /** Cosine of an angle in radians. */
-export const cos: Unary = unary({ forward: "cos(x)", derivative: "-sin(x)" });
+export const cos: Unary = unary("cos", { forward: "cos(x)", derivative: "-sin(x)" });
 
 /** Hyperbolic tangent. */
-export const tanh: Unary = unary({ forward: "tanh_(x)", derivative: "1.0 - y * y" });
+export const tanh: Unary = unary("tanh", { forward: "tanh_(x)", derivative: "1.0 - y * y" });
 
 /** Logistic function, `1 / (1 + e⁻ˣ)`. */
-export const sigmoid: Unary = unary({ forward: "sigmoid_(x)", derivative: "y * (1.0 - y)" });
+export const sigmoid: Unary = unary("sigmoid", {
+  forward: "sigmoid_(x)",
+  derivative: "y * (1.0 - y)",
+});
 
 /** `max(x, 0)`; its gradient at 0 is 0. */
-export const relu: Unary = unary({
+export const relu: Unary = unary("relu", {
   forward: "max(x, 0.0)",
   derivative: "select(0.0, 1.0, x > 0.0)",
 });
 
 /** Gaussian error linear unit, `x · Φ(x)` (Hendrycks and Gimpel, arXiv 1606.08415). */
-export const gelu: Unary = unary({
-  forward: "0.5 * x * (1.0 + erf_(x * 0.7071067811865476))",
-  derivative:
-    "0.5 * (1.0 + erf_(x * 0.7071067811865476)) + x * exp(-0.5 * min(x * x, 170.0)) * 0.3989422804014327",
+export const gelu: Unary = unary("gelu", {
+  forward: "x * normal_(x)",
+  derivative: "normal_(x) + x * exp(-0.5 * min(x * x, 170.0)) * 0.3989422804014327",
 });
 
 /** GELU by its tanh approximation: `gelu_new` in Hugging Face's configurations (arXiv 1606.08415, section 2). */
-export const geluTanh: Unary = unary({
-  forward: "0.5 * x * (1.0 + tanh_(0.7978845608028654 * (x + 0.044715 * x * x * x)))",
+export const geluTanh: Unary = unary("geluTanh", {
+  // ½ (1 + tanh u) is sigmoid(2 u), which keeps its digits where it is near 0.
+  forward: "x * sigmoid_(1.5957691216057308 * (x + 0.044715 * x * x * x))",
   derivative: "gelu_tanh_derivative_(x)",
 });
 
 /** CLIP's activation, `x · sigmoid(1.702 x)`. */
-export const quickGelu: Unary = unary({
+export const quickGelu: Unary = unary("quickGelu", {
   forward: "x * sigmoid_(1.702 * x)",
   derivative: "sigmoid_(1.702 * x) * (1.0 + 1.702 * x * (1.0 - sigmoid_(1.702 * x)))",
 });
 
-/** `x` held between `low` and `high`; beyond them its gradient is 0. */
+/**
+ * `x` held between `low` and `high`; beyond them its gradient is 0.
+ *
+ * @throws {RangeError} If `low` is above `high`.
+ */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
-  return apply(x, "clamp(x, low, high)", "select(0.0, 1.0, x >= low && x <= high)", { low, high });
+  if (!(low <= high)) throw new RangeError(`Cannot clamp between ${low} and ${high}`);
+  const within = "select(0.0, 1.0, x >= low && x <= high)";
+  return apply("clamp", x, "clamp(x, low, high)", within, { low, high });
 }
 
-/** `x` where `mask` (u32, broadcast) is 0, else `value`. */
+/**
+ * `x` where `mask` (broadcast to its shape) is 0, else `value`.
+ *
+ * @throws {RangeError} If the mask does not broadcast to the shape of `x`.
+ */
 export function maskedFill(x: Tensor, mask: Tensor, value: number): Tensor {
   const { shape } = x;
-  return record(pointwise("select(x, value, m != 0u)", { x, m: mask, value }, shape), [
-    wrt(x, [mask], (g) => pointwise("select(g, 0.0, m != 0u)", { g, m: mask }, shape)),
+  checkFloats("maskedFill", x);
+  checkMask("maskedFill", shape, mask.shape);
+  return record(pointwise("select(x, value, bool(m))", { x, m: mask, value }, shape), [
+    wrt(x, [mask], (g) => pointwise("select(g, 0.0, bool(m))", { g, m: mask }, shape)),
   ]);
 }
 
-/** `a` where `condition` (u32, broadcast) is not 0, else `b`. */
+function checkMask(op: string, shape: Shape, mask: Shape): void {
+  if (sameShape(broadcast(shape, mask), shape)) return;
+  throw new RangeError(`Cannot ${op} [${shape}] by a mask of [${mask}]: it has more elements`);
+}
+
+/** `a` where `condition` is not 0, else `b`; all three are broadcast to one shape. */
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
+  checkFloats("choose where from", a, b);
   const shape = broadcast(condition.shape, broadcast(a.shape, b.shape));
   const part = (own: Tensor, chosen: string) => {
     const { shape: to } = own;
@@ -190,8 +237,8 @@ export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
       (g) => scope(() => sumTo(pointwise(chosen, { g, c: condition }, shape), to)),
     );
   };
-  return record(pointwise("select(b, a, c != 0u)", { a, b, c: condition }, shape), [
-    part(a, "select(0.0, g, c != 0u)"),
-    part(b, "select(g, 0.0, c != 0u)"),
+  return record(pointwise("select(b, a, bool(c))", { a, b, c: condition }, shape), [
+    part(a, "select(0.0, g, bool(c))"),
+    part(b, "select(g, 0.0, bool(c))"),
   ]);
 }

@@ -8,9 +8,9 @@ import { pointwise } from "../../kernels/pointwise.ts";
 import { reduceMiddle, type Reduction } from "../../kernels/reduce.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, resolveAxis, sameShape, type Shape } from "../../tensor/shape.ts";
-import type { Tensor } from "../../tensor/tensor.ts";
+import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
-import { mul, mulScalar, sqrt, square, sub } from "./pointwise.ts";
+import { mulScalar, square, sub } from "./pointwise.ts";
 import { contiguous, expand, permute, reshape } from "./view.ts";
 
 /** Which axes a reduction goes over, and whether they stay as axes of size 1. */
@@ -56,6 +56,7 @@ function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result:
 
 /** Sum over axes, all by default. */
 export function sum(x: Tensor, options: ReduceOptions = {}): Tensor {
+  checkFloats("sum", x);
   const { axes, kept, result } = plan(x.shape, options);
   const { shape } = x;
   return record(reduceAxes(x, axes, "sum", result), [
@@ -69,28 +70,35 @@ export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
   return scope(() => mulScalar(sum(x, options), 1 / count));
 }
 
-/** Largest element over axes, all by default. Equally large ones share the gradient, as in `torch.amax`. */
+/**
+ * Largest element over axes, all by default. Equally large ones share the gradient, as in `torch.amax`.
+ *
+ * @throws {RangeError} If there are no elements.
+ */
 export function max(x: Tensor, options: ReduceOptions = {}): Tensor {
   return extreme(x, "max", options);
 }
 
-/** Smallest element over axes, all by default. Equally small ones share the gradient, as in `torch.amin`. */
+/**
+ * Smallest element over axes, all by default. Equally small ones share the gradient, as in `torch.amin`.
+ *
+ * @throws {RangeError} If there are no elements.
+ */
 export function min(x: Tensor, options: ReduceOptions = {}): Tensor {
   return extreme(x, "min", options);
 }
 
-function extreme(x: Tensor, kind: Reduction, options: ReduceOptions): Tensor {
+function extreme(x: Tensor, kind: "max" | "min", options: ReduceOptions): Tensor {
+  checkFloats(kind, x);
   const { axes, kept, result } = plan(x.shape, options);
+  const { shape } = x;
   const y = reduceAxes(x, axes, kind, result);
   return record(y, [
     wrt(x, [x, y], (g) =>
       scope(() => {
-        const found = pointwise("select(0.0, 1.0, x == y)", { x, y: reshape(y, kept) }, x.shape);
-        const share = pointwise("g / n", {
-          g: reshape(g, kept),
-          n: reduceAxes(found, axes, "sum", kept),
-        }, kept);
-        return mul(found, share);
+        const found = pointwise("select(0.0, 1.0, x == y)", { x, y: reshape(y, kept) }, shape);
+        const ties = reduceAxes(found, axes, "sum", kept);
+        return pointwise("found * g / ties", { found, ties, g: reshape(g, kept) }, shape);
       })),
   ]);
 }
@@ -101,15 +109,31 @@ export function variance(
   { unbiased = true, ...options }: ReduceOptions & { readonly unbiased?: boolean } = {},
 ): Tensor {
   const { count } = plan(x.shape, options);
+  const centre = (x: Tensor) => sub(x, mean(x, { ...options, keepAxes: true }));
   return scope(() => {
-    const centred = sub(x, mean(x, { ...options, keepAxes: true }));
+    // Twice: the mean of large elements is rounded, and what that leaves is small enough to be exact.
+    const centred = centre(centre(x));
     return mulScalar(sum(square(centred), options), 1 / (count - (unbiased ? 1 : 0)));
   });
 }
 
-/** Euclidean norm over axes, all by default. */
+/** Euclidean norm over axes, all by default. Its gradient at 0 is 0, as in PyTorch. */
 export function norm(x: Tensor, options: ReduceOptions = {}): Tensor {
-  return scope(() => sqrt(sum(square(x), options)));
+  checkFloats("norm", x);
+  const { axes, kept, result } = plan(x.shape, options);
+  const { shape } = x;
+  const y = scope(() => {
+    const squares = pointwise("x * x", { x }, shape);
+    return pointwise("sqrt(x)", { x: reduceAxes(squares, axes, "sum", result) }, result);
+  });
+  return record(y, [
+    wrt(x, [x, y], (g) =>
+      scope(() => {
+        const [gradient, length] = [reshape(g, kept), reshape(y, kept)];
+        const flow = "select(g * (x / y), 0.0, y == 0.0)";
+        return pointwise(flow, { g: gradient, x, y: length }, shape);
+      })),
+  ]);
 }
 
 /** Sums `x` over the axes that broadcasting `shape` to `x.shape` added or repeated: the gradient of a broadcast. */

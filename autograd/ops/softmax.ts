@@ -10,10 +10,12 @@ import { pointwise } from "../../kernels/pointwise.ts";
 import softmaxWgsl from "../../kernels/softmax.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/softmax_backward.wgsl" with { type: "text" };
 import { scope } from "../../tensor/scope.ts";
-import { resolveAxis } from "../../tensor/shape.ts";
+import { numel, resolveAxis } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
+import { full } from "./create.ts";
 import { matmul } from "./matmul.ts";
+import { mulScalar, where } from "./pointwise.ts";
 import { sum } from "./reduce.ts";
 import { contiguous, transpose } from "./view.ts";
 
@@ -36,10 +38,10 @@ export function softmax(x: Tensor, axis = -1): Tensor {
 
 /** Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to its own number only. */
 function scores(x: Tensor, scale: number, causal: boolean): Tensor {
-  const cols = x.shape.at(-1)!;
-  const rows = x.size / cols;
-  const grid = spread(Math.ceil(rows / 64));
   const { shape } = x;
+  const cols = shape.at(-1)!;
+  const rows = numel(shape.slice(0, -1));
+  const grid = spread(Math.ceil(rows / 64));
   return scope(() => {
     const y = Tensor.empty(shape);
     const queries = shape.at(-2) ?? 1;
@@ -60,9 +62,9 @@ function scores(x: Tensor, scale: number, causal: boolean): Tensor {
 /** Logarithm of the softmax along `axis`, the last by default. */
 export function logSoftmax(x: Tensor, axis = -1): Tensor {
   return along(x, axis, (x) => {
-    const cols = x.shape.at(-1)!;
-    const rows = x.size / cols;
     const { shape } = x;
+    const cols = shape.at(-1)!;
+    const rows = numel(shape.slice(0, -1));
     return scope(() => {
       const y = Tensor.empty(shape);
       logForward.run([contiguous(x)], [y], { rows, cols }, spread(Math.ceil(rows / 64)));
@@ -84,23 +86,35 @@ export function logSoftmax(x: Tensor, axis = -1): Tensor {
   });
 }
 
+/** Where a mask hides a position: so low a score that its softmax is 0, and finite. */
+const HIDDEN = -1e30;
+
 /** How attention weighs. */
 export interface AttentionOptions {
   /** Whether a position sees only itself and those before it. */
   readonly causal?: boolean;
   /** The factor of the scores; 1/√D by default. */
   readonly scale?: number;
+  /** Which positions are seen: 1, or 0 for those hidden; broadcast to `[…, T, S]`. Each must see at least one. */
+  readonly mask?: Tensor;
 }
 
 /**
  * Attention, `softmax(scale · q kᵀ) v`: `[…, T, D]`, `[…, S, D]` and `[…, S, E]` to `[…, T, E]` (Vaswani et al., arXiv
  * 1706.03762, equation 1).
+ *
+ * @throws {RangeError} If the shapes do not fit, or the mask does not broadcast to `[…, T, S]`.
  */
 export function attention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  { causal = false, scale = 1 / Math.sqrt(q.shape.at(-1)!) }: AttentionOptions = {},
+  { causal = false, scale = 1 / Math.sqrt(q.shape.at(-1)!), mask }: AttentionOptions = {},
 ): Tensor {
-  return scope(() => matmul(scores(matmul(q, transpose(k)), scale, causal), v));
+  return scope(() => {
+    const products = matmul(q, transpose(k));
+    // Scaled here, so that a hidden position stays hidden whatever the scale.
+    const seen = mask && where(mask, mulScalar(products, scale), full([], HIDDEN));
+    return matmul(seen ? scores(seen, 1, causal) : scores(products, scale, causal), v);
+  });
 }

@@ -7,7 +7,7 @@
 import { Kernel, spread } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/top_k.wgsl" with { type: "text" };
 import { scope } from "../../tensor/scope.ts";
-import { resolveAxis } from "../../tensor/shape.ts";
+import { numel, resolveAxis } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
@@ -49,11 +49,14 @@ function select(x: Tensor, k: number, axis: number, smallest: boolean) {
   return scope(() => {
     const moved = contiguous(transpose(x, at, -1));
     const shape = moved.shape.with(-1, k);
-    const values = Tensor.empty(shape);
+    const values = Tensor.empty(shape, x.dtype);
     const indices = Tensor.empty(shape, "i32");
-    const rows = x.size / cols;
-    const grid = spread(Math.ceil(rows / 64));
-    kernel.run([moved], [values, indices], { rows, cols, k }, grid, { SMALLEST: smallest ? 1 : 0 });
+    const rows = numel(shape.slice(0, -1));
+    kernel.run([moved], [values, indices], { rows, cols, k }, spread(Math.ceil(rows / 64)), {
+      SMALLEST: smallest ? 1 : 0,
+      FLOAT: x.dtype === "f32" ? 1 : 0,
+      SIGNED: x.dtype === "i32" ? 1 : 0,
+    });
     return { values: transpose(values, at, -1), indices: transpose(indices, at, -1) };
   });
 }

@@ -66,7 +66,7 @@ export function transpose(x: Tensor, first = -2, second = -1): Tensor {
 /**
  * Elements `start`, `start + step`, … below `stop` along `axis`; negative bounds count from the end. A view.
  *
- * @throws {RangeError} If `step` is not a positive integer.
+ * @throws {RangeError} If a bound is not whole, or `step` is not a positive integer.
  */
 export function slice(x: Tensor, axis: number, start = 0, stop?: number, step = 1): Tensor {
   const at = resolveAxis(axis, x.shape.length);
@@ -75,6 +75,9 @@ export function slice(x: Tensor, axis: number, start = 0, stop?: number, step = 
     throw new RangeError(
       `Cannot slice [${x.shape}] by steps of ${step}: a step is a positive integer`,
     );
+  }
+  if (!Number.isInteger(start) || !Number.isInteger(stop ?? size)) {
+    throw new RangeError(`Cannot slice [${x.shape}] from ${start} to ${stop}: bounds are integers`);
   }
   const bound = (value: number) => Math.min(size, Math.max(0, value < 0 ? value + size : value));
   const first = bound(start);
@@ -93,11 +96,15 @@ export function slice(x: Tensor, axis: number, start = 0, stop?: number, step = 
     }))]);
 }
 
-/** `x` repeated along its axes of size 1, and along new leading ones, to `shape`. A view. */
+/**
+ * `x` repeated along its axes of size 1, and along new leading ones, to `shape`. A view.
+ *
+ * @throws {RangeError} If `x` does not broadcast to `shape`.
+ */
 export function expand(x: Tensor, shape: Shape): Tensor {
   const from = x.shape;
   if (!sameShape(broadcast(from, shape), shape)) {
-    throw new RangeError(`Cannot expand [${from}] to [${shape}]`);
+    throw new RangeError(`Cannot expand [${from}] to [${shape}]: it has more elements`);
   }
   const y = x.view(shape, broadcastStrides(from, x.strides, shape));
   return record(y, [wrt(x, [], (g) => sumTo(g, from))]);
@@ -121,13 +128,17 @@ export function unsqueeze(x: Tensor, axis: number): Tensor {
  * The tensors one after another along `axis`.
  *
  * @throws {RangeError} If they differ in another axis.
+ * @throws {TypeError} If they differ in dtype.
  */
 export function concat(tensors: readonly Tensor[], axis: number): Tensor {
   const [first] = tensors;
   if (!first) throw new RangeError("Cannot concat no tensors: give at least one");
   const at = resolveAxis(axis, first.shape.length);
-  for (const { shape } of tensors) {
-    if (sameShape(shape.with(at, 0), first.shape.with(at, 0))) continue;
+  for (const { shape, dtype } of tensors) {
+    if (dtype !== first.dtype) {
+      throw new TypeError(`Cannot concat ${first.dtype} [${first.shape}] with ${dtype} [${shape}]`);
+    }
+    if (sameShape(shape.toSpliced(at, 1), first.shape.toSpliced(at, 1))) continue;
     throw new RangeError(`Cannot concat [${first.shape}] with [${shape}] along axis ${at}`);
   }
   return scope(() => {
@@ -145,6 +156,24 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
 }
 
 /**
+ * The tensors, all of one shape, one after another along a new axis `axis`.
+ *
+ * @throws {RangeError} If their shapes differ.
+ */
+export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
+  const [first] = tensors;
+  if (!first) throw new RangeError("Cannot stack no tensors: give at least one");
+  const at = resolveAxis(axis, first.shape.length + 1);
+  for (const { shape } of tensors) {
+    if (sameShape(shape, first.shape)) continue;
+    throw new RangeError(
+      `Cannot stack [${first.shape}] with [${shape}]: they must be of one shape`,
+    );
+  }
+  return scope(() => concat(tensors.map((x) => unsqueeze(x, at)), at));
+}
+
+/**
  * `x` with `value` around it: `pads` has for each axis how many elements to add before and after it.
  *
  * @throws {RangeError} If `pads` does not name every axis, or a count is negative.
@@ -154,7 +183,10 @@ export function pad(
   pads: readonly (readonly [before: number, after: number])[],
   value = 0,
 ): Tensor {
-  if (pads.length !== x.shape.length || pads.flat().some((count) => count < 0)) {
+  if (
+    pads.length !== x.shape.length ||
+    !pads.flat().every((count) => Number.isInteger(count) && count >= 0)
+  ) {
     throw new RangeError(
       `Cannot pad [${x.shape}] by [${pads.join("; ")}]: give two counts from 0 on for each axis`,
     );
@@ -163,7 +195,8 @@ export function pad(
     pads.reduce((part, [before], axis) => slice(part, axis, before, before + shape[axis]), padded);
   const { shape } = x;
   return scope(() => {
-    const y = full(shape.map((size, axis) => size + pads[axis][0] + pads[axis][1]), value);
+    const padded = shape.map((size, axis) => size + pads[axis][0] + pads[axis][1]);
+    const y = full(padded, value, x.dtype);
     pointwiseInto(inner(y, shape), "x", { x });
     return record(y, [wrt(x, [], (g) => inner(g, shape))]);
   });
