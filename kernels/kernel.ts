@@ -17,6 +17,12 @@ export type Sizes = Readonly<Record<string, number>>;
 /** The most workgroups along one axis of a grid. */
 const MAX_WORKGROUPS = 65535;
 
+/**
+ * Loop steps that one invocation may take in all. Mesa's software adapter leaves every loop after 65,535 steps of an
+ * invocation, without a word; and elsewhere a lane with so much to do is a lane that others wait for.
+ */
+export const MAX_STEPS = 60000;
+
 interface Field {
   readonly name: string;
   readonly type: "u32" | "i32" | "f32";

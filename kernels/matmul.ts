@@ -5,9 +5,9 @@
  */
 
 import { isSoftware } from "../tensor/device.ts";
-import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
+import { broadcast, broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { Kernel, spread } from "./kernel.ts";
+import { Kernel, MAX_STEPS, spread } from "./kernel.ts";
 import wgsl from "./matmul.wgsl" with { type: "text" };
 import vec4Wgsl from "./matmul_vec4.wgsl" with { type: "text" };
 import { pointwise } from "./pointwise.ts";
@@ -32,6 +32,7 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
   }
   const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
   if (k === 0) return pointwise("0.0", {}, [...batch, m, n]);
+  if (k > MAX_STEPS) return multiplyInParts(a, b, [...batch, m, n]);
   const strides = [a, b].map((x) =>
     broadcastStrides(x.shape.slice(0, -2), x.strides.slice(0, -2), batch)
   );
@@ -77,6 +78,18 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
     variant.constants,
   );
   return out;
+}
+
+/** The sum of two products, each over a part of the inner axis. */
+function multiplyInParts(a: Tensor, b: Tensor, shape: Shape): Tensor {
+  const k = b.shape.at(-2)!;
+  // Whole vec4s, for the kernel that wants them.
+  const half = Math.ceil(k / 8) * 4;
+  const part = (x: Tensor, axis: number, from: number, to: number) =>
+    x.view(x.shape.with(axis, to - from), x.strides, x.offset + from * x.strides.at(axis)!);
+  const [low, high] = [[0, half], [half, k]]
+    .map(([from, to]) => multiply(part(a, -1, from, to), part(b, -2, from, to)));
+  return pointwise("low + high", { low, high }, shape);
 }
 
 /** Which kernel multiplies, the rows and columns that a workgroup of it makes, and its constants. */

@@ -1,5 +1,5 @@
 /**
- * Sums and extremes over one axis of three.
+ * Sums and extremes over the middle one of three axes.
  *
  * @module
  */
@@ -20,6 +20,9 @@ export type Reduction = keyof typeof KINDS;
 const LONG_ROW = 1024;
 const MANY_ROWS = 1024;
 
+/** Longer axes are reduced in parts first: more lanes have work, and none of them takes too many steps. */
+const PART = 4096;
+
 /** Reduces the middle axis of a contiguous `x` seen as `[outer, count, inner]`: `[outer, inner]`, flat. */
 export function reduceMiddle(
   x: Tensor,
@@ -28,13 +31,17 @@ export function reduceMiddle(
   inner: number,
   kind: Reduction,
 ): Tensor {
-  const outputs = outer * inner;
-  const y = Tensor.empty([outputs]);
   const KIND = KINDS[kind];
-  if (inner === 1 && count > LONG_ROW && outputs < MANY_ROWS) {
-    wide.run([x], [y], { count }, [outputs], { KIND });
-  } else {
-    narrow.run([x], [y], { outputs, count, inner }, spread(Math.ceil(outputs / 64)), { KIND });
+  if (inner === 1 && count > LONG_ROW && outer < MANY_ROWS) {
+    const y = Tensor.empty([outer]);
+    wide.run([x], [y], { count }, [outer], { KIND });
+    return y;
   }
-  return y;
+  const part = Math.min(count, PART);
+  const parts = Math.max(1, Math.ceil(count / PART));
+  const outputs = outer * parts * inner;
+  const y = Tensor.empty([outputs]);
+  const sizes = { outputs, count, inner, part, parts };
+  narrow.run([x], [y], sizes, spread(Math.ceil(outputs / 64)), { KIND });
+  return parts === 1 ? y : reduceMiddle(y, outer, parts, inner, kind);
 }

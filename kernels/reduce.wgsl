@@ -1,4 +1,5 @@
-// y[o, i] = Σ x[o, :, i], or the largest or smallest of them, for x of [outer, count, inner]; one invocation for each y.
+// y[o, p, i] = Σ x[o, part p, i], or the largest or smallest of them, for x of [outer, count, inner] whose middle axis is
+// cut into parts of `part` elements, the last one shorter; one invocation for each y.
 override KIND: u32; // 0 sum, 1 max, 2 min
 const BLOCK = 64u;
 
@@ -6,6 +7,8 @@ struct Sizes {
   outputs: u32,
   count: u32,
   inner: u32,
+  part: u32,
+  parts: u32,
 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -18,8 +21,8 @@ fn join(a: vec4f, b: vec4f) -> vec4f {
   return select(min(a, b), max(a, b), KIND == 1u);
 }
 
-fn fold(parts: vec4f) -> f32 {
-  let pairs = join(parts, parts.zwxy);
+fn fold(lanes: vec4f) -> f32 {
+  let pairs = join(lanes, lanes.zwxy);
   return join(pairs, pairs.yxwz).x;
 }
 
@@ -30,22 +33,24 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     return;
   }
   let step = sizes.inner;
-  let begin = i / step * step * sizes.count + i % step;
+  let part = i / step % sizes.parts;
+  let begin = (i / step / sizes.parts * sizes.count + part * sizes.part) * step + i % step;
+  let count = min(sizes.part, sizes.count - part * sizes.part);
   let start = vec4f(select(x[begin], 0.0, KIND == 0u));
   var total = start;
   // Blocks of four running values: short chains, so that a long sum does not outgrow what is added to it.
-  for (var first = 0u; first < sizes.count; first += BLOCK) {
-    let end = min(first + BLOCK, sizes.count);
-    var parts = start;
+  for (var first = 0u; first < count; first += BLOCK) {
+    let end = min(first + BLOCK, count);
+    var lanes = start;
     var k = first;
     for (; k + 4u <= end; k += 4u) {
       let at = begin + k * step;
-      parts = join(parts, vec4f(x[at], x[at + step], x[at + 2u * step], x[at + 3u * step]));
+      lanes = join(lanes, vec4f(x[at], x[at + step], x[at + 2u * step], x[at + 3u * step]));
     }
     for (; k < end; k++) {
-      parts.x = join(parts, vec4f(x[begin + k * step])).x;
+      lanes.x = join(lanes, vec4f(x[begin + k * step])).x;
     }
-    total = join(total, parts);
+    total = join(total, lanes);
   }
   y[i] = fold(total);
 }

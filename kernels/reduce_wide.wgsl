@@ -18,8 +18,8 @@ fn join(a: vec4f, b: vec4f) -> vec4f {
   return select(min(a, b), max(a, b), KIND == 1u);
 }
 
-fn fold(parts: vec4f) -> f32 {
-  let pairs = join(parts, parts.zwxy);
+fn fold(lanes: vec4f) -> f32 {
+  let pairs = join(lanes, lanes.zwxy);
   return join(pairs, pairs.yxwz).x;
 }
 

@@ -1,10 +1,13 @@
-// dtable[r, :] = Σ g[i, :] over the i of r's group with ids[i] = r % step: the gradient of gather.wgsl. One invocation
-// for each element, which looks for its row's ids in order: no atomics, the same sum on every run.
+// dtable[r, :] += Σ g[i, :] over the i of r's group with ids[i] = r % step: the gradient of gather.wgsl, for the ids from
+// `first` to before `last` of each group; at first the sum begins at 0. One invocation for each element, which looks for
+// its row's ids in order: no atomics, the same sum on every run.
 struct Sizes {
   rows: u32,
   cols: u32,
   group: u32,
   step: u32,
+  first: u32,
+  last: u32,
 }
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
@@ -20,7 +23,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let row = at / sizes.cols;
   let start = row / sizes.step * sizes.group;
   var sum = 0.0;
-  for (var i = start; i < start + sizes.group; i++) {
+  if (sizes.first > 0u) {
+    sum = dtable[at];
+  }
+  for (var i = start + sizes.first; i < start + sizes.last; i++) {
     if (ids[i] == row % sizes.step) {
       sum += g[i * sizes.cols + at % sizes.cols];
     }

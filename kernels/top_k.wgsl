@@ -26,6 +26,24 @@ fn key(bits: u32) -> u32 {
   return select(order, ~order, SMALLEST);
 }
 
+// What was found last, and the best found so far of what comes after it: smaller, or equal and further on.
+var<private> last: u32;
+var<private> last_col: u32;
+var<private> best: u32;
+var<private> best_col: u32;
+
+fn consider(start: u32, col: u32, rank: u32) {
+  if (col >= sizes.cols) {
+    return;
+  }
+  let found = key(x[start + col]);
+  let left = rank == 0u || found < last || (found == last && col > last_col);
+  if (left && (best_col == sizes.cols || found > best)) {
+    best = found;
+    best_col = col;
+  }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let row = id.y * groups.x * 64u + id.x;
@@ -33,19 +51,18 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     return;
   }
   let start = row * sizes.cols;
-  var last = 0u;
-  var last_col = 0u;
   for (var rank = 0u; rank < sizes.k; rank++) {
-    // The largest of what comes after the one found last: smaller, or equal and further on.
-    var best = 0u;
-    var best_col = sizes.cols;
-    for (var col = 0u; col < sizes.cols; col++) {
-      let found = key(x[start + col]);
-      let left = rank == 0u || found < last || (found == last && col > last_col);
-      if (left && (best_col == sizes.cols || found > best)) {
-        best = found;
-        best_col = col;
-      }
+    best_col = sizes.cols;
+    // Eight at once: a software adapter allows an invocation few steps.
+    for (var col = 0u; col < sizes.cols; col += 8u) {
+      consider(start, col, rank);
+      consider(start, col + 1u, rank);
+      consider(start, col + 2u, rank);
+      consider(start, col + 3u, rank);
+      consider(start, col + 4u, rank);
+      consider(start, col + 5u, rank);
+      consider(start, col + 6u, rank);
+      consider(start, col + 7u, rank);
     }
     last = best;
     last_col = best_col;

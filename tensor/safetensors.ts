@@ -32,21 +32,27 @@ export type SafetensorsDtype =
   | ("I64" | "I32" | "I16" | "I8")
   | ("U64" | "U32" | "U16" | "U8" | "BOOL");
 
-/** Bytes of an element of each dtype. */
-const DTYPE_BYTES: Readonly<Record<SafetensorsDtype, number>> = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  I16: 2,
-  I8: 1,
-  U64: 8,
-  U32: 4,
-  U16: 2,
-  U8: 1,
-  BOOL: 1,
+/** An array of some element, as a view of bytes. */
+interface ElementArray {
+  readonly BYTES_PER_ELEMENT: number;
+  new (buffer: ArrayBuffer, offset: number, length: number): ArrayLike<number | bigint>;
+}
+
+/** What views the elements of each dtype. Of F16 and BF16, which not every engine has, it shows the bits. */
+const ARRAYS: Readonly<Record<SafetensorsDtype, ElementArray>> = {
+  F64: Float64Array,
+  F32: Float32Array,
+  F16: Uint16Array,
+  BF16: Uint16Array,
+  I64: BigInt64Array,
+  I32: Int32Array,
+  I16: Int16Array,
+  I8: Int8Array,
+  U64: BigUint64Array,
+  U32: Uint32Array,
+  U16: Uint16Array,
+  U8: Uint8Array,
+  BOOL: Uint8Array,
 };
 
 /** Where a tensor is in its file. */
@@ -77,8 +83,8 @@ export class SafetensorsFile {
 
   private constructor(
     source: ByteSource,
-    tensors: Map<string, TensorInfo>,
-    metadata: Record<string, string>,
+    tensors: ReadonlyMap<string, TensorInfo>,
+    metadata: Readonly<Record<string, string>>,
   ) {
     this.#source = source;
     this.tensors = tensors;
@@ -86,97 +92,87 @@ export class SafetensorsFile {
   }
 
   /**
-   * Reads the header, nothing else.
+   * Reads the header, nothing else, and checks it as the reference implementation does: the tensors fill the file,
+   * without holes and overlaps.
    *
-   * @throws {RangeError} If the file is truncated, or its header is not one of a safetensors file.
+   * @throws {RangeError} If the file is truncated, or is no proper safetensors file.
    */
   static async open(source: ByteSource): Promise<SafetensorsFile> {
     const fail = (why: string) => new RangeError(`Cannot read ${source.name}: ${why}`);
     if (source.size < LENGTH_BYTES) {
       throw fail(`${source.size} bytes are too few for a safetensors file`);
     }
-    const prefix = await source.read(0, LENGTH_BYTES);
-    const length = Number(new DataView(prefix.buffer).getBigUint64(0, true));
+    const prefix = await readExactly(source, 0, LENGTH_BYTES);
+    const length = Number(new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true));
     if (length > MAX_HEADER_BYTES) {
       throw fail(`its header claims ${length} bytes, it is no safetensors file`);
     }
-    if (LENGTH_BYTES + length > source.size) {
+    const start = LENGTH_BYTES + length;
+    if (start > source.size) {
       throw fail(
         `it is truncated, its header claims ${length} bytes and the file has ${source.size}`,
       );
     }
-    let header: unknown;
-    try {
-      const text = new TextDecoder("utf-8", { fatal: true }).decode(
-        await source.read(LENGTH_BYTES, length),
-      );
-      header = JSON.parse(text);
-    } catch {
-      throw fail("its header is not JSON");
-    }
-    if (typeof header !== "object" || header === null || Array.isArray(header)) {
-      throw fail("its header is not a JSON object");
-    }
-    const { __metadata__: metadata = {}, ...entries } = header as Record<string, unknown>;
-    const start = LENGTH_BYTES + length;
+    const header = parseHeader(await readExactly(source, LENGTH_BYTES, length), fail);
+    const { __metadata__: metadata, ...entries } = header;
     const infos = Object.entries(entries).map(([name, entry]) =>
       describe(name, entry, start, fail)
     );
-    let end = start;
-    for (
-      const { name, offset, bytes } of infos.toSorted((a, b) =>
-        a.offset - b.offset || a.bytes - b.bytes
-      )
-    ) {
-      if (offset < end) throw fail(`tensor "${name}" overlaps the one before it`);
-      if (offset > end) {
-        throw fail(`there is a hole of ${offset - end} bytes before tensor "${name}"`);
-      }
-      end = offset + bytes;
-    }
-    if (end > source.size) {
-      throw fail(
-        `it is truncated, its header promises ${end} bytes and the file has ${source.size}`,
-      );
-    }
-    if (end < source.size) throw fail(`${source.size - end} bytes follow its last tensor`);
+    checkLayout(infos, start, source.size, fail);
     return new SafetensorsFile(
       source,
       new Map(infos.map((info) => [info.name, info])),
-      metadata as Record<string, string>,
+      checkMetadata(metadata ?? {}, fail),
     );
   }
 
   /**
-   * A tensor's bytes.
+   * A tensor's bytes, little-endian as they are in the file.
    *
    * @throws {RangeError} If there is no such tensor.
    */
-  bytes(name: string): Promise<Uint8Array<ArrayBuffer>> {
+  async bytes(name: string): Promise<Uint8Array<ArrayBuffer>> {
     const { offset, bytes } = this.#info(name);
-    return this.#source.read(offset, bytes);
+    return await readExactly(this.#source, offset, bytes);
   }
 
-  /** A tensor's elements as f32: F32, F16, BF16 or F64. */
+  /**
+   * A tensor's elements as f32: F32, F16 and BF16 exactly, F64 rounded.
+   *
+   * @throws {RangeError} If there is no such tensor.
+   * @throws {TypeError} If its elements are no floats.
+   */
   async floats(name: string): Promise<Float32Array<ArrayBuffer>> {
     return toFloats(await this.bytes(name), this.#info(name), this.#source.name);
   }
 
-  /** A tensor's elements as i32: whole numbers of any width, and BOOL. */
+  /**
+   * A tensor's elements as i32: whole numbers of any width, and BOOL.
+   *
+   * @throws {RangeError} If there is no such tensor, or an element is beyond i32.
+   * @throws {TypeError} If its elements are floats.
+   */
   async integers(name: string): Promise<Int32Array<ArrayBuffer>> {
     return toIntegers(await this.bytes(name), this.#info(name), this.#source.name);
   }
 
-  /** A tensor's elements as f32 in pieces, with the number of each piece's first element. */
+  /**
+   * A tensor's elements as f32, as {@linkcode SafetensorsFile.floats} gives them, in pieces of at most `pieceBytes` of
+   * the file, 16 MiB by default. `start` is the number of a piece's first element.
+   *
+   * @throws {RangeError} If there is no such tensor.
+   * @throws {TypeError} If its elements are no floats.
+   */
   async *pieces(
     name: string,
     pieceBytes: number = PIECE_BYTES,
   ): AsyncGenerator<{ start: number; values: Float32Array<ArrayBuffer> }> {
     const info = this.#info(name);
-    const size = DTYPE_BYTES[info.dtype];
+    const size = ARRAYS[info.dtype].BYTES_PER_ELEMENT;
     const step = Math.max(1, Math.floor(pieceBytes / size)) * size;
     for (let at = 0; at < info.bytes; at += step) {
-      const bytes = await this.#source.read(info.offset + at, Math.min(step, info.bytes - at));
+      const length = Math.min(step, info.bytes - at);
+      const bytes = await readExactly(this.#source, info.offset + at, length);
       yield { start: at / size, values: toFloats(bytes, info, this.#source.name) };
     }
   }
@@ -188,31 +184,129 @@ export class SafetensorsFile {
   }
 }
 
-function describe(
-  name: string,
-  entry: unknown,
-  start: number,
-  fail: (why: string) => Error,
-): TensorInfo {
-  const { dtype, shape, data_offsets } = (entry ?? {}) as Record<string, unknown>;
-  const count = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-  if (typeof dtype !== "string" || !Object.hasOwn(DTYPE_BYTES, dtype)) {
-    throw fail(`tensor "${name}" has dtype ${JSON.stringify(dtype)}, which is not known`);
+type Fail = (why: string) => RangeError;
+
+/** All that was asked for, where a view of elements of any size may begin. */
+async function readExactly(
+  source: ByteSource,
+  offset: number,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = await source.read(offset, length);
+  if (bytes.length !== length) {
+    throw new RangeError(
+      `Cannot read ${source.name}: it gave ${bytes.length} of ${length} bytes from ${offset} on`,
+    );
   }
-  if (!Array.isArray(shape) || !shape.every(count)) {
-    throw fail(`tensor "${name}" has no proper shape`);
+  return bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
+}
+
+function parseHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): Record<string, unknown> {
+  let text: string, header: unknown;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    header = JSON.parse(text);
+  } catch {
+    throw fail("its header is not JSON");
   }
-  if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(count)) {
-    throw fail(`tensor "${name}" has no proper data_offsets`);
+  if (!isObject(header)) throw fail("its header is not a JSON object");
+  const twice = repeatedKey(text);
+  if (twice !== undefined) throw fail(`its header has the key ${twice} twice`);
+  return header;
+}
+
+/** A key that one object of a JSON text has twice, as it is written: `JSON.parse` takes the last without a word. */
+function repeatedKey(json: string): string | undefined {
+  const open: Set<string>[] = [];
+  // Strings as a whole, so that no bracket within one counts; keys are those before a colon.
+  for (
+    const [token, key] of json.matchAll(
+      /("[^"\\]*(?:\\.[^"\\]*)*")\s*:|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]/g,
+    )
+  ) {
+    if (token === "{") open.push(new Set());
+    else if (token === "}") open.pop();
+    else if (key !== undefined) {
+      const name = JSON.parse(key);
+      if (open.at(-1)!.has(name)) return key;
+      open.at(-1)!.add(name);
+    }
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function checkMetadata(metadata: unknown, fail: Fail): Readonly<Record<string, string>> {
+  if (isObject(metadata) && Object.values(metadata).every((value) => typeof value === "string")) {
+    return metadata as Record<string, string>;
+  }
+  throw fail("its __metadata__ is not an object of strings");
+}
+
+function describe(name: string, entry: unknown, start: number, fail: Fail): TensorInfo {
+  const title = `tensor ${JSON.stringify(name)}`;
+  if (!isObject(entry)) throw fail(`${title} is not described by a JSON object`);
+  const { dtype, shape, data_offsets } = entry;
+  const missing = ["dtype", "shape", "data_offsets"].find((key) => entry[key] === undefined);
+  if (missing) throw fail(`${title} has no ${missing}`);
+  if (typeof dtype !== "string" || !Object.hasOwn(ARRAYS, dtype)) {
+    throw fail(`${title} has dtype ${JSON.stringify(dtype)}, which is not known`);
+  }
+  if (!areCounts(shape)) {
+    throw fail(`${title} has shape ${JSON.stringify(shape)}, sizes are whole numbers from 0 on`);
+  }
+  if (!areCounts(data_offsets) || data_offsets.length !== 2 || data_offsets[0] > data_offsets[1]) {
+    throw fail(
+      `${title} has data_offsets ${JSON.stringify(data_offsets)}, not a begin and an end from 0 on`,
+    );
   }
   const [from, to] = data_offsets;
-  const bytes = numel(shape) * DTYPE_BYTES[dtype as SafetensorsDtype];
+  const bytes = numel(shape) * ARRAYS[dtype as SafetensorsDtype].BYTES_PER_ELEMENT;
   if (to - from !== bytes) {
     throw fail(
-      `tensor "${name}" is ${dtype} [${shape}], which takes ${bytes} bytes, and holds ${to - from}`,
+      `${title} is ${dtype} [${shape}], which takes ${bytes} bytes, and holds ${to - from}`,
     );
   }
   return { name, dtype: dtype as SafetensorsDtype, shape, offset: start + from, bytes };
+}
+
+function areCounts(values: unknown): values is number[] {
+  return Array.isArray(values) &&
+    values.every((value) => Number.isSafeInteger(value) && value >= 0);
+}
+
+/** Throws unless the tensors, one after the other, are all that is between `start` and the end of the file. */
+function checkLayout(
+  infos: readonly TensorInfo[],
+  start: number,
+  size: number,
+  fail: Fail,
+): void {
+  let end = start;
+  for (
+    const { name, offset, bytes } of infos.toSorted((a, b) =>
+      a.offset - b.offset || a.bytes - b.bytes
+    )
+  ) {
+    const title = `tensor ${JSON.stringify(name)}`;
+    if (offset < end) throw fail(`${title} overlaps the one before it`);
+    if (offset > end) throw fail(`there is a hole of ${offset - end} bytes before ${title}`);
+    end = offset + bytes;
+  }
+  if (end > size) {
+    throw fail(`it is truncated, its header promises ${end} bytes and the file has ${size}`);
+  }
+  if (end < size) throw fail(`${size - end} bytes follow its last tensor`);
+}
+
+function elementsOf(
+  { buffer, byteOffset, length }: Uint8Array<ArrayBuffer>,
+  dtype: SafetensorsDtype,
+): ArrayLike<number | bigint> {
+  const View = ARRAYS[dtype];
+  return new View(buffer, byteOffset, length / View.BYTES_PER_ELEMENT);
 }
 
 function toFloats(
@@ -220,20 +314,16 @@ function toFloats(
   { name, dtype }: TensorInfo,
   file: string,
 ): Float32Array<ArrayBuffer> {
+  const elements = elementsOf(bytes, dtype);
   switch (dtype) {
     case "F32":
-      return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+      return elements as Float32Array<ArrayBuffer>;
     case "F64":
-      return Float32Array.from(new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8));
+      return new Float32Array(elements as Float64Array);
     case "F16":
-      return halvesToFloats(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2));
-    case "BF16": {
-      const bits = new Uint32Array(bytes.length / 2);
-      new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2).forEach((half, i) =>
-        bits[i] = half << 16
-      );
-      return new Float32Array(bits.buffer);
-    }
+      return halvesToFloats(elements as Uint16Array);
+    case "BF16":
+      return brainsToFloats(elements as Uint16Array);
   }
   throw new TypeError(`Cannot read "${name}" of ${file} as floats: it is ${dtype}`);
 }
@@ -243,29 +333,23 @@ function toIntegers(
   { name, dtype }: TensorInfo,
   file: string,
 ): Int32Array<ArrayBuffer> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const readers: Partial<Record<SafetensorsDtype, (at: number) => number>> = {
-    I64: (at) => Number(view.getBigInt64(at, true)),
-    U64: (at) => Number(view.getBigUint64(at, true)),
-    I32: (at) => view.getInt32(at, true),
-    U32: (at) => view.getUint32(at, true),
-    I16: (at) => view.getInt16(at, true),
-    U16: (at) => view.getUint16(at, true),
-    I8: (at) => view.getInt8(at),
-    U8: (at) => view.getUint8(at),
-    BOOL: (at) => view.getUint8(at),
-  };
-  const read = readers[dtype];
-  if (!read) throw new TypeError(`Cannot read "${name}" of ${file} as integers: it is ${dtype}`);
-  const size = DTYPE_BYTES[dtype];
-  return Int32Array.from({ length: bytes.length / size }, (_, i) => {
-    const value = read(i * size);
-    if (value === (value | 0)) return value;
-    throw new RangeError(`Cannot read "${name}" of ${file} as i32: element ${i} is ${value}`);
-  });
+  if (/^B?F/.test(dtype)) {
+    throw new TypeError(`Cannot read "${name}" of ${file} as integers: it is ${dtype}`);
+  }
+  const elements = elementsOf(bytes, dtype);
+  const integers = new Int32Array(elements.length);
+  for (let i = 0; i < integers.length; i++) {
+    integers[i] = Number(elements[i]);
+    if (integers[i] !== Number(elements[i])) {
+      throw new RangeError(
+        `Cannot read "${name}" of ${file} as i32: element ${i} is ${elements[i]}`,
+      );
+    }
+  }
+  return integers;
 }
 
-/** Half-precision numbers as f32, exactly: a table of all of them, made at the first use. */
+/** Half-precision numbers from their bits: by a table of all of them, made at the first use. */
 function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
   halfTable ??= Float32Array.from({ length: 65536 }, (_, bits) => {
     const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, bits >> 10 & 31, bits & 1023];
@@ -273,40 +357,45 @@ function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
     return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
   });
   const floats = new Float32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) floats[i] = halfTable[halves[i]];
+  for (let i = 0; i < floats.length; i++) floats[i] = halfTable[halves[i]];
   return floats;
 }
 let halfTable: Float32Array | undefined;
 
-/** The bits of the nearest half-precision number, of two equally near ones the even. */
-function toHalf(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const size = Math.abs(value);
-  if (Number.isNaN(value)) return 0x7e00;
-  if (size >= 65520) return sign | 0x7c00;
-  // Steps of the numbers around this one: a power of two, from 2⁻²⁴ on.
-  const exponent = Math.max(-14, Math.floor(Math.log2(size)));
-  const steps = size / 2 ** (exponent - 10);
-  const whole = Math.floor(steps);
-  const rest = steps - whole;
-  const rounded = whole + (rest > 0.5 || (rest === 0.5 && whole % 2 === 1) ? 1 : 0);
-  return sign | (exponent + 14) * 1024 + rounded;
+/** Brain floats from their bits: the upper halves of f32. */
+function brainsToFloats(brains: Uint16Array): Float32Array<ArrayBuffer> {
+  const bits = new Uint32Array(brains.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = brains[i] << 16;
+  return new Float32Array(bits.buffer);
 }
 
-const bitsOf = new Uint32Array(1);
-const floatOf = new Float32Array(bitsOf.buffer);
+/** The bits of the half-precision number nearest to the f32 of the given bits, of two equally near ones the even. */
+function toHalf(bits: number): number {
+  const sign = bits >>> 16 & 0x8000;
+  const size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return sign | 0x7e00; // NaN
+  if (size >= 0x477ff000) return sign | 0x7c00; // from 65520 on: infinity
+  // From 2⁻¹⁴ on only the exponent's bias changes; below, halves are multiples of 2⁻²⁴ without an exponent.
+  const isNormal = size >= 0x38800000;
+  const steps = isNormal ? size - 0x38000000 : size & 0x7fffff | 0x800000;
+  const shift = isNormal ? 13 : Math.min(126 - (size >>> 23), 25);
+  return sign | roundedShift(steps, shift);
+}
 
-/** The bits of the nearest bfloat16 number, of two equally near ones the even. */
-function toBrain(value: number): number {
-  floatOf[0] = value;
-  const bits = bitsOf[0];
-  if (Number.isNaN(value)) return 0x7fc0;
-  return (bits + 0x7fff + (bits >>> 16 & 1)) >>> 16;
+/** The bits of the brain float nearest to the f32 of the given bits, of two equally near ones the even. */
+function toBrain(bits: number): number {
+  const isNan = (bits & 0x7fffffff) > 0x7f800000;
+  return isNan ? bits >>> 16 | 0x40 : roundedShift(bits, 16);
+}
+
+/** `steps / 2^shift`, rounded to the nearest whole number, of two equally near ones to the even. */
+function roundedShift(steps: number, shift: number): number {
+  return (steps + (1 << shift - 1) - 1 + (steps >>> shift & 1)) >>> shift;
 }
 
 /** A tensor to be written. */
 export interface TensorToSave {
-  /** How its elements are stored; floats are rounded to F16 and BF16. */
+  /** How its elements are stored; as F16 and BF16, each is the nearest to the element's f32, ties to even. */
   readonly dtype: "F32" | "F16" | "BF16" | "I64" | "I32" | "U8";
   /** The size of each axis. */
   readonly shape: Shape;
@@ -315,62 +404,88 @@ export interface TensorToSave {
 }
 
 /**
- * A safetensors file of the given tensors, in the order of their names, the same bytes for the same content.
+ * A safetensors file of the given tensors, the same bytes for the same content: names sorted, wider elements first in
+ * the file, as the reference implementation lays them out, so that each tensor begins at a multiple of its element.
  *
- * @throws {RangeError} If the elements of a tensor do not fill its shape.
+ * @throws {RangeError} If the elements of a tensor do not fill its shape, or its dtype cannot hold one.
  */
 export function encodeSafetensors(
   tensors: Readonly<Record<string, TensorToSave>>,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
-  const names = Object.keys(tensors).sort();
-  const header: Record<string, unknown> = Object.keys(metadata).length
-    ? { __metadata__: metadata }
-    : {};
+  const sorted = byName(tensors);
+  for (const [name, tensor] of sorted) checkTensor(name, tensor);
+  const size = ({ dtype }: TensorToSave) => ARRAYS[dtype].BYTES_PER_ELEMENT;
+  const starts = new Map<string, number>();
   let end = 0;
-  for (const name of names) {
-    const { dtype, shape, data } = tensors[name];
-    if (data.length !== numel(shape)) {
-      throw new RangeError(
-        `Cannot save "${name}" of shape [${shape}]: it has ${data.length} elements`,
-      );
-    }
-    const start = end;
-    end += data.length * DTYPE_BYTES[dtype];
-    header[name] = { dtype, shape, data_offsets: [start, end] };
+  for (const [name, tensor] of sorted.toSorted(([, a], [, b]) => size(b) - size(a))) {
+    starts.set(name, end);
+    end += tensor.data.length * size(tensor);
   }
+  const entries = sorted.map(([name, tensor]) => {
+    const start = starts.get(name)!;
+    const data_offsets = [start, start + tensor.data.length * size(tensor)];
+    return [name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets }] as const;
+  });
+  const notes = Object.fromEntries(byName(metadata));
+  const header = Object.fromEntries<unknown>(
+    Object.keys(notes).length ? [["__metadata__", notes], ...entries] : entries,
+  );
   const json = new TextEncoder().encode(JSON.stringify(header));
   // Spaces after the header, so that the tensors begin at a multiple of 8.
-  const length = Math.ceil(json.length / 8) * 8;
-  const file = new Uint8Array(LENGTH_BYTES + length + end).fill(
-    0x20,
-    LENGTH_BYTES,
-    LENGTH_BYTES + length,
-  );
-  new DataView(file.buffer).setBigUint64(0, BigInt(length), true);
-  file.set(json, LENGTH_BYTES);
-  let at = LENGTH_BYTES + length;
-  for (const name of names) {
-    const stored = store(tensors[name]);
-    file.set(stored, at);
-    at += stored.length;
-  }
+  const data = LENGTH_BYTES + Math.ceil(json.length / 8) * 8;
+  const file = new Uint8Array(data + end);
+  new DataView(file.buffer).setBigUint64(0, BigInt(data - LENGTH_BYTES), true);
+  file.fill(0x20, LENGTH_BYTES, data).set(json, LENGTH_BYTES);
+  for (const [name, tensor] of sorted) store(tensor, file.buffer, data + starts.get(name)!);
   return file;
 }
 
-function store({ dtype, data }: TensorToSave): Uint8Array<ArrayBuffer> {
-  const numbers = Array.isArray(data) || ArrayBuffer.isView(data) ? data : Array.from(data);
-  const values = numbers as number[];
-  const array = dtype === "F32"
-    ? Float32Array.from(values)
-    : dtype === "F16"
-    ? Uint16Array.from(values, toHalf)
-    : dtype === "BF16"
-    ? Uint16Array.from(values, toBrain)
-    : dtype === "I64"
-    ? BigInt64Array.from(Array.from(values, BigInt))
-    : dtype === "I32"
-    ? Int32Array.from(values)
-    : Uint8Array.from(values);
-  return new Uint8Array(array.buffer);
+function byName<T>(record: Readonly<Record<string, T>>): [string, T][] {
+  return Object.entries(record).sort(([a], [b]) => a < b ? -1 : 1);
+}
+
+/** The least and the greatest that integers may be; of I64, what a number holds exactly. */
+const RANGES: Readonly<Partial<Record<SafetensorsDtype, readonly [number, number]>>> = {
+  I64: [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+  I32: [-(2 ** 31), 2 ** 31 - 1],
+  U8: [0, 255],
+};
+
+function checkTensor(name: string, { dtype, shape, data }: TensorToSave): void {
+  if (name === "__metadata__") {
+    throw new RangeError(`Cannot save "${name}": the format has this name for its metadata`);
+  }
+  if (data.length !== numel(shape)) {
+    throw new RangeError(
+      `Cannot save "${name}" of shape [${shape}]: it has ${data.length} elements`,
+    );
+  }
+  const range = RANGES[dtype];
+  if (!range) return;
+  for (let i = 0; i < data.length; i++) {
+    if (Number.isInteger(data[i]) && data[i] >= range[0] && data[i] <= range[1]) continue;
+    throw new RangeError(`Cannot save "${name}" as ${dtype}: element ${i} is ${data[i]}`);
+  }
+}
+
+function store({ dtype, data }: TensorToSave, file: ArrayBuffer, at: number): void {
+  switch (dtype) {
+    case "F32":
+      return new Float32Array(file, at, data.length).set(data);
+    case "I32":
+      return new Int32Array(file, at, data.length).set(data);
+    case "U8":
+      return new Uint8Array(file, at, data.length).set(data);
+    case "I64": {
+      const stored = new BigInt64Array(file, at, data.length);
+      for (let i = 0; i < stored.length; i++) stored[i] = BigInt(data[i]);
+      return;
+    }
+  }
+  const floats = data instanceof Float32Array ? data : Float32Array.from(data);
+  const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
+  const stored = new Uint16Array(file, at, data.length);
+  const convert = dtype === "F16" ? toHalf : toBrain;
+  for (let i = 0; i < stored.length; i++) stored[i] = convert(bits[i]);
 }

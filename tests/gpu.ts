@@ -17,7 +17,13 @@ export function gpuTest(name: string, body: () => void | Promise<void>): void {
   Deno.test(name, async () => {
     await init();
     const { liveBuffers } = memory();
-    await body();
+    try {
+      await body();
+    } catch (error) {
+      // What the GPU reported of this test must not fail the next one.
+      await settled().catch(() => {});
+      throw error;
+    }
     assertEquals(memory().liveBuffers, liveBuffers, "live buffers, after and before");
     await settled();
   });

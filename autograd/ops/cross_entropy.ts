@@ -6,7 +6,7 @@
 
 import wgsl from "../../kernels/cross_entropy.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/cross_entropy_backward.wgsl" with { type: "text" };
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import { scope } from "../../tensor/scope.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
@@ -29,7 +29,7 @@ export interface CrossEntropyOptions {
  * reduced. Agrees with `torch.nn.functional.cross_entropy`, whose mean is over the batch. The row of a label that is no
  * class has no loss and no gradient: only a readback could refuse it.
  *
- * @throws {RangeError} If the batch sizes differ, there are no classes, or the smoothing is not from 0 to 1.
+ * @throws {RangeError} If the batch sizes differ, there are no classes or more than 30,000, or the smoothing is not from 0 to 1.
  * @throws {TypeError} If the labels are not integers.
  */
 export function crossEntropy(
@@ -48,6 +48,13 @@ export function crossEntropy(
   if (labels.dtype === "f32") throw new TypeError("Cannot take f32 labels: give u32 or i32");
   if (!(smoothing >= 0 && smoothing <= 1)) {
     throw new RangeError(`Cannot smooth labels by ${smoothing}: it must be from 0 to 1`);
+  }
+  if (cols > MAX_STEPS / 2) {
+    throw new RangeError(
+      `Cannot take the crossEntropy of [${logits.shape}]: at most ${
+        MAX_STEPS / 2
+      } classes are possible`,
+    );
   }
   return scope(() => {
     const [x, target] = [contiguous(logits), contiguous(labels)];

@@ -5,7 +5,7 @@
  */
 
 import gatherWgsl from "../../kernels/gather.wgsl" with { type: "text" };
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import scatterWgsl from "../../kernels/scatter.wgsl" with { type: "text" };
 import { gpu } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
@@ -124,7 +124,18 @@ function lookUp(
         scope(() => {
           const dtable = Tensor.empty(from);
           const grid = spread(Math.ceil(rows * cols / 64));
-          scatterKernel.run([wanted, contiguous(g)], [dtable], { rows, cols, group, step }, grid);
+          const flow = contiguous(g);
+          for (let first = 0; first === 0 || first < group; first += MAX_STEPS) {
+            const sizes = {
+              rows,
+              cols,
+              group,
+              step,
+              first,
+              last: Math.min(first + MAX_STEPS, group),
+            };
+            scatterKernel.run([wanted, flow], [dtable], sizes, grid);
+          }
           return dtable;
         })),
     ]);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/layer_norm_backward.wgsl" with { type: "text" };
 import { pointwise } from "../../kernels/pointwise.ts";
@@ -22,7 +22,7 @@ const backward = new Kernel("layer_norm_backward.wgsl", backwardWgsl);
  * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and shifted (Ba, Kiros and
  * Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
  *
- * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold no elements.
+ * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold none or more than 15,000 elements.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-5): Tensor {
   const { shape } = x;
@@ -35,6 +35,11 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-
   }
   const cols = numel(own);
   const rows = x.size / cols;
+  if (cols > MAX_STEPS / 4) {
+    throw new RangeError(
+      `Cannot layerNorm [${shape}] over [${own}]: at most ${MAX_STEPS / 4} elements are possible`,
+    );
+  }
   const grid = spread(Math.ceil(rows / 64));
   return scope(() => {
     const [input, scale] = [contiguous(x), contiguous(weight)];

@@ -4,24 +4,31 @@
  * @module
  */
 
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import logSoftmaxWgsl from "../../kernels/log_softmax.wgsl" with { type: "text" };
 import { pointwise } from "../../kernels/pointwise.ts";
 import softmaxWgsl from "../../kernels/softmax.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/softmax_backward.wgsl" with { type: "text" };
 import { scope } from "../../tensor/scope.ts";
-import { numel, resolveAxis } from "../../tensor/shape.ts";
+import { numel, resolveAxis, type Shape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { full } from "./create.ts";
 import { matmul } from "./matmul.ts";
-import { mulScalar, where } from "./pointwise.ts";
-import { sum } from "./reduce.ts";
-import { contiguous, transpose } from "./view.ts";
+import { div, exp, log, maskedFill, mulScalar, sub, where } from "./pointwise.ts";
+import { max, sum } from "./reduce.ts";
+import { contiguous, detach, transpose } from "./view.ts";
 
 const forward = new Kernel("softmax.wgsl", softmaxWgsl);
 const backward = new Kernel("softmax_backward.wgsl", backwardWgsl);
 const logForward = new Kernel("log_softmax.wgsl", logSoftmaxWgsl);
+
+/** What hides a position: so low a score that its softmax is 0, and finite. */
+const HIDDEN = -1e30;
+
+/** Rows longer than this are worked on by several kernels, since one invocation would take more than MAX_STEPS. */
+const LONG_ROW = MAX_STEPS / 4;
+const ROWS = { axis: -1, keepAxes: true } as const;
 
 /** Runs `op`, which works on the last axis, along `axis`. */
 function along(x: Tensor, axis: number, op: (x: Tensor) => Tensor): Tensor {
@@ -40,6 +47,7 @@ export function softmax(x: Tensor, axis = -1): Tensor {
 function scores(x: Tensor, scale: number, causal: boolean): Tensor {
   const { shape } = x;
   const cols = shape.at(-1)!;
+  if (cols > LONG_ROW) return longScores(x, scale, causal);
   const rows = numel(shape.slice(0, -1));
   const grid = spread(Math.ceil(rows / 64));
   return scope(() => {
@@ -59,11 +67,34 @@ function scores(x: Tensor, scale: number, causal: boolean): Tensor {
   });
 }
 
+/** As `scores`, of rows that are too long for one invocation each. */
+function longScores(x: Tensor, scale: number, causal: boolean): Tensor {
+  return scope(() => {
+    const scaled = mulScalar(x, scale);
+    const seen = causal ? maskedFill(scaled, after(x.shape), HIDDEN) : scaled;
+    const e = exp(sub(seen, detach(max(seen, ROWS))));
+    return div(e, sum(e, ROWS));
+  });
+}
+
+/** A mask of the columns that come after a row's own. */
+function after(shape: Shape): Tensor {
+  const [cols, queries] = [shape.at(-1)!, shape.at(-2) ?? 1].map(BigInt);
+  const hides = "select(0u, 1u, i % cols > i / cols % queries)";
+  return pointwise(hides, { cols, queries }, shape, "u32");
+}
+
 /** Logarithm of the softmax along `axis`, the last by default. */
 export function logSoftmax(x: Tensor, axis = -1): Tensor {
   return along(x, axis, (x) => {
     const { shape } = x;
     const cols = shape.at(-1)!;
+    if (cols > LONG_ROW) {
+      return scope(() => {
+        const below = sub(x, detach(max(x, ROWS)));
+        return sub(below, log(sum(exp(below), ROWS)));
+      });
+    }
     const rows = numel(shape.slice(0, -1));
     return scope(() => {
       const y = Tensor.empty(shape);
@@ -72,22 +103,12 @@ export function logSoftmax(x: Tensor, axis = -1): Tensor {
         wrt(
           x,
           [y],
-          (g) =>
-            scope(() =>
-              pointwise(
-                "g - exp(y) * total",
-                { g, y, total: sum(g, { axis: -1, keepAxes: true }) },
-                shape,
-              )
-            ),
+          (g) => scope(() => pointwise("g - exp(y) * total", { g, y, total: sum(g, ROWS) }, shape)),
         ),
       ]);
     });
   });
 }
-
-/** Where a mask hides a position: so low a score that its softmax is 0, and finite. */
-const HIDDEN = -1e30;
 
 /** How attention weighs. */
 export interface AttentionOptions {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/top_k.wgsl" with { type: "text" };
 import { scope } from "../../tensor/scope.ts";
 import { numel, resolveAxis } from "../../tensor/shape.ts";
@@ -13,11 +13,14 @@ import { contiguous, reshape, transpose } from "./view.ts";
 
 const kernel = new Kernel("top_k.wgsl", wgsl);
 
+/** As many columns the kernel compares in a step. */
+const COLUMNS_AT_ONCE = 8;
+
 /**
  * The `k` largest elements along `axis`, in descending order, and their places (i32); of equal ones the first comes
  * first.
  *
- * @throws {RangeError} If `k` is not from 1 to the axis's size.
+ * @throws {RangeError} If `k` is not from 1 to the axis's size, or the two multiply to more than some 480,000.
  */
 export function topK(x: Tensor, k: number, axis = -1): { values: Tensor; indices: Tensor } {
   return select(x, k, axis, false);
@@ -44,6 +47,14 @@ function select(x: Tensor, k: number, axis: number, smallest: boolean) {
   if (!(Number.isInteger(k) && k >= 1 && k <= cols)) {
     throw new RangeError(
       `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: it has ${cols} elements`,
+    );
+  }
+  // Ending a search takes two more steps.
+  const steps = k * (Math.ceil(cols / COLUMNS_AT_ONCE) + 2);
+  if (steps > MAX_STEPS) {
+    throw new RangeError(
+      `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: that is ${steps} steps for one ` +
+        `invocation, at most ${MAX_STEPS} are possible`,
     );
   }
   return scope(() => {

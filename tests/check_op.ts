@@ -1,0 +1,145 @@
+/**
+ * The oracle of ops: a slow, plain twin in 64 bits, and its central differences.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, fail } from "@std/assert";
+import { addScalar } from "../autograd/ops/pointwise.ts";
+import { vjp } from "../autograd/tape.ts";
+import { pointwise } from "../kernels/pointwise.ts";
+import { tensor } from "../tensor/create.ts";
+import { memory } from "../tensor/memory.ts";
+import { Random } from "../tensor/random.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import { contiguousStrides, numel, type Shape } from "../tensor/shape.ts";
+import type { Data, Dtype, Tensor } from "../tensor/tensor.ts";
+
+/** An n-dimensional array of doubles on the host. */
+export class Grid {
+  readonly shape: Shape;
+  readonly data: Float64Array;
+  readonly #strides: Shape;
+
+  constructor(shape: Shape, data: Float64Array) {
+    this.shape = shape;
+    this.data = data;
+    this.#strides = contiguousStrides(shape);
+  }
+
+  /** A grid whose elements `value` gives for their indices. */
+  static of(shape: Shape, value: (...index: number[]) => number): Grid {
+    const strides = contiguousStrides(shape);
+    const data = new Float64Array(numel(shape));
+    for (let i = 0; i < data.length; i++) {
+      data[i] = value(...shape.map((size, axis) => Math.floor(i / strides[axis]) % size));
+    }
+    return new Grid(shape, data);
+  }
+
+  /** The element at an index. Axes of size 1 are repeated, and missing leading ones are passed over. */
+  at(...index: number[]): number {
+    const own = index.slice(index.length - this.shape.length);
+    return this.data[
+      own.reduce((at, i, axis) => at + (this.shape[axis] === 1 ? 0 : i) * this.#strides[axis], 0)
+    ];
+  }
+}
+
+/** An operand: its shape, how its values are drawn (normal ones by default), and its dtype. */
+export interface Operand {
+  readonly shape: Shape;
+  readonly values?: (random: Random, i: number) => number;
+  readonly dtype?: Dtype;
+}
+
+/** An op, its operands, and its twin. */
+export interface Row {
+  readonly op: (...operands: Tensor[]) => Tensor;
+  readonly operands: readonly (Operand | Shape)[];
+  readonly reference: (...operands: Grid[]) => Grid;
+  /** False for an op without gradients. */
+  readonly differentiable?: boolean;
+  /** Allowed of an error, as a part of 1 + the expected value; with the reason why it is not the usual 1e-5 and 1e-4. */
+  readonly tolerance?: {
+    readonly forward: number;
+    readonly backward: number;
+    readonly why: string;
+  };
+}
+
+const USUAL = { forward: 1e-5, backward: 1e-4 };
+const STEP = 1e-5;
+/** Of larger operands so many elements' gradients are checked, evenly spread. */
+const CHECKED = 40;
+
+/**
+ * Compares an op's output with its reference, and its gradients with the reference's central differences (not with those
+ * of the op, whose rounding would hide errors). The operands are copies that die before the vjps run unless they are
+ * saved, so that a vjp that reads what it did not save throws. Fails if a buffer is left.
+ */
+export async function checkOp(
+  { op, operands, reference, differentiable = true, tolerance = USUAL }: Row,
+): Promise<void> {
+  const { liveBuffers } = memory();
+  const random = new Random(1, "operands");
+  const given = operands.map((operand): Operand =>
+    "shape" in operand ? operand : { shape: operand as Shape }
+  );
+  const grids = given.map(({ shape, values = (random) => random.normal() }) =>
+    new Grid(
+      shape,
+      Float64Array.from({ length: numel(shape) }, (_, i) =>
+        // Both sides see the same numbers.
+        Math.fround(values(random, i))),
+    )
+  );
+  const bases = given.map(({ shape, dtype = "f32" }, i) =>
+    keep(tensor(Float32Array.from(grids[i].data), shape, dtype))
+  );
+  const inputs = differentiable ? bases.filter(({ dtype }) => dtype === "f32") : [];
+  const expected = reference(...grids);
+  const weights = Float32Array.from(expected.data, () => random.normal());
+
+  const { value, grads } = scope(() => {
+    const { value, backward } = vjp(() => scope(() => op(...bases.map(copy))), inputs);
+    assertEquals([...value.shape], [...expected.shape]);
+    return { value, grads: backward(tensor(weights, value.shape)) };
+  });
+  const [found, ...gradients] = await Promise.all([value, ...grads].map((each) => each.data()));
+  for (const each of [...bases, value, ...grads]) each.release();
+  assertEquals(memory().liveBuffers, liveBuffers, "buffers are left");
+
+  assert(found.length === expected.data.length);
+  expected.data.forEach((want, i) => near(`output[${i}]`, found[i], want, tolerance.forward));
+  const loss = () => reference(...grids).data.reduce((sum, y, i) => sum + weights[i] * y, 0);
+  for (const [k, gradient] of gradients.entries()) {
+    const { data } = grids[bases.indexOf(inputs[k])];
+    const stride = Math.max(1, Math.floor(data.length / CHECKED));
+    assertEquals(gradient.length, data.length);
+    for (let i = 0; i < data.length; i += stride) {
+      near(`gradient ${k}[${i}]`, gradient[i], slope(data, i, loss), tolerance.backward);
+    }
+  }
+}
+
+function copy(x: Tensor): Tensor {
+  return x.dtype === "f32" ? addScalar(x, 0) : pointwise("x", { x }, x.shape, x.dtype);
+}
+
+function slope(data: Float64Array, i: number, loss: () => number): number {
+  const value = data[i];
+  const step = STEP * Math.max(1, Math.abs(value));
+  data[i] = value + step;
+  const above = loss();
+  data[i] = value - step;
+  const below = loss();
+  data[i] = value;
+  return (above - below) / (2 * step);
+}
+
+function near(what: string, actual: Data[number], expected: number, tolerance: number): void {
+  // Written so that NaN fails.
+  if (Math.abs(actual - expected) <= tolerance * (1 + Math.abs(expected))) return;
+  fail(`${what} is ${actual}, not ${expected}`);
+}
