@@ -30,10 +30,10 @@ const COMMANDS: Record<string, Command & { run: (args: readonly string[]) => Pro
 export async function main([name, ...args]: readonly string[]): Promise<number> {
   const command = Object.hasOwn(COMMANDS, name ?? "") ? COMMANDS[name] : undefined;
   if (!command) {
-    console.error(
-      `Usage: octograd ${Object.keys(COMMANDS).join("|")} [flags], --help tells more of each`,
-    );
-    return name === undefined || name === "--help" ? 0 : 2;
+    const usage = `Usage: octograd ${Object.keys(COMMANDS).join("|")} [flags]`;
+    const asked = name === "--help" || name === "-h";
+    (asked ? console.log : console.error)(`${usage}, --help tells more of each`);
+    return asked ? 0 : 2;
   }
   if (args.includes("--help") || args.includes("-h")) {
     const { usage, about } = command.ABOUT;
@@ -44,9 +44,8 @@ export async function main([name, ...args]: readonly string[]): Promise<number> 
     return await command.run(args);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    console.error(
-      `octograd ${name}: ${Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : error.message}`,
-    );
+    const oneLine = error.message.replace(/\s*\n\s*/g, " ");
+    console.error(`octograd ${name}: ${Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : oneLine}`);
     return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
   }
 }

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, percent } from "./console.ts";
 import { openDataset } from "./dataset.ts";
-import { parseFlags, text, toggle } from "./flags.ts";
+import { parseOnlyFlags, text, toggle } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
 import {
   COMMON_FLAGS,
@@ -56,7 +56,7 @@ export const FLAGS = {
 
 /** Runs the command and returns its exit code. */
 export async function evaluate(args: readonly string[]): Promise<number> {
-  const { values: flags } = parseFlags(args, FLAGS);
+  const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
   const root = flags.data === undefined ? fileURLToPath(EMBEDDED_DATA) : userPath(flags.data);
   const dataset = await openDataset(root, {

@@ -116,47 +116,40 @@ export function pair(
 const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 /**
- * Reads a command line.
+ * Reads a command line into the flags' values, and what belongs to no flag.
  *
  * @throws {UsageError} If a flag is unknown, lacks its value, or has a wrong one.
  */
 export function parseFlags<F extends Flags>(
   args: readonly string[],
   flags: F,
-): { values: Values<F>; given: ReadonlySet<string>; rest: string[] } {
+): { values: Values<F>; rest: string[] } {
   const names = Object.keys(flags);
-  const switches = names.filter((name) => flags[name].placeholder === undefined).map(kebab);
+  const switched = names.filter((name) => flags[name].placeholder === undefined);
+  const switches = switched.map(kebab);
   const valued = names.filter((name) => flags[name].placeholder !== undefined).map(kebab);
   const parsed = parseArgs([...args], {
     boolean: switches,
     string: [...valued, "_"],
     negatable: switches,
     collect: valued,
+    default: Object.fromEntries(switches.map((key, i) => [key, flags[switched[i]].preset])),
     unknown(argument, key) {
       if (key === undefined) return true;
-      const near = [...switches, ...valued].filter((name) =>
-        name.startsWith(key) || key.startsWith(name)
-      );
+      const near = nearest(key, [...switches, ...valued]);
       throw new UsageError(
-        `Cannot understand ${argument}: unknown flag${
-          near.length ? `, did you mean --${near[0]}?` : ", see --help"
+        `Cannot understand ${argument}: unknown flag, ${
+          near ? `did you mean --${near}?` : "see --help"
         }`,
       );
     },
   }) as Record<string, unknown> & { _: string[] };
-  const given = new Set<string>();
   const values = Object.fromEntries(names.map((name) => {
     const flag = flags[name];
     const key = kebab(name);
-    if (flag.placeholder === undefined) {
-      const written = args.includes(`--${key}`) || args.includes(`--no-${key}`);
-      if (written) given.add(name);
-      return [name, written ? parsed[key] as boolean : flag.preset];
-    }
-    const texts = parsed[key] as string[] | undefined;
-    if (!texts?.length) return [name, flag.preset];
-    given.add(name);
-    const last = texts.at(-1)!;
+    if (flag.placeholder === undefined) return [name, parsed[key]];
+    const last = (parsed[key] as string[]).at(-1);
+    if (last === undefined) return [name, flag.preset];
     if (last === "") {
       throw new UsageError(`Cannot use --${key}: it needs a value, ${flag.placeholder}`);
     }
@@ -169,7 +162,37 @@ export function parseFlags<F extends Flags>(
       throw error;
     }
   }));
-  return { values: values as Values<F>, given, rest: parsed._ };
+  return { values: values as Values<F>, rest: parsed._ };
+}
+
+/** The values of a command line that has flags only. */
+export function parseOnlyFlags<F extends Flags>(args: readonly string[], flags: F): Values<F> {
+  const { values, rest: [stray] } = parseFlags(args, flags);
+  if (stray === undefined) return values;
+  throw new UsageError(`Cannot understand "${stray}": it belongs to no flag, see --help`);
+}
+
+/** The name that was probably meant: one that begins like it, or is two changes of a letter away at most. */
+function nearest(key: string, names: readonly string[]): string | undefined {
+  const near = names.find((name) => name.startsWith(key) || key.startsWith(name));
+  if (near !== undefined) return near;
+  const distances = names.map((name) => distance(key, name));
+  const least = Math.min(...distances);
+  return least <= 2 ? names[distances.indexOf(least)] : undefined;
+}
+
+/** Levenshtein's distance: the letters to insert, remove or change. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const changed = row[j - 1] + Number(a[i - 1] !== b[j - 1]);
+      next.push(Math.min(changed, row[j] + 1, next[j - 1] + 1));
+    }
+    row = next;
+  }
+  return row[b.length];
 }
 
 /** The help of a command: its usage line, what it does, its flags with their presets. */
@@ -178,9 +201,7 @@ export function helpText(usage: string, about: string, flags: Flags): string {
     const written = placeholder === undefined
       ? preset === true ? `--[no-]${kebab(name)}` : `--${kebab(name)}`
       : `--${kebab(name)} ${placeholder}`;
-    const shown = preset === undefined || typeof preset === "boolean" || preset === ""
-      ? ""
-      : ` [${preset}]`;
+    const shown = typeof preset === "boolean" || !String(preset ?? "") ? "" : ` [${preset}]`;
     return [written, help + shown];
   });
   const wide = Math.min(34, Math.max(...rows.map(([written]) => written.length)));

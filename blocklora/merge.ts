@@ -4,16 +4,16 @@
  * @module
  */
 
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { encodeSafetensors } from "../tensor/safetensors.ts";
 import type { Clip } from "../clip/clip.ts";
 import { sites } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
 import { Console } from "./console.ts";
 import { writeAtomically } from "./file_source.ts";
-import { choice, parseFlags, text, UsageError } from "./flags.ts";
+import { choice, parseOnlyFlags, text, UsageError } from "./flags.ts";
 import { exists } from "./open_model.ts";
-import { claimDirectory, COMMON_FLAGS, MODEL_FLAGS, openAdapted, userPath } from "./workspace.ts";
+import { assertWritable, COMMON_FLAGS, MODEL_FLAGS, openAdapted, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -33,10 +33,9 @@ export const FLAGS = {
   ...COMMON_FLAGS,
 };
 
-/** Files of a model that a merged one shares. */
-const SHARED_FILES = [
-  "config.json",
-  "preprocessor_config.json",
+/** Files of a model that a merged one shares, besides its tokenizer's. */
+const MODEL_FILES = ["config.json", "preprocessor_config.json"];
+const TOKENIZER_FILES = [
   "vocab.json",
   "merges.txt",
   "tokenizer.json",
@@ -46,7 +45,7 @@ const SHARED_FILES = [
 
 /** Runs the command and returns its exit code. */
 export async function merge(args: readonly string[]): Promise<number> {
-  const { values: flags } = parseFlags(args, FLAGS);
+  const flags = parseOnlyFlags(args, FLAGS);
   if (flags.adapter === undefined || flags.output === undefined) {
     throw new UsageError("Cannot merge: give --adapter and --output, or see --help");
   }
@@ -55,11 +54,11 @@ export async function merge(args: readonly string[]): Promise<number> {
   const opened = await openAdapted(adapterPath, flags, console);
   const { clip, adapters, path } = opened;
   try {
-    await claimDirectory(output);
+    const files: Record<string, Uint8Array | string> = {};
     if (flags.format === "peft") {
       const { weights, config } = await saveAdapters(adapters, opened, { format: "peft" });
-      await writeAtomically(join(output, "adapter_model.safetensors"), weights);
-      await writeAtomically(join(output, "adapter_config.json"), config);
+      files["adapter_model.safetensors"] = weights;
+      files["adapter_config.json"] = config;
     } else {
       if (!await exists(join(path, "config.json"))) {
         throw new Error(
@@ -67,15 +66,22 @@ export async function merge(args: readonly string[]): Promise<number> {
         );
       }
       adapters.merge();
-      await writeAtomically(
-        join(output, "model.safetensors"),
-        await encodeModel(clip, flags.dtype),
-      );
-      for (const name of SHARED_FILES) {
-        if (await exists(join(path, name))) {
-          await writeAtomically(join(output, name), await Deno.readFile(join(path, name)));
-        }
+      files["model.safetensors"] = await encodeModel(clip, flags.dtype);
+      const tokenizer = flags.tokenizer === undefined ? path : userPath(flags.tokenizer);
+      for (
+        const source of [
+          ...MODEL_FILES.map((name) => join(path, name)),
+          ...TOKENIZER_FILES.map((name) => join(tokenizer, name)),
+        ]
+      ) {
+        if (await exists(source)) files[basename(source)] = await Deno.readFile(source);
       }
+    }
+    const bytes = Object.values(files).reduce((sum, { length }) => sum + length, 0);
+    await assertWritable(output, bytes);
+    await Deno.mkdir(output, { recursive: true });
+    for (const [name, content] of Object.entries(files)) {
+      await writeAtomically(join(output, name), content);
     }
     console.say(`${flags.format === "peft" ? "PEFT adapter" : "merged model"}: ${output}`);
     console.finish({ model: opened.name, adapterPath, output, format: flags.format });

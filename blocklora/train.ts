@@ -25,12 +25,12 @@ import { saveAdapters } from "./checkpoint.ts";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots, openDataset, writeSplit } from "./dataset.ts";
-import { writeAtomically } from "./file_source.ts";
+import { reasonOf, writeAtomically } from "./file_source.ts";
 import {
   choice,
   number,
   pair,
-  parseFlags,
+  parseOnlyFlags,
   text,
   toggle,
   UsageError,
@@ -40,7 +40,7 @@ import { ImageLoader } from "./loader.ts";
 import type { OpenedModel } from "./open_model.ts";
 import { DEFAULT_RECIPE, type Recipe, Trainer } from "./trainer.ts";
 import {
-  claimDirectory,
+  assertWritable,
   COMMON_FLAGS,
   EMBEDDED_DATA,
   IMAGE_FLAGS,
@@ -140,12 +140,15 @@ const ITERATIONS_A_SHOT = 500;
 /** Steps between two looks at the loss: a look waits for the GPU. */
 const LOOK_EVERY = 10;
 
+/** Room for the metrics and the configuration, beside the adapters. */
+const SPARE_BYTES = 2 ** 20;
+
 /** The exit code of a run that Ctrl-C ended. */
 const INTERRUPTED = 130;
 
 /** Runs the command and returns its exit code. */
 export async function train(args: readonly string[]): Promise<number> {
-  const { values: flags } = parseFlags(args, FLAGS);
+  const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
   const embedded = flags.model === undefined;
   const adapterConfig = adapterConfigOf(flags);
@@ -181,7 +184,7 @@ export async function train(args: readonly string[]): Promise<number> {
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
   const run = new Run(output);
   try {
-    await claimDirectory(output);
+    await assertWritable(output, SPARE_BYTES + 4 * adapters.parameterCount);
     console.note(
       `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
         `${model.name} on ${adapterName()}`,
@@ -205,6 +208,14 @@ export async function train(args: readonly string[]): Promise<number> {
         classifier.release();
       }
     };
+    // Broken images show themselves before anything is written: those to test on in the zero-shot evaluation.
+    if (flags.onError === "fail") {
+      let read = 0;
+      for await (const { labels } of loader.evaluation(shots, flags.batchSize)) {
+        read += labels.length;
+        console.progress(`reading ${read} of ${shots.length} training images`);
+      }
+    }
     const zeroShotAccuracy = await evaluate("zero-shot");
     console.note(
       `training ${adapters.parameterCount} parameters of ${adapters.byModule.size} adapters for ${recipe.iterations} iterations`,
@@ -252,6 +263,12 @@ export async function train(args: readonly string[]): Promise<number> {
       },
       ...(interrupted && { interrupted }),
     });
+    console.say(
+      `adapter: ${output} (${duration(outcome.seconds)}, ${
+        (1000 * outcome.secondsPerStep).toFixed(0)
+      } ms a step, ` +
+        `GPU memory ${megabytes(outcome.peakBytes)} at most, ${megabytes(memory().liveBytes)} now)`,
+    );
     const accuracy = interrupted ? undefined : await evaluate("adapted");
     const result = {
       ...summary,
@@ -266,17 +283,8 @@ export async function train(args: readonly string[]): Promise<number> {
       adapterPath: output,
     };
     await run.log({ event: "end", ...result });
-    console.say(
-      `adapter: ${output} (${duration(outcome.seconds)}, ${
-        (1000 * outcome.secondsPerStep).toFixed(0)
-      } ms a step, ` +
-        `GPU memory ${megabytes(outcome.peakBytes)} at most, ${megabytes(memory().liveBytes)} now)`,
-    );
     console.finish(result);
     return interrupted ? INTERRUPTED : 0;
-  } catch (error) {
-    await run.abandon();
-    throw error;
   } finally {
     loader.close();
     adapters.release();
@@ -346,30 +354,25 @@ interface Outcome {
   readonly submitsPerStep: number;
 }
 
-/** One run in its directory. */
+/** One run in its directory, which its first line of metrics makes. */
 class Run {
-  readonly #metrics: string;
   readonly #directory: string;
-  #lines: string[] = [];
+  #begun = false;
 
   constructor(directory: string) {
     this.#directory = directory;
-    this.#metrics = join(directory, "metrics.jsonl");
   }
 
   /** Adds a line to `metrics.jsonl`, which begins anew with the run's first line. */
   async log(line: Record<string, unknown>): Promise<void> {
-    const first = this.#lines.length === 0;
-    this.#lines.push(JSON.stringify(line));
-    await Deno.writeTextFile(this.#metrics, `${this.#lines.at(-1)}\n`, {
-      append: !first,
-      create: true,
-    });
-  }
-
-  /** Leaves nothing behind of a run that failed before its first line. */
-  async abandon(): Promise<void> {
-    if (this.#lines.length === 0) await Deno.remove(this.#directory).catch(() => {});
+    const path = join(this.#directory, "metrics.jsonl");
+    try {
+      if (!this.#begun) await Deno.mkdir(this.#directory, { recursive: true });
+      await Deno.writeTextFile(path, `${JSON.stringify(line)}\n`, { append: this.#begun });
+    } catch (error) {
+      throw new Error(`Cannot write ${path}: ${reasonOf(error)}`);
+    }
+    this.#begun = true;
   }
 
   /** Takes every step, looking at the losses now and then; Ctrl-C ends it after the step under way. */

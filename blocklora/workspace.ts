@@ -4,9 +4,9 @@
  * @module
  */
 
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { init } from "../tensor/device.ts";
+import { init, NoAdapterError } from "../tensor/device.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import type { Adapters } from "./attach.ts";
 import { loadAdapters } from "./checkpoint.ts";
@@ -117,7 +117,14 @@ export async function openAdapted(
   }
   const { octograd } = config as { octograd?: Remembered };
   const fallback = octograd?.model === "emoji-clip-tiny" ? undefined : octograd?.model;
-  const opened = await openChosen(chosen, console, fallback);
+  const opened = await openChosen(chosen, console, fallback).catch((error) => {
+    if (chosen.model !== undefined || fallback === undefined || error instanceof NoAdapterError) {
+      throw error;
+    }
+    throw new Error(
+      `${error.message}; the adapter was trained on it, say with --model where it is`,
+    );
+  });
   try {
     using source = await openFile(weights);
     const file = await SafetensorsFile.open(source);
@@ -125,7 +132,8 @@ export async function openAdapted(
     return { ...opened, adapters, remembered: extra };
   } catch (error) {
     opened.clip.release();
-    throw error;
+    if (!(error instanceof RangeError) || octograd?.model === undefined) throw error;
+    throw new RangeError(`${error.message}; it was trained on ${octograd.model}`);
   }
 }
 
@@ -174,18 +182,25 @@ export async function score(
 }
 
 /**
- * Makes a directory, and makes sure that files can be written there before the work that is to be kept begins.
+ * Makes sure that files of so many bytes together can be written to a directory, before the work begins that they are
+ * to keep: by writing as many there. Nothing of it stays, nor do directories that had to be made for it.
  *
- * @throws {Error} If it cannot be made or written to.
+ * @throws {Error} If the directory cannot be made or written to, or its file system is full.
  */
-export async function claimDirectory(path: string): Promise<void> {
-  const probe = join(path, `.probe-${crypto.randomUUID().slice(0, 8)}`);
+export async function assertWritable(directory: string, bytes: number): Promise<void> {
+  const missing: string[] = [];
+  for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
+  const probe = join(directory, `.probe-${crypto.randomUUID().slice(0, 8)}`);
   try {
-    await Deno.mkdir(path, { recursive: true });
-    await Deno.writeTextFile(probe, "octograd\n");
+    await Deno.mkdir(directory, { recursive: true });
+    await Deno.writeFile(probe, new Uint8Array(bytes));
   } catch (error) {
-    throw new Error(`Cannot write to ${path}: ${reasonOf(error)}`);
+    throw new Error(
+      `Cannot write to ${directory}: ${reasonOf(error)}, name another directory with --output`,
+    );
   } finally {
     await Deno.remove(probe).catch(() => {});
+    // Not with all they hold: another run may have written there meanwhile.
+    for (const path of missing) await Deno.remove(path).catch(() => {});
   }
 }

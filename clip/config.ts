@@ -1,6 +1,6 @@
 /**
- * The sizes of a CLIP model and how its images are prepared: read from Hugging Face's JSON files, inferred from OpenAI's
- * weights, or known by a published model's name.
+ * The sizes of a CLIP model and how its images are prepared: read from Hugging Face's JSON files,
+ * inferred from OpenAI's weights, or known by a published model's name.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { Shape } from "../tensor/shape.ts";
 
 const ACTIVATIONS: readonly Activation[] = ["quick_gelu", "gelu", "gelu_new"];
 
-/** The activation of a tower's MLPs: `x · sigmoid(1.702 x)`, exact GELU, or its tanh approximation. */
+/** What a tower's MLPs apply: `x · sigmoid(1.702 x)`, exact GELU, or its tanh approximation. */
 export type Activation = "quick_gelu" | "gelu" | "gelu_new";
 
 /** The sizes of a transformer. */
@@ -68,140 +68,147 @@ export interface PreprocessConfig {
   readonly mean: readonly [number, number, number];
   /** What they are then divided by. */
   readonly std: readonly [number, number, number];
-  /** How half a pixel of the crop's corner is rounded: to even, as torchvision does, or down, as Hugging Face does. */
+  /** How the crop's half pixels are rounded: to even (torchvision) or down (Hugging Face). */
   readonly cropRule: "round" | "floor";
 }
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Hugging Face's `eos_token_id` of old checkpoints, which means that a text ends at its largest id. */
+/** The `eos_token_id` of Hugging Face's old checkpoints: a text ends at its largest id. */
 const LEGACY_END = 2;
 const LAST_TOKEN = 49407;
+const CONFIG = "config.json";
+const PREPROCESSOR = "preprocessor_config.json";
 
 /**
- * Reads Hugging Face's `config.json` of a `CLIPModel`. What it leaves out has the value that Transformers gives it
- * (`configuration_clip.py`).
+ * Reads Hugging Face's `config.json` of a `CLIPModel`. What it leaves out has the value that
+ * Transformers gives it (`configuration_clip.py`).
  *
  * @throws {RangeError} If it is not a CLIP's, or a size is impossible.
  */
 export function parseConfig(json: unknown): ClipConfig {
-  const root = object(json, "config.json", "the file");
-  if (root.model_type !== "clip") {
-    throw wrong("config.json", "model_type", root.model_type, '"clip"');
+  const root = object(json, CONFIG, "the file");
+  if (root.model_type !== "clip") throw wrong(CONFIG, "model_type", root.model_type, '"clip"');
+  const [vision, visionName] = section(root, "vision_config");
+  const [text, textName] = section(root, "text_config");
+  const { num_channels: channels = 3 } = vision;
+  if (channels !== 3) throw wrong(CONFIG, `${visionName}.num_channels`, channels, "3");
+  const imageSize = size(vision, visionName, "image_size", 224);
+  const patchSize = size(vision, visionName, "patch_size", 32);
+  if (patchSize > imageSize) {
+    const most = `at most the image size, ${imageSize}`;
+    throw wrong(CONFIG, `${visionName}.patch_size`, patchSize, most);
   }
-  const part = (name: string) =>
-    object(root[name] ?? root[`${name}_dict`] ?? {}, "config.json", name);
-  const [text, vision] = [part("text_config"), part("vision_config")];
-  const whole = (json: Json, section: string, name: string, preset: number) =>
-    positive(json[name] ?? preset, `${section}.${name}`);
-  const tower = (
-    json: Json,
-    section: string,
-    width: number,
-    mlp: number,
-    heads: number,
-  ): TowerConfig => {
-    const sizes = {
-      width: whole(json, section, "hidden_size", width),
-      layers: whole(json, section, "num_hidden_layers", 12),
-      heads: whole(json, section, "num_attention_heads", heads),
-      mlpWidth: whole(json, section, "intermediate_size", mlp),
-    };
-    if (sizes.width % sizes.heads !== 0) {
-      throw wrong(
-        "config.json",
-        `${section}.num_attention_heads`,
-        sizes.heads,
-        `a divisor of the width ${sizes.width}`,
-      );
-    }
-    const activation = json.hidden_act ?? "quick_gelu";
-    if (!ACTIVATIONS.includes(activation as Activation)) {
-      throw wrong("config.json", `${section}.hidden_act`, activation, ACTIVATIONS.join(", "));
-    }
-    const layerNormEps = json.layer_norm_eps ?? 1e-5;
-    if (typeof layerNormEps !== "number" || !(layerNormEps > 0)) {
-      throw wrong("config.json", `${section}.layer_norm_eps`, layerNormEps, "a positive number");
-    }
-    return { ...sizes, activation: activation as Activation, layerNormEps };
-  };
-  const channels = vision.num_channels ?? 3;
-  if (channels !== 3) throw wrong("config.json", "vision_config.num_channels", channels, "3");
-  const visionConfig: VisionConfig = {
-    ...tower(vision, "vision_config", 768, 3072, 12),
-    imageSize: whole(vision, "vision_config", "image_size", 224),
-    patchSize: whole(vision, "vision_config", "patch_size", 32),
-  };
-  if (visionConfig.patchSize > visionConfig.imageSize) {
-    const most = `at most the image size ${visionConfig.imageSize}`;
-    throw wrong("config.json", "vision_config.patch_size", visionConfig.patchSize, most);
-  }
-  const vocabulary = whole(text, "text_config", "vocab_size", 49408);
-  const end = text.eos_token_id ?? LAST_TOKEN;
-  if (!Number.isSafeInteger(end) || (end as number) < 0) {
-    throw wrong("config.json", "text_config.eos_token_id", end, "a token's number");
+  const { eos_token_id: endToken = LAST_TOKEN } = text;
+  if (!Number.isSafeInteger(endToken) || endToken as number < 0) {
+    throw wrong(CONFIG, `${textName}.eos_token_id`, endToken, "a token's number");
   }
   return {
-    vision: visionConfig,
+    vision: { ...tower(vision, visionName, 768, 12), imageSize, patchSize },
     text: {
-      ...tower(text, "text_config", 512, 2048, 8),
-      vocabulary,
-      context: whole(text, "text_config", "max_position_embeddings", 77),
-      endToken: end as number,
-      endRule: end === LEGACY_END ? "largest-id" : "first-end",
+      ...tower(text, textName, 512, 8),
+      vocabulary: size(text, textName, "vocab_size", LAST_TOKEN + 1),
+      context: size(text, textName, "max_position_embeddings", 77),
+      endToken: endToken as number,
+      endRule: endToken === LEGACY_END ? "largest-id" : "first-end",
     },
-    embedding: whole(root, "", "projection_dim", 512),
+    embedding: size(root, "", "projection_dim", 512),
   };
 }
 
+/** A tower's part of the file, and its name. Where old files have two, the `_dict` counts. */
+function section(root: Json, name: string): [Json, string] {
+  const old = `${name}_dict`;
+  const found = root[old] == null ? name : old;
+  return [object(root[found] ?? {}, CONFIG, found), found];
+}
+
+function tower(json: Json, section: string, width: number, heads: number): TowerConfig {
+  const sizes = {
+    width: size(json, section, "hidden_size", width),
+    layers: size(json, section, "num_hidden_layers", 12),
+    heads: size(json, section, "num_attention_heads", heads),
+    mlpWidth: size(json, section, "intermediate_size", 4 * width),
+  };
+  if (sizes.width % sizes.heads !== 0) {
+    const divisor = `a divisor of the width, ${sizes.width}`;
+    throw wrong(CONFIG, `${section}.num_attention_heads`, sizes.heads, divisor);
+  }
+  const { hidden_act: activation = "quick_gelu", layer_norm_eps: layerNormEps = 1e-5 } = json;
+  if (!ACTIVATIONS.includes(activation as Activation)) {
+    throw wrong(CONFIG, `${section}.hidden_act`, activation, `one of ${ACTIVATIONS.join(", ")}`);
+  }
+  if (typeof layerNormEps !== "number" || !(layerNormEps > 0 && layerNormEps < Infinity)) {
+    throw wrong(CONFIG, `${section}.layer_norm_eps`, layerNormEps, "a positive number");
+  }
+  return { ...sizes, activation: activation as Activation, layerNormEps };
+}
+
+function size(json: Json, section: string, key: string, preset: number): number {
+  return positive(key in json ? json[key] : preset, section ? `${section}.${key}` : key, CONFIG);
+}
+
 /**
- * The sizes of a model from the names and shapes of openai/CLIP's state dict (`build_model` of its `clip/model.py`).
+ * The sizes of a model from the names and shapes of openai/CLIP's state dict (`build_model` of its
+ * `clip/model.py`): there, a head is 64 wide.
  *
  * @throws {RangeError} If they are not those of a ViT CLIP.
  */
 export function configFromOpenai(shapes: ReadonlyMap<string, Shape>): ClipConfig {
-  if (shapes.has("visual.layer1.0.conv1.weight")) {
-    throw new RangeError(
-      "Cannot load the model: it is a ResNet CLIP, only those with a vision transformer are supported",
+  const fail = (why: string) => new RangeError(`Cannot load the model: ${why}`);
+  const names = [...shapes.keys()];
+  if (names.some((name) => /^visual\.(layer\d|attnpool)\./.test(name))) {
+    throw fail("it is a ResNet CLIP; only ViT CLIPs are supported");
+  }
+  const shapeOf = (name: string, rank: number) => {
+    const shape = shapes.get(name);
+    if (shape?.length === rank && shape.every((size) => size > 0)) return shape;
+    throw fail(
+      `"${name}" ${shape ? `is [${shape}]` : "is missing"}, ` +
+        "it needs a config.json beside it or the names of openai/CLIP's weights",
+    );
+  };
+  const tower = (width: number, prefix: string, source: string): TowerConfig => {
+    const heads = Math.floor(width / 64);
+    if (width % heads !== 0) {
+      throw fail(`"${source}" is ${width} wide, which ${heads} heads do not divide`);
+    }
+    const blocks = names.filter((name) =>
+      name.startsWith(prefix) && name.endsWith(".attn.in_proj_weight")
+    );
+    const [mlpWidth] = shapeOf(`${prefix}0.mlp.c_fc.weight`, 2);
+    return {
+      width,
+      layers: blocks.length,
+      heads,
+      mlpWidth,
+      activation: "quick_gelu",
+      layerNormEps: 1e-5,
+    };
+  };
+  const patch = shapeOf("visual.conv1.weight", 4);
+  const [width, channels, patchSize] = patch;
+  if (channels !== 3 || patch[3] !== patchSize) {
+    throw fail(`"visual.conv1.weight" is [${patch}], expected square patches of 3 channels`);
+  }
+  const [positions] = shapeOf("visual.positional_embedding", 2);
+  const across = Math.round(Math.sqrt(positions - 1));
+  if (across === 0 || across ** 2 !== positions - 1) {
+    throw fail(
+      `"visual.positional_embedding" has ${positions} rows, expected one more than a square`,
     );
   }
-  const shape = (name: string, rank: number) => {
-    const found = shapes.get(name);
-    if (found?.length === rank && found.every((size) => size > 0)) return found;
-    const what = found ? `is [${found}]` : "is missing";
-    throw new RangeError(
-      `Cannot load the model: "${name}" ${what}, it needs a config.json beside it or the names of openai/CLIP's weights`,
-    );
-  };
-  const blocks = (prefix: string) => {
-    const numbers = [...shapes.keys()]
-      .map((name) =>
-        name.startsWith(prefix) ? /^(\d+)\./.exec(name.slice(prefix.length))?.[1] : undefined
-      )
-      .filter((number) => number !== undefined);
-    return new Set(numbers).size;
-  };
-  const [width, , patchSize] = shape("visual.conv1.weight", 4);
-  const [positions] = shape("visual.positional_embedding", 2);
-  const [context, textWidth] = shape("positional_embedding", 2);
-  const [vocabulary] = shape("token_embedding.weight", 2);
-  const [, embedding] = shape("text_projection", 2);
-  const tower = (width: number, prefix: string): TowerConfig => ({
-    width,
-    layers: blocks(prefix),
-    heads: Math.max(1, Math.floor(width / 64)),
-    mlpWidth: shape(`${prefix}0.mlp.c_fc.weight`, 2)[0],
-    activation: "quick_gelu",
-    layerNormEps: 1e-5,
-  });
+  const [context, textWidth] = shapeOf("positional_embedding", 2);
+  const [vocabulary] = shapeOf("token_embedding.weight", 2);
+  const [, embedding] = shapeOf("text_projection", 2);
   return {
     vision: {
-      ...tower(width, "visual.transformer.resblocks."),
-      imageSize: Math.round(Math.sqrt(positions - 1)) * patchSize,
+      ...tower(width, "visual.transformer.resblocks.", "visual.conv1.weight"),
+      imageSize: across * patchSize,
       patchSize,
     },
     text: {
-      ...tower(textWidth, "transformer.resblocks."),
+      ...tower(textWidth, "transformer.resblocks.", "positional_embedding"),
       vocabulary,
       context,
       endToken: vocabulary - 1,
@@ -221,48 +228,60 @@ export function openaiPreprocess(imageSize: number): PreprocessConfig {
 }
 
 /**
- * Reads Hugging Face's `preprocessor_config.json`; what it leaves out is as `CLIPImageProcessor` has it, for a model of
- * the given image size.
+ * Reads Hugging Face's `preprocessor_config.json`; what it leaves out is as `CLIPImageProcessor`
+ * has it, for a model of the given image size.
  *
- * @throws {RangeError} If it asks for what is not done here: another filter than bicubic, no resizing, no crop.
+ * @throws {RangeError} If it asks for what is not done here: another filter than bicubic, no
+ * resizing, no crop.
  */
 export function parsePreprocessor(json: unknown, imageSize: number): PreprocessConfig {
-  const file = "preprocessor_config.json";
-  const root = object(json, file, "the file");
+  const root = object(json, PREPROCESSOR, "the file");
   for (const step of ["do_resize", "do_center_crop", "do_rescale", "do_normalize"]) {
-    if (root[step] === false) throw wrong(file, step, false, "true");
+    if (step in root && root[step] !== true) throw wrong(PREPROCESSOR, step, root[step], "true");
   }
-  if ((root.resample ?? 3) !== 3) throw wrong(file, "resample", root.resample, "3, bicubic");
-  const factor = root.rescale_factor ?? 1 / 255;
-  if (typeof factor !== "number" || Math.abs(factor * 255 - 1) > 1e-6) {
-    throw wrong(file, "rescale_factor", factor, "1/255");
+  const { resample = 3, rescale_factor: factor = 1 / 255 } = root;
+  if (resample !== 3) throw wrong(PREPROCESSOR, "resample", resample, "3, bicubic");
+  if (typeof factor !== "number" || !(Math.abs(factor * 255 - 1) < 1e-6)) {
+    throw wrong(PREPROCESSOR, "rescale_factor", factor, "1/255");
   }
-  const side = (value: unknown, name: string, keys: readonly string[]): number => {
-    if (typeof value !== "object" || value === null) {
-      return positive(value ?? imageSize, name, file);
-    }
-    const sizes = keys.map((key) => (value as Json)[key]).filter((size) => size !== undefined);
-    if (new Set(sizes).size !== 1) {
-      throw wrong(file, name, JSON.stringify(value), "one size, of a square");
-    }
-    return positive(sizes[0], name, file);
-  };
-  const colours = (name: string, preset: readonly number[]) => {
-    const values = root[name] ?? preset;
-    const proper = Array.isArray(values) && values.length === 3 &&
-      values.every((v) => Number.isFinite(v));
-    if (!proper || (name === "image_std" && values.includes(0))) {
-      throw wrong(file, name, JSON.stringify(values), "three numbers");
-    }
-    return values as unknown as readonly [number, number, number];
-  };
   return {
-    resize: side(root.size, "size", ["shortest_edge"]),
-    crop: side(root.crop_size, "crop_size", ["height", "width"]),
-    mean: colours("image_mean", MEAN),
-    std: colours("image_std", STD),
+    resize: side(root, "size", ["shortest_edge"], imageSize),
+    crop: side(root, "crop_size", ["height", "width"], imageSize),
+    mean: colours(root, "image_mean", MEAN),
+    std: colours(root, "image_std", STD),
     cropRule: "floor",
   };
+}
+
+/** A size that is a number or an object with the given keys, all of one value. */
+function side(root: Json, name: string, keys: readonly string[], preset: number): number {
+  const value = root[name] ?? preset;
+  if (typeof value !== "object") return positive(value, name, PREPROCESSOR);
+  const given = Object.entries(value as Json).filter(([, size]) => size !== null);
+  const fits = given.length === keys.length && keys.every((key) => key in (value as Json));
+  if (!fits || given.some(([, size]) => size !== given[0][1])) {
+    const layout = keys.length > 1 ? `{${keys}} of a square` : `{${keys}}`;
+    throw wrong(PREPROCESSOR, name, value, `a number or ${layout}`);
+  }
+  return positive(given[0][1], `${name}.${given[0][0]}`, PREPROCESSOR);
+}
+
+function colours(
+  root: Json,
+  name: "image_mean" | "image_std",
+  preset: readonly [number, number, number],
+): readonly [number, number, number] {
+  const values = root[name] ?? preset;
+  const least = name === "image_std" ? Number.MIN_VALUE : -Infinity;
+  const fit = Array.isArray(values) && values.length === 3 &&
+    values.every((value) => Number.isFinite(value) && value >= least);
+  if (fit) return values as unknown as readonly [number, number, number];
+  throw wrong(
+    PREPROCESSOR,
+    name,
+    values,
+    `three ${name === "image_std" ? "positive " : ""}numbers`,
+  );
 }
 
 function published(patchSize: number, imageSize: number, large: boolean): ClipConfig {
@@ -287,7 +306,7 @@ function published(patchSize: number, imageSize: number, large: boolean): ClipCo
   };
 }
 
-/** The models that OpenAI published with a vision transformer, by name (`model-card.md` of openai/CLIP). */
+/** OpenAI's models with a vision transformer, by name (`model-card.md` of openai/CLIP). */
 export const ARCHITECTURES: Readonly<Record<string, ClipConfig>> = {
   "vit-b-32": published(32, 224, false),
   "vit-b-16": published(16, 224, false),
@@ -296,10 +315,8 @@ export const ARCHITECTURES: Readonly<Record<string, ClipConfig>> = {
 };
 
 function wrong(file: string, name: string, value: unknown, wanted: string): RangeError {
-  const shown = typeof value === "string" && !value.startsWith("{") ? `"${value}"` : String(value);
-  return new RangeError(
-    `Cannot read ${file}: ${name.replace(/^\./, "")} is ${shown}, expected ${wanted}`,
-  );
+  const shown = value === undefined ? "missing" : JSON.stringify(value);
+  return new RangeError(`Cannot read ${file}: ${name} is ${shown}, expected ${wanted}`);
 }
 
 function object(value: unknown, file: string, name: string): Json {
@@ -307,7 +324,7 @@ function object(value: unknown, file: string, name: string): Json {
   throw new RangeError(`Cannot read ${file}: ${name} is not a JSON object`);
 }
 
-function positive(value: unknown, name: string, file = "config.json"): number {
+function positive(value: unknown, name: string, file: string): number {
   if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-  throw wrong(file, name, value, "a positive whole number");
+  throw wrong(file, name, value, "a positive integer");
 }

@@ -1,6 +1,6 @@
 /**
- * The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes
- * (github.com/huggingface/safetensors, README.md).
+ * The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors'
+ * bytes (github.com/huggingface/safetensors, README.md).
  *
  * @module
  */
@@ -38,7 +38,7 @@ interface ElementArray {
   new (buffer: ArrayBuffer, offset: number, length: number): ArrayLike<number | bigint>;
 }
 
-/** What views the elements of each dtype. Of F16 and BF16, which not every engine has, it shows the bits. */
+/** What views the elements of each dtype; of F16 and BF16, which not every engine has, the bits. */
 const ARRAYS: Readonly<Record<SafetensorsDtype, ElementArray>> = {
   F64: Float64Array,
   F32: Float32Array,
@@ -92,8 +92,8 @@ export class SafetensorsFile {
   }
 
   /**
-   * Reads the header, nothing else, and checks it as the reference implementation does: the tensors fill the file,
-   * without holes and overlaps.
+   * Reads the header, nothing else, and checks it as the reference implementation does: the tensors
+   * fill the file, without holes and overlaps.
    *
    * @throws {RangeError} If the file is truncated, or is no proper safetensors file.
    */
@@ -157,8 +157,8 @@ export class SafetensorsFile {
   }
 
   /**
-   * A tensor's elements as f32, as {@linkcode SafetensorsFile.floats} gives them, in pieces of at most `pieceBytes` of
-   * the file, 16 MiB by default. `start` is the number of a piece's first element.
+   * What {@linkcode SafetensorsFile.floats} gives, in pieces of at most `pieceBytes` of the file,
+   * 16 MiB by default, never the whole. `start` is the number of a piece's first element.
    *
    * @throws {RangeError} If there is no such tensor.
    * @throws {TypeError} If its elements are no floats.
@@ -215,15 +215,10 @@ function parseHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): Record<string,
   return header;
 }
 
-/** A key that one object of a JSON text has twice, as it is written: `JSON.parse` takes the last without a word. */
+/** A key that one object of a JSON text has twice, as written: `JSON.parse` just takes the last. */
 function repeatedKey(json: string): string | undefined {
   const open: Set<string>[] = [];
-  // Strings as a whole, so that no bracket within one counts; keys are those before a colon.
-  for (
-    const [token, key] of json.matchAll(
-      /("[^"\\]*(?:\\.[^"\\]*)*")\s*:|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]/g,
-    )
-  ) {
+  for (const [token, key] of json.matchAll(KEYS_AND_BRACES)) {
     if (token === "{") open.push(new Set());
     else if (token === "}") open.pop();
     else if (key !== undefined) {
@@ -233,6 +228,9 @@ function repeatedKey(json: string): string | undefined {
     }
   }
 }
+
+/** A string with a colon after it, a key; another, so that no brace within it counts; a brace. */
+const KEYS_AND_BRACES = /("[^"\\]*(?:\\.[^"\\]*)*")\s*:|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]/g;
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -277,7 +275,7 @@ function areCounts(values: unknown): values is number[] {
     values.every((value) => Number.isSafeInteger(value) && value >= 0);
 }
 
-/** Throws unless the tensors, one after the other, are all that is between `start` and the end of the file. */
+/** Throws unless the tensors, one after the other, fill the file from `start` to its end. */
 function checkLayout(
   infos: readonly TensorInfo[],
   start: number,
@@ -369,20 +367,20 @@ function brainsToFloats(brains: Uint16Array): Float32Array<ArrayBuffer> {
   return new Float32Array(bits.buffer);
 }
 
-/** The bits of the half-precision number nearest to the f32 of the given bits, of two equally near ones the even. */
+/** The bits of the half-precision number nearest to the f32 of the given bits, ties to even. */
 function toHalf(bits: number): number {
   const sign = bits >>> 16 & 0x8000;
   const size = bits & 0x7fffffff;
   if (size > 0x7f800000) return sign | 0x7e00; // NaN
   if (size >= 0x477ff000) return sign | 0x7c00; // from 65520 on: infinity
-  // From 2⁻¹⁴ on only the exponent's bias changes; below, halves are multiples of 2⁻²⁴ without an exponent.
+  // From 2⁻¹⁴ on only the exponent's bias changes; below, halves are plain multiples of 2⁻²⁴.
   const isNormal = size >= 0x38800000;
   const steps = isNormal ? size - 0x38000000 : size & 0x7fffff | 0x800000;
   const shift = isNormal ? 13 : Math.min(126 - (size >>> 23), 25);
   return sign | roundedShift(steps, shift);
 }
 
-/** The bits of the brain float nearest to the f32 of the given bits, of two equally near ones the even. */
+/** The bits of the brain float nearest to the f32 of the given bits, ties to even. */
 function toBrain(bits: number): number {
   const isNan = (bits & 0x7fffffff) > 0x7f800000;
   return isNan ? bits >>> 16 | 0x40 : roundedShift(bits, 16);
@@ -395,7 +393,7 @@ function roundedShift(steps: number, shift: number): number {
 
 /** A tensor to be written. */
 export interface TensorToSave {
-  /** How its elements are stored; as F16 and BF16, each is the nearest to the element's f32, ties to even. */
+  /** How its elements are stored; F16 and BF16 round f32 to the nearest, ties to even. */
   readonly dtype: "F32" | "F16" | "BF16" | "I64" | "I32" | "U8";
   /** The size of each axis. */
   readonly shape: Shape;
@@ -404,10 +402,11 @@ export interface TensorToSave {
 }
 
 /**
- * A safetensors file of the given tensors, the same bytes for the same content: names sorted, wider elements first in
- * the file, as the reference implementation lays them out, so that each tensor begins at a multiple of its element.
+ * A safetensors file of the given tensors, the same bytes for the same content: names sorted, wider
+ * elements first in the file, as the reference implementation lays them out, so that each tensor
+ * begins at a multiple of its element.
  *
- * @throws {RangeError} If the elements of a tensor do not fill its shape, or its dtype cannot hold one.
+ * @throws {RangeError} If elements do not fill their tensor's shape, or do not fit its dtype.
  */
 export function encodeSafetensors(
   tensors: Readonly<Record<string, TensorToSave>>,

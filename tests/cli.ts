@@ -1,0 +1,108 @@
+/**
+ * The command line as its users meet it: in processes of its own, on a few of the embedded images.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { EMBEDDED_MODEL } from "../blocklora/open_model.ts";
+import { EMBEDDED_DATA } from "../blocklora/workspace.ts";
+
+/** What came of a command. */
+export interface Outcome {
+  /** Its exit code. */
+  readonly code: number;
+  /** All that it wrote on stdout. */
+  readonly stdout: string;
+  /** All that it wrote on stderr. */
+  readonly stderr: string;
+}
+
+/** Starts a command as the tasks of deno.json do, typed in the directory `from`. */
+export function spawn(
+  args: readonly string[],
+  { from = Deno.cwd(), env = {} }: { from?: string; env?: Record<string, string> } = {},
+): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "blocklora/cli.ts", ...args],
+    cwd: new URL("../", import.meta.url),
+    // Vulkan's loader complains where there is no XDG_RUNTIME_DIR.
+    env: { XDG_RUNTIME_DIR: "/tmp", INIT_CWD: from, ...env },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+/** Waits for a command's end. */
+export async function outcomeOf(child: Deno.ChildProcess): Promise<Outcome> {
+  const { code, stdout, stderr } = await child.output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+/** Runs a command to its end. */
+export function octograd(
+  args: readonly string[],
+  options?: Parameters<typeof spawn>[1],
+): Promise<Outcome> {
+  return outcomeOf(spawn(args, options));
+}
+
+/** Runs `body` with a directory that is removed after it. */
+export async function withDirectory(body: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir({ prefix: "octograd-" });
+  try {
+    await body(directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/** The folders of {@linkcode copyImages}. */
+export const FOLDERS = ["ankle-boot", "bag", "dress"] as const;
+
+/** Copies the first images of three embedded classes to folders below `to`. */
+export async function copyImages(side: "train" | "test", count: number, to: string): Promise<void> {
+  for (const folder of FOLDERS) {
+    const from = new URL(`${side}/${folder}/`, EMBEDDED_DATA);
+    const names = Array.from(Deno.readDirSync(from), ({ name }) => name).sort().slice(0, count);
+    await Deno.mkdir(join(to, folder), { recursive: true });
+    for (const name of names) {
+      await Deno.copyFile(new URL(name, from), join(to, folder, `${side}-${name}`));
+    }
+  }
+}
+
+/** Makes a data set of three classes with 4 images each to train on, and 4 to test on. */
+export async function copyData(to: string): Promise<string> {
+  await copyImages("train", 4, join(to, "train"));
+  await copyImages("test", 4, join(to, "test"));
+  return to;
+}
+
+/** Copies the embedded model to a directory of its own. */
+export async function copyModel(to: string): Promise<string> {
+  await Deno.mkdir(to, { recursive: true });
+  for (const { name } of Deno.readDirSync(EMBEDDED_MODEL)) {
+    await Deno.copyFile(join(fileURLToPath(EMBEDDED_MODEL), name), join(to, name));
+  }
+  return to;
+}
+
+/** Whether there is something at a path. */
+export function existsSync(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The names of all files below a directory, sorted. */
+export function filesIn(directory: string): string[] {
+  return Array.from(Deno.readDirSync(directory)).flatMap(({ name, isDirectory }) =>
+    isDirectory ? filesIn(join(directory, name)).map((file) => join(name, file)) : [name]
+  ).sort();
+}

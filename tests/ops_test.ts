@@ -1,0 +1,790 @@
+/** One row an op: each is held to a plain loop in 64 bits, and its gradients to that loop's central differences. */
+
+import { assertEquals, assertRejects } from "@std/assert";
+import { full, ones, zeros } from "../autograd/ops/create.ts";
+import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
+import { dropout, maskedDropout } from "../autograd/ops/dropout.ts";
+import { embedding, gather, indexSelect, takeToken } from "../autograd/ops/embedding.ts";
+import { layerNorm } from "../autograd/ops/layer_norm.ts";
+import { linear, matmul, patchEmbedding } from "../autograd/ops/matmul.ts";
+import { l2Normalize } from "../autograd/ops/normalize.ts";
+import {
+  abs,
+  add,
+  addScalar,
+  type Binary,
+  clamp,
+  cos,
+  div,
+  exp,
+  gelu,
+  geluTanh,
+  log,
+  maskedFill,
+  maximum,
+  minimum,
+  mul,
+  mulScalar,
+  neg,
+  pow,
+  quickGelu,
+  reciprocal,
+  relu,
+  rsqrt,
+  sigmoid,
+  sin,
+  sqrt,
+  square,
+  sub,
+  tanh,
+  type Unary,
+  where,
+} from "../autograd/ops/pointwise.ts";
+import { max, mean, min, norm, type ReduceOptions, sum, variance } from "../autograd/ops/reduce.ts";
+import { attention, logSoftmax, softmax } from "../autograd/ops/softmax.ts";
+import { argmax, argmin, topK } from "../autograd/ops/top_k.ts";
+import {
+  concat,
+  contiguous,
+  expand,
+  pad,
+  permute,
+  reshape,
+  slice,
+  squeeze,
+  stack,
+  transpose,
+  unsqueeze,
+} from "../autograd/ops/view.ts";
+import { record, valueAndGrad, wrt } from "../autograd/tape.ts";
+import { pointwise } from "../kernels/pointwise.ts";
+import { tensor } from "../tensor/create.ts";
+import { gpu } from "../tensor/device.ts";
+import { hash3, Random } from "../tensor/random.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import { broadcast, numel, type Shape } from "../tensor/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { checkOp, Grid, type Operand, type Row } from "./check_op.ts";
+import { gpuTest } from "./gpu.ts";
+
+/** 1 - erf(x) in 64 bits: the series of erf near 0, else the continued fraction of erfc. */
+function erfc(x: number): number {
+  if (x < 0) return 2 - erfc(-x);
+  if (x < 2) {
+    let [term, total] = [x, x];
+    for (let n = 1; n < 60; n++) {
+      term *= -x * x / n;
+      total += term / (2 * n + 1);
+    }
+    return 1 - 2 / Math.sqrt(Math.PI) * total;
+  }
+  let fraction = x;
+  for (let n = 80; n > 0; n--) fraction = x + n / 2 / fraction;
+  return Math.exp(-x * x) / fraction / Math.sqrt(Math.PI);
+}
+
+const logistic = (x: number) => 1 / (1 + Math.exp(-x));
+const map = (f: (x: number) => number) => (x: Grid) => new Grid(x.shape, x.data.map(f));
+
+const positive = (random: Random) => Math.exp(random.normal());
+const away = (random: Random) => (0.2 + Math.abs(random.normal())) * Math.sign(random.normal());
+/** Every fourth is as large as values get. */
+const large = (random: Random, i: number) => i % 4 === 3 ? random.normal() * 100 : random.normal();
+const below = (count: number) => (random: Random) => random.below(count);
+const ids = (shape: Shape, count: number): Operand => ({
+  shape,
+  values: below(count),
+  dtype: "u32",
+});
+const like = (values: Operand["values"], ...shapes: Shape[]): Operand[] =>
+  shapes.map((shape) => ({ shape, values }));
+
+const ROWS: Record<string, Row> = {};
+
+function unary(
+  name: string,
+  op: Unary,
+  f: (x: number) => number,
+  values?: Operand["values"],
+  tolerance?: Row["tolerance"],
+): void {
+  const reference = map(f);
+  for (const shape of [[], [7], [257]]) {
+    ROWS[`${name} of [${shape}]`] = { op, operands: like(values, shape), reference, tolerance };
+  }
+  ROWS[`${name} of a transposed operand`] = {
+    op: (x) => op(transpose(x)),
+    operands: like(values, [33, 5]),
+    reference: (x) => Grid.of([5, 33], (i, j) => f(x.at(j, i))),
+    tolerance,
+  };
+}
+
+unary("neg", neg, (x) => -x, large);
+unary("exp", exp, Math.exp, undefined);
+unary("log", log, Math.log, positive);
+unary("sqrt", sqrt, Math.sqrt, positive);
+unary("rsqrt", rsqrt, (x) => 1 / Math.sqrt(x), positive);
+unary("square", square, (x) => x * x, large);
+unary("reciprocal", reciprocal, (x) => 1 / x, away);
+unary("abs", abs, Math.abs, away);
+unary("sin", sin, Math.sin);
+unary("cos", cos, Math.cos);
+unary("tanh", tanh, Math.tanh, large);
+unary("tanh of small values", tanh, Math.tanh, (random) => random.normal() * 0.2);
+unary("sigmoid", sigmoid, logistic, large);
+unary("relu", relu, (x) => Math.max(x, 0), away);
+unary("gelu", gelu, (x) => x * erfc(-x / Math.SQRT2) / 2, large);
+const tanhGelu = (x: number) => x * logistic(2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
+unary("geluTanh", geluTanh, tanhGelu, large);
+unary("quickGelu", quickGelu, (x) => x * logistic(1.702 * x), large);
+unary("clamp", (x) => clamp(x, -0.5, 1.5), (x) => Math.min(Math.max(x, -0.5), 1.5), large);
+unary("addScalar", (x) => addScalar(x, -1.25), (x) => x - 1.25, large);
+unary("mulScalar", (x) => mulScalar(x, 0.3), (x) => Math.fround(0.3) * x, large);
+for (const power of [-3, -2, -1, 0, 1, 2, 3, 4]) {
+  unary(`pow ${power}`, (x) => pow(x, power), (x) => x ** power, away);
+}
+for (const power of [-0.5, 0.5, 1.5]) {
+  unary(`pow ${power}`, (x) => pow(x, power), (x) => x ** power, positive);
+}
+
+const PAIRS: readonly (readonly [Shape, Shape])[] = [
+  [[7], [7]],
+  [[3, 257], [257]],
+  [[1, 5], [4, 1]],
+  [[], [2, 3]],
+  [[2, 1, 3, 1], [4, 1, 5]],
+];
+
+function binary(
+  name: string,
+  op: Binary,
+  f: (a: number, b: number) => number,
+  left?: Operand["values"],
+  right = left,
+): void {
+  for (const [a, b] of PAIRS) {
+    ROWS[`${name} of [${a}] and [${b}]`] = {
+      op,
+      operands: [...like(left, a), ...like(right, b)],
+      reference: (x, y) => Grid.of(broadcast(a, b), (...i) => f(x.at(...i), y.at(...i))),
+    };
+  }
+  ROWS[`${name} of a transposed and a sliced operand`] = {
+    op: (a, b) => op(transpose(a), slice(b, 1, 1, 10, 2)),
+    operands: [...like(left, [5, 33]), ...like(right, [33, 11])],
+    reference: (x, y) => Grid.of([33, 5], (i, j) => f(x.at(j, i), y.at(i, 1 + 2 * j))),
+  };
+  ROWS[`${name} of a tensor and itself`] = {
+    op: (a) => op(a, a),
+    operands: like(name === "pow" ? positive : right, [7]),
+    reference: map((x) => f(x, x)),
+  };
+}
+
+binary("add", add, (a, b) => a + b, large);
+binary("sub", sub, (a, b) => a - b, large);
+binary("mul", mul, (a, b) => a * b);
+binary("div", div, (a, b) => a / b, undefined, away);
+binary("maximum", maximum, Math.max);
+binary("minimum", minimum, Math.min);
+binary("pow", pow, (a, b) => a ** b, positive, (random) => random.normal());
+
+const chosen = (c: number, a: number, b: number) => c ? a : b;
+for (
+  const [c, a, b] of [[[3, 5], [3, 5], [3, 5]], [[257], [2, 1], [1]], [[2, 1], [], [1, 3]]]
+) {
+  ROWS[`where [${c}] from [${a}] and [${b}]`] = {
+    op: where,
+    operands: [ids(c, 2), a, b],
+    reference: (...x) =>
+      Grid.of(
+        broadcast(c, broadcast(a, b)),
+        (...i) => chosen(x[0].at(...i), x[1].at(...i), x[2].at(...i)),
+      ),
+  };
+}
+for (const mask of [[4, 7], [7], [4, 1], []]) {
+  ROWS[`maskedFill by [${mask}]`] = {
+    op: (x, m) => maskedFill(x, m, -1e9),
+    operands: [[4, 7], ids(mask, 2)],
+    reference: (x, m) => Grid.of([4, 7], (...i) => chosen(m.at(...i), -1e9, x.at(...i))),
+  };
+}
+ROWS["maskedDropout"] = {
+  op: (x, m) => maskedDropout(x, m, 0.25),
+  operands: [[5, 13], ids([5, 13], 2)],
+  reference: (x, m) => Grid.of([5, 13], (...i) => m.at(...i) * x.at(...i) / 0.75),
+};
+ROWS["dropout"] = {
+  op: (x) => dropout(x, 0.3, { seed: 7, stream: 2 ** 32 - 1 }),
+  operands: [[5, 13]],
+  reference: (x) =>
+    Grid.of([5, 13], (i, j) => {
+      const keeps = hash3(i * 13 + j, 2 ** 32 - 1, 7)[0] >= Math.round(0.3 * 2 ** 32);
+      return keeps ? x.at(i, j) / 0.7 : 0;
+    }),
+};
+
+/** `a × b` over the last two axes of shapes that have at least two. */
+function product(a: Grid, b: Grid): Grid {
+  const [m, k] = a.shape.slice(-2);
+  const n = b.shape.at(-1)!;
+  const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
+  return Grid.of([...batch, m, n], (...index) => {
+    const [i, j] = index.splice(-2);
+    let total = 0;
+    for (let inner = 0; inner < k; inner++) {
+      total += a.at(...index, i, inner) * b.at(...index, inner, j);
+    }
+    return total;
+  });
+}
+
+const turned = (x: Grid): Grid =>
+  Grid.of([...x.shape.slice(0, -2), x.shape.at(-1)!, x.shape.at(-2)!], (...index) => {
+    const [i, j] = index.splice(-2);
+    return x.at(...index, j, i);
+  });
+
+for (
+  const [a, b] of [
+    [[1, 1], [1, 1]],
+    [[1, 7], [7, 1]],
+    [[33, 7], [7, 65]],
+    [[7, 257], [257, 33]],
+    // In whole vec4, of whole tiles and one past them.
+    [[16, 32], [32, 64]],
+    [[65, 36], [36, 68]],
+    [[33, 4], [4, 4]],
+    [[17, 8], [8, 3]],
+    [[3, 4, 5], [3, 5, 6]],
+    [[3, 4, 5], [5, 6]],
+    [[4, 5], [3, 5, 6]],
+    [[2, 1, 3, 4], [3, 4, 5]],
+    [[1, 3, 5, 2], [4, 1, 2, 6]],
+    // Four batch axes that cannot be walked as fewer.
+    [[2, 1, 2, 1, 3, 4], [1, 3, 1, 3, 4, 2]],
+    [[2, 0], [0, 3]],
+    [[0, 2], [2, 3]],
+    [[2, 3, 0], [0, 4]],
+  ]
+) {
+  ROWS[`matmul of [${a}] and [${b}]`] = { op: matmul, operands: [a, b], reference: product };
+}
+for (const [m, k, n] of [[33, 7, 65], [16, 32, 12], [65, 36, 9]]) {
+  ROWS[`matmul of transposed [${k},${m}] and [${k},${n}]`] = {
+    op: (a, b) => matmul(transpose(a), b),
+    operands: [[k, m], [k, n]],
+    reference: (a, b) => product(turned(a), b),
+  };
+  ROWS[`matmul of [${m},${k}] and transposed [${n},${k}]`] = {
+    op: (a, b) => matmul(a, transpose(b)),
+    operands: [[m, k], [n, k]],
+    reference: (a, b) => product(a, turned(b)),
+  };
+  ROWS[`matmul of transposed [${k},${m}] and transposed [${n},${k}]`] = {
+    op: (a, b) => matmul(transpose(a), transpose(b)),
+    operands: [[k, m], [n, k]],
+    reference: (a, b) => product(turned(a), turned(b)),
+  };
+}
+ROWS["matmul of heads that are read in place"] = {
+  op: (q, k) => matmul(permute(q, [0, 2, 1, 3]), permute(k, [0, 2, 3, 1])),
+  operands: [[2, 9, 3, 8], [2, 7, 3, 8]],
+  reference: (q, k) =>
+    Grid.of([2, 3, 9, 7], (b, h, i, j) => {
+      let total = 0;
+      for (let d = 0; d < 8; d++) total += q.at(b, i, h, d) * k.at(b, j, h, d);
+      return total;
+    }),
+};
+ROWS["matmul of slices"] = {
+  op: (a, b) => matmul(slice(a, 0, 1, 10, 2), slice(b, 1, 3, 15, 3)),
+  operands: [[10, 6], [6, 16]],
+  reference: (a, b) =>
+    product(
+      Grid.of([5, 6], (i, j) => a.at(1 + 2 * i, j)),
+      Grid.of([6, 4], (i, j) => b.at(i, 3 + 3 * j)),
+    ),
+};
+ROWS["matmul of slices at whole vec4"] = {
+  op: (a, b) => matmul(slice(a, 1, 4, 12), slice(b, 0, 8, 16)),
+  operands: [[5, 16], [20, 8]],
+  reference: (a, b) =>
+    product(Grid.of([5, 8], (i, j) => a.at(i, 4 + j)), Grid.of([8, 8], (i, j) => b.at(8 + i, j))),
+};
+ROWS["matmul of an expanded operand"] = {
+  op: (a, b) => matmul(expand(a, [3, 5, 4]), b),
+  operands: [[1, 5, 4], [3, 4, 2]],
+  reference: product,
+};
+ROWS["matmul over more than one invocation's steps"] = {
+  op: matmul,
+  operands: like((random) => random.normal() / 100, [2, 120_013], [120_013, 3]),
+  reference: product,
+};
+ROWS["matmul of a vector and a matrix"] = {
+  op: matmul,
+  operands: [[7], [2, 7, 3]],
+  reference: (a, b) => Grid.of([2, 3], (i, j) => product(new Grid([1, 7], a.data), b).at(i, 0, j)),
+};
+ROWS["matmul of a matrix and a vector"] = {
+  op: matmul,
+  operands: [[2, 3, 7], [7]],
+  reference: (a, b) => Grid.of([2, 3], (i, j) => product(a, new Grid([7, 1], b.data)).at(i, j, 0)),
+};
+ROWS["matmul of two vectors"] = {
+  op: matmul,
+  operands: [[257], [257]],
+  reference: (a, b) =>
+    new Grid([], product(new Grid([1, 257], a.data), new Grid([257, 1], b.data)).data),
+};
+for (const shape of [[7, 5], [2, 3, 5], [5]]) {
+  ROWS[`linear of [${shape}]`] = {
+    op: (x, w, b) => linear(x, w, b),
+    operands: [shape, [4, 5], [4]],
+    reference: (x, w, b) =>
+      Grid.of([...shape.slice(0, -1), 4], (...index) => {
+        const out = index.pop()!;
+        let total = b.at(out);
+        for (let i = 0; i < 5; i++) total += x.at(...index, i) * w.at(out, i);
+        return total;
+      }),
+  };
+}
+ROWS["linear without bias"] = {
+  op: (x, w) => linear(x, w),
+  operands: [[7, 5], [4, 5]],
+  reference: (x, w) => product(x, turned(w)),
+};
+for (const [height, width] of [[6, 9], [7, 10]]) {
+  ROWS[`patchEmbedding of ${height} by ${width} pixels`] = {
+    op: patchEmbedding,
+    operands: [[2, 3, height, width], [5, 3, 3, 3]],
+    reference: (x, w) =>
+      Grid.of([2, 6, 5], (b, patch, out) => {
+        const [top, left] = [3 * Math.floor(patch / 3), 3 * (patch % 3)];
+        let total = 0;
+        for (let c = 0; c < 3; c++) {
+          for (let i = 0; i < 3; i++) {
+            for (let j = 0; j < 3; j++) total += x.at(b, c, top + i, left + j) * w.at(out, c, i, j);
+          }
+        }
+        return total;
+      }),
+  };
+}
+
+/** Every slice over `axes`, made one number by `fold`. */
+function reduced(
+  x: Grid,
+  axes: readonly number[],
+  keepAxes: boolean,
+  fold: (own: number[]) => number,
+): Grid {
+  const kept = x.shape.map((size, axis) => axes.includes(axis) ? 1 : size);
+  const over = Grid.of(x.shape.map((size, axis) => axes.includes(axis) ? size : 1), () => 0).shape;
+  const result = Grid.of(kept, (...index) => {
+    const own: number[] = [];
+    Grid.of(over, (...inner) => own.push(x.at(...index.map((i, axis) => i + inner[axis]))));
+    return fold(own);
+  });
+  const shape = keepAxes ? kept : x.shape.filter((_, axis) => !axes.includes(axis));
+  return new Grid(shape, result.data);
+}
+
+const total = (own: number[]) => own.reduce((a, b) => a + b, 0);
+const average = (own: number[]) => total(own) / own.length;
+const squares = (own: number[]) => total(own.map((x) => (x - average(own)) ** 2));
+const REDUCTIONS: Record<
+  string,
+  [(x: Tensor, options: ReduceOptions) => Tensor, (own: number[]) => number]
+> = {
+  sum: [sum, total],
+  mean: [mean, average],
+  max: [max, (own) => Math.max(...own)],
+  min: [min, (own) => Math.min(...own)],
+  norm: [norm, (own) => Math.hypot(...own)],
+  variance: [variance, (own) => squares(own) / (own.length - 1)],
+  "variance of all": [
+    (x, options) => variance(x, { ...options, unbiased: false }),
+    (own) => squares(own) / own.length,
+  ],
+};
+for (const [name, [op, fold]] of Object.entries(REDUCTIONS)) {
+  for (
+    const [shape, axis, keepAxes] of [
+      [[257], undefined, false],
+      [[3, 5, 7], undefined, true],
+      [[3, 5, 7], 0, false],
+      [[3, 5, 7], -2, true],
+      [[3, 5, 7], [2, 0], false],
+      [[3, 5, 7], [1, 2], false],
+      [[65, 33], -1, false],
+      [[2, 3, 2, 5], [1, 3], true],
+      [[4, 1, 5], [1, 2], false],
+      // A workgroup for a row, and parts of a long axis.
+      [[2, 1033], 1, false],
+      [[4099, 2], 0, false],
+    ] as const
+  ) {
+    const axes = (axis === undefined ? shape.map((_, i) => i) : [axis].flat() as number[])
+      .map((each) => each < 0 ? each + shape.length : each);
+    ROWS[`${name} of [${shape}] over ${axis ?? "all"}${keepAxes ? ", kept" : ""}`] = {
+      op: (x) => op(x, { axis, keepAxes }),
+      operands: [shape],
+      reference: (x) => reduced(x, axes, keepAxes, fold),
+    };
+  }
+  ROWS[`${name} of a transposed operand`] = {
+    op: (x) => op(permute(x, [2, 0, 1]), { axis: 1 }),
+    operands: [[3, 5, 7]],
+    reference: (x) => reduced(Grid.of([7, 3, 5], (i, j, k) => x.at(j, k, i)), [1], false, fold),
+  };
+}
+ROWS["sum of no elements"] = {
+  op: (x) => sum(x, { axis: 1 }),
+  operands: [[3, 0]],
+  reference: () => Grid.of([3], () => 0),
+};
+ROWS["variance far from 0"] = {
+  op: (x) => variance(x, { axis: 1 }),
+  operands: like((random) => 1000 + random.normal(), [3, 257]),
+  reference: (x) => reduced(x, [1], false, (own) => squares(own) / 256),
+};
+
+/** Each row along the last axis, made another row by `f`. */
+const rowwise = (f: (row: number[]) => number[]) => (x: Grid) => {
+  const cols = x.shape.at(-1)!;
+  const data = new Float64Array(x.data.length);
+  for (let i = 0; i < data.length; i += cols) data.set(f([...x.data.slice(i, i + cols)]), i);
+  return new Grid(x.shape, data);
+};
+const shifted = (row: number[]) => row.map((x) => x - Math.max(...row));
+const probabilities = (row: number[]) => {
+  const e = shifted(row).map(Math.exp);
+  return e.map((x) => x / total(e));
+};
+const logProbabilities = (row: number[]) => {
+  const e = Math.log(total(shifted(row).map(Math.exp)));
+  return shifted(row).map((x) => x - e);
+};
+for (
+  const [name, op, f] of [
+    ["softmax", softmax, probabilities],
+    ["logSoftmax", logSoftmax, logProbabilities],
+  ] as const
+) {
+  for (const shape of [[1], [7], [3, 257], [65, 33], [5, 1]]) {
+    ROWS[`${name} of [${shape}]`] = {
+      op: (x) => op(x),
+      operands: like(large, shape),
+      reference: rowwise(f),
+    };
+  }
+  ROWS[`${name} along another axis`] = {
+    op: (x) => op(x, 0),
+    operands: [[7, 5]],
+    reference: (x) => turned(rowwise(f)(turned(x))),
+  };
+  ROWS[`${name} of far too small values`] = {
+    op: (x) => op(x),
+    operands: like((random, i) => i % 3 === 1 ? -1e9 : random.normal(), [3, 7]),
+    reference: rowwise(f),
+  };
+  ROWS[`${name} of a row longer than one invocation's steps`] = {
+    op: (x) => op(x),
+    operands: [[2, 15_001]],
+    reference: rowwise(f),
+  };
+}
+
+for (const own of [[1], [7], [257], [2, 5]]) {
+  const cols = numel(own);
+  ROWS[`layerNorm over [${own}]`] = {
+    op: (x, w, b) => layerNorm(x, w, b),
+    operands: [...like(large, [3, 2, ...own]), own, own],
+    reference: (x, w, b) => {
+      const normal = rowwise((row) => {
+        const spread = Math.sqrt(squares(row) / cols + 1e-5);
+        return row.map((value, i) => (value - average(row)) / spread * w.data[i] + b.data[i]);
+      });
+      return new Grid(x.shape, normal(new Grid([6, cols], x.data)).data);
+    },
+  };
+}
+
+for (const labelSmoothing of [0, 0.1, 1]) {
+  for (const [rows, cols] of [[1, 1], [7, 5], [65, 33], [3, 1031]]) {
+    const loss = (x: Grid, labels: Grid) =>
+      Grid.of([rows], (row) => {
+        const y = logProbabilities([...x.data.slice(row * cols, (row + 1) * cols)]);
+        return -(1 - labelSmoothing) * y[labels.at(row)] - labelSmoothing * average(y);
+      });
+    const operands = [...like(large, [rows, cols]), ids([rows], cols)];
+    const name = `crossEntropy of [${rows},${cols}], smoothed by ${labelSmoothing}`;
+    const with_ = (reduction: "mean" | "sum" | "none"): Row["op"] => (x, t) =>
+      crossEntropy(x, t, { labelSmoothing, reduction });
+    ROWS[name] = {
+      op: with_("mean"),
+      operands,
+      reference: (x, t) => new Grid([], Float64Array.of(average([...loss(x, t).data]))),
+    };
+    ROWS[`${name}, its sum`] = {
+      op: with_("sum"),
+      operands,
+      reference: (x, t) => new Grid([], Float64Array.of(total([...loss(x, t).data]))),
+    };
+    ROWS[`${name}, each row's`] = { op: with_("none"), operands, reference: loss };
+  }
+}
+ROWS["crossEntropy of a label that is no class"] = {
+  op: (x, t) => crossEntropy(x, t, { reduction: "none" }),
+  operands: [[2, 3], { shape: [2], values: (_, i) => i === 0 ? -100 : 1, dtype: "i32" }],
+  reference: (x) =>
+    Grid.of([2], (row) => row === 0 ? 0 : -logProbabilities([...x.data.slice(3)])[1]),
+};
+
+const rowOf = (table: Grid, id: number, col: number) => id < table.shape[0] ? table.at(id, col) : 0;
+for (const [rows, cols, shape] of [[10, 4, [7]], [5, 1, [2, 3]], [33, 65, [257]]] as const) {
+  ROWS[`embedding of [${shape}] in [${rows},${cols}], one id too large`] = {
+    op: embedding,
+    operands: [[rows, cols], ids(shape, rows + 1)],
+    reference: (table, i) =>
+      Grid.of([...shape, cols], (...index) => {
+        const col = index.pop()!;
+        return rowOf(table, i.at(...index), col);
+      }),
+  };
+}
+ROWS["embedding of more ids than one invocation's steps"] = {
+  op: embedding,
+  operands: [[3, 2], ids([130_001], 3)],
+  reference: (table, i) => Grid.of([130_001, 2], (row, col) => table.at(i.at(row), col)),
+  tolerance: {
+    forward: 1e-5,
+    backward: 2e-3,
+    why: "each gradient is a sum of 43,000, in one chain",
+  },
+};
+ROWS["takeToken"] = {
+  op: takeToken,
+  operands: [[4, 9, 6], ids([4], 9)],
+  reference: (x, i) => Grid.of([4, 6], (row, col) => x.at(row, i.at(row), col)),
+};
+ROWS["indexSelect"] = {
+  op: (x, i) => indexSelect(x, 1, i),
+  operands: [[3, 6, 2], ids([7], 6)],
+  reference: (x, i) => Grid.of([3, 7, 2], (a, b, c) => x.at(a, i.at(b), c)),
+};
+ROWS["gather along the last axis"] = {
+  op: (x, i) => gather(x, -1, i),
+  operands: [[4, 5], ids([3, 7], 5)],
+  reference: (x, i) => Grid.of([3, 7], (a, b) => x.at(a, i.at(a, b))),
+};
+ROWS["gather along the first axis"] = {
+  op: (x, i) => gather(x, 0, i),
+  operands: [[4, 5, 2], ids([7, 3, 2], 4)],
+  reference: (x, i) => Grid.of([7, 3, 2], (a, b, c) => x.at(i.at(a, b, c), b, c)),
+};
+
+const flat = (shape: Shape) => (x: Grid) => new Grid(shape, x.data);
+ROWS["reshape"] = {
+  op: (x) => reshape(x, [5, -1]),
+  operands: [[3, 5, 7]],
+  reference: flat([5, 21]),
+};
+ROWS["reshape of a transposed operand"] = {
+  op: (x) => reshape(transpose(x), [4, 6]),
+  operands: [[3, 8]],
+  reference: (x) => new Grid([4, 6], turned(x).data),
+};
+ROWS["reshape of a slice"] = {
+  op: (x) => reshape(slice(x, 0, 1), [14]),
+  operands: [[3, 7]],
+  reference: (x) => new Grid([14], x.data.slice(7)),
+};
+ROWS["contiguous"] = {
+  op: (x) => contiguous(transpose(x)),
+  operands: [[33, 7]],
+  reference: turned,
+};
+ROWS["transpose"] = {
+  op: (x) => transpose(x, 0, 2),
+  operands: [[3, 5, 7]],
+  reference: (x) => Grid.of([7, 5, 3], (i, j, k) => x.at(k, j, i)),
+};
+ROWS["permute"] = {
+  op: (x) => permute(x, [2, 0, -2]),
+  operands: [[3, 5, 7]],
+  reference: (x) => Grid.of([7, 3, 5], (i, j, k) => x.at(j, k, i)),
+};
+ROWS["slice by steps"] = {
+  op: (x) => slice(x, 1, 1, 10, 3),
+  operands: [[2, 11]],
+  reference: (x) => Grid.of([2, 3], (i, j) => x.at(i, 1 + 3 * j)),
+};
+ROWS["slice from the end"] = {
+  op: (x) => slice(x, -2, -3, -1),
+  operands: [[7, 2]],
+  reference: (x) => Grid.of([2, 2], (i, j) => x.at(4 + i, j)),
+};
+ROWS["slice of nothing"] = {
+  op: (x) => slice(x, 0, 7),
+  operands: [[7, 2]],
+  reference: () => Grid.of([0, 2], () => 0),
+};
+ROWS["expand"] = {
+  op: (x) => expand(x, [2, 3, 257]),
+  operands: [[3, 1]],
+  reference: (x) => Grid.of([2, 3, 257], (...index) => x.at(...index)),
+};
+ROWS["squeeze"] = { op: (x) => squeeze(x, -2), operands: [[3, 1, 4]], reference: flat([3, 4]) };
+ROWS["unsqueeze"] = { op: (x) => unsqueeze(x, -1), operands: [[3, 4]], reference: flat([3, 4, 1]) };
+ROWS["concat"] = {
+  op: (...x) => concat(x, 1),
+  operands: [[2, 3], [2, 0], [2, 257]],
+  reference: (a, _, c) => Grid.of([2, 260], (i, j) => j < 3 ? a.at(i, j) : c.at(i, j - 3)),
+};
+ROWS["concat of a transposed operand"] = {
+  op: (a, b) => concat([transpose(a), b], 0),
+  operands: [[3, 2], [1, 3]],
+  reference: (a, b) => Grid.of([3, 3], (i, j) => i < 2 ? a.at(j, i) : b.at(0, j)),
+};
+ROWS["concat of a tensor and itself"] = {
+  op: (a) => concat([a, a], -1),
+  operands: [[3, 2]],
+  reference: (a) => Grid.of([3, 4], (i, j) => a.at(i, j % 2)),
+};
+ROWS["stack"] = {
+  op: (...x) => stack(x, 1),
+  operands: [[2, 3], [2, 3], [2, 3]],
+  reference: (...x) => Grid.of([2, 3, 3], (i, j, k) => x[j].at(i, k)),
+};
+ROWS["pad"] = {
+  op: (x) => pad(x, [[2, 0], [1, 3]], 0.5),
+  operands: [[3, 4]],
+  reference: (x) => Grid.of([5, 8], (i, j) => i < 2 || j < 1 || j > 4 ? 0.5 : x.at(i - 2, j - 1)),
+};
+ROWS["l2Normalize"] = {
+  op: (x) => l2Normalize(x),
+  operands: like(large, [3, 257]),
+  reference: rowwise((row) => row.map((x) => x / Math.hypot(...row))),
+};
+ROWS["l2Normalize by epsilon"] = {
+  op: (x) => l2Normalize(x, 0, 4),
+  operands: [[7, 5]],
+  reference: (x) =>
+    turned(rowwise((row) => row.map((v) => v / Math.max(4, Math.hypot(...row))))(turned(x))),
+};
+
+for (const causal of [false, true]) {
+  for (
+    const [batch, queries, keys, depth, width] of [[2, 5, 5, 8, 8], [1, 1, 1, 3, 2], [
+      3,
+      7,
+      33,
+      5,
+      9,
+    ]]
+  ) {
+    for (const masked of [false, true]) {
+      ROWS[
+        `attention of ${queries} to ${keys}${causal ? ", causal" : ""}${masked ? ", masked" : ""}`
+      ] = {
+        op: (q, k, v, mask) => attention(q, k, v, { causal, ...(masked && { mask, scale: 0.7 }) }),
+        operands: [
+          [batch, queries, depth],
+          [batch, keys, depth],
+          [batch, keys, width],
+          // The first is always seen.
+          { shape: [batch, 1, keys], values: (r, i) => i % keys ? r.below(2) : 1, dtype: "u32" },
+        ],
+        reference: (q, k, v, mask) => {
+          const scale = masked ? 0.7 : 1 / Math.sqrt(depth);
+          const scores = product(q, turned(k));
+          const seen = Grid.of(scores.shape, (b, i, j) => {
+            const hidden = (causal && j > i) || (masked && mask.at(b, 0, j) === 0);
+            return hidden ? -1e30 : scale * scores.at(b, i, j);
+          });
+          return product(rowwise(probabilities)(seen), v);
+        },
+      };
+    }
+  }
+}
+
+const order = (row: number[]) =>
+  row.map((x, i) => [x, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+/** Half of them are ties. */
+const coarse = (random: Random) => Math.round(random.normal() * 2) / 2;
+for (const dtype of ["f32", "i32", "u32"] as const) {
+  const values = dtype === "f32"
+    ? coarse
+    : dtype === "i32"
+    ? (random: Random) => random.below(9) - 4
+    : below(9);
+  const operands = [{ shape: [5, 257], values, dtype }];
+  const differentiable = false;
+  ROWS[`topK of ${dtype}, its values`] = {
+    op: (x) => topK(x, 3).values,
+    operands,
+    reference: (x) =>
+      Grid.of([5, 3], (i, k) => order([...x.data.slice(i * 257, (i + 1) * 257)])[k][0]),
+    differentiable,
+  };
+  ROWS[`topK of ${dtype}, its indices`] = {
+    op: (x) => topK(x, 3).indices,
+    operands,
+    reference: (x) =>
+      Grid.of([5, 3], (i, k) => order([...x.data.slice(i * 257, (i + 1) * 257)])[k][1]),
+    differentiable,
+  };
+  ROWS[`argmax of ${dtype}`] = {
+    op: (x) => argmax(x, 0),
+    operands,
+    reference: (x) => Grid.of([257], (j) => order([0, 1, 2, 3, 4].map((i) => x.at(i, j)))[0][1]),
+    differentiable,
+  };
+  ROWS[`argmin of ${dtype}`] = {
+    op: (x) => argmin(x),
+    operands,
+    reference: (x) =>
+      Grid.of([5], (i) => order([...x.data.slice(i * 257, (i + 1) * 257)].map((v) => -v))[0][1]),
+    differentiable,
+  };
+}
+ROWS["argmax of a long row"] = {
+  op: (x) => argmax(x),
+  operands: like((random, i) => i === 399_999 ? 9 : random.uniform(), [400_003]),
+  reference: () => new Grid([], Float64Array.of(399_999)),
+  differentiable: false,
+};
+ROWS["topK of all"] = {
+  op: (x) => topK(x, 7, 0).values,
+  operands: [[7, 2]],
+  reference: (x) =>
+    Grid.of([7, 2], (k, j) => order([...turned(x).data.slice(j * 7, j * 7 + 7)])[k][0]),
+  differentiable: false,
+};
+for (const dtype of ["f32", "u32", "i32"] as const) {
+  for (const [name, op, value] of [["zeros", zeros, 0], ["ones", ones, 1]] as const) {
+    ROWS[`${name} of ${dtype}`] = {
+      op: () => op([3, 5], dtype),
+      operands: [],
+      reference: () => Grid.of([3, 5], () => value),
+      differentiable: false,
+    };
+  }
+  ROWS[`full of ${dtype}`] = {
+    op: () => full([257], 7, dtype),
+    operands: [],
+    reference: () => Grid.of([257], () => 7),
+    differentiable: false,
+  };
+}
+
+for (const [name, row] of Object.entries(ROWS)) {
+  gpuTest(`${name} agrees with its twin in 64 bits`, () => checkOp(row));
+}
