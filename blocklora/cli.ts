@@ -7,7 +7,7 @@
  * @module
  */
 
-import { NoAdapterError } from "../tensor/device.ts";
+import { NoAdapterError, shutDown } from "../tensor/device.ts";
 import * as classify from "./classify.ts";
 import * as evaluate from "./evaluate.ts";
 import { type Flags, helpText, UsageError } from "./flags.ts";
@@ -50,4 +50,8 @@ export async function main([name, ...args]: readonly string[]): Promise<number> 
   }
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  const code = await main(Deno.args);
+  shutDown();
+  Deno.exit(code);
+}

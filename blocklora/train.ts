@@ -393,7 +393,7 @@ class Run {
     const began = performance.now();
     let [images, lookedAt, imagesThen, warm, warmSteps] = [0, began, 0, began, 0];
     let [firstLoss, lastLoss] = [NaN, NaN];
-    const submits = counters.submits;
+    let submits = counters.submits;
     let pending: { step: number; rate: number; stats: Tensor }[] = [];
     const look = async () => {
       const stats = scope(() => concat(pending.map(({ stats }) => stats), 0));
@@ -442,7 +442,9 @@ class Run {
         const last = trainer.steps === recipe.iterations || stopped;
         // The first step compiles: it is looked at by itself, so that the pace of the others is theirs.
         if (step === 0 || trainer.steps % LOOK_EVERY === 0 || last) await look();
-        if (step === 0) [warm, warmSteps] = [performance.now(), 1];
+        if (step === 0 && !last) {
+          [warm, warmSteps, submits] = [performance.now(), 1, counters.submits];
+        }
         if (last) break;
       }
     } finally {
@@ -450,7 +452,8 @@ class Run {
       for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.removeSignalListener(signal, stop);
     }
     const ended = performance.now();
-    const steady = trainer.steps > 1 ? (ended - warm) / (trainer.steps - warmSteps) : ended - began;
+    const steadySteps = trainer.steps - warmSteps;
+    const steady = (ended - warm) / steadySteps;
     return {
       iterations: trainer.steps,
       firstLoss,
@@ -459,7 +462,7 @@ class Run {
       secondsPerStep: steady / 1000,
       imagesPerSecond: 1000 * images / trainer.steps / steady,
       peakBytes: memory().peakBytes,
-      submitsPerStep: (counters.submits - submits) / trainer.steps,
+      submitsPerStep: (counters.submits - submits) / steadySteps,
     };
   }
 }

@@ -26,7 +26,12 @@ export function pointwise(
   dtype: Dtype = "f32",
 ): Tensor {
   const out = Tensor.empty(shape, dtype);
-  pointwiseInto(out, expression, operands);
+  try {
+    pointwiseInto(out, expression, operands);
+  } catch (error) {
+    out.release();
+    throw error;
+  }
   return out;
 }
 

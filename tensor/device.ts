@@ -119,6 +119,14 @@ export function onStart(reset: () => void): void {
 }
 
 /**
+ * Gives the GPU back, at the end of a process: a device that is left to the process's own end is torn down beside the
+ * driver's threads, where Mesa's software driver now and then frees something twice.
+ */
+export function shutDown(): void {
+  device?.destroy();
+}
+
+/**
  * The device, for those who record work on it.
  *
  * @throws {Error} If init() was not awaited.

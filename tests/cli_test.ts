@@ -65,7 +65,9 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
     for (const measured of [firstLoss, lastLoss, secondsPerStep, peakGpuBytes]) {
       assert(measured > 0 && Number.isFinite(measured), `${measured}`);
     }
-    const { imagesPerSecond: _, liveGpuBytes: __, submitsPerStep: ___, ...named } = result;
+    const { imagesPerSecond, liveGpuBytes, submitsPerStep, ...named } = result;
+    assert(imagesPerSecond > 0 && liveGpuBytes > 0 && liveGpuBytes < peakGpuBytes);
+    assertEquals(submitsPerStep, 1);
     assertEquals(named, {
       model: "emoji-clip-tiny",
       data: "data",

@@ -58,7 +58,7 @@ Deno.test("the embedded model is stored in half precision, with its attributions
   const { tensors } = await SafetensorsFile.open(source);
   const dtypes = new Set(Array.from(tensors.values(), ({ dtype }) => dtype));
   assertEquals([...dtypes], ["F16"]);
-  assertEquals(tensors.size, 16 * 6 + 12);
+  assertEquals(tensors.size, 16 * 6 + 14);
 
   const readme = await Deno.readTextFile(new URL("README.md", EMBEDDED_MODEL));
   const attributions = [

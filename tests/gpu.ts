@@ -6,7 +6,7 @@
 
 import { assertEquals } from "@std/assert";
 import { tensor } from "../tensor/create.ts";
-import { init } from "../tensor/device.ts";
+import { init, shutDown } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
 
 /**
@@ -28,6 +28,8 @@ export function gpuTest(name: string, body: () => void | Promise<void>): void {
     await settled();
   });
 }
+
+Deno.test.afterAll(shutDown);
 
 /** Throws what the GPU reported and nobody has asked for yet. */
 async function settled(): Promise<void> {

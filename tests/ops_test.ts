@@ -1,6 +1,6 @@
 /** One row an op: each is held to a plain loop in 64 bits, and its gradients to that loop's central differences. */
 
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { full, ones, zeros } from "../autograd/ops/create.ts";
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
 import { dropout, maskedDropout } from "../autograd/ops/dropout.ts";
@@ -60,10 +60,11 @@ import { record, valueAndGrad, wrt } from "../autograd/tape.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
 import { gpu } from "../tensor/device.ts";
-import { hash3, Random } from "../tensor/random.ts";
-import { keep, scope } from "../tensor/scope.ts";
+import { hash3, type Random } from "../tensor/random.ts";
+import { trim, write } from "../tensor/queue.ts";
+import { scope } from "../tensor/scope.ts";
 import { broadcast, numel, type Shape } from "../tensor/shape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import { checkOp, Grid, type Operand, type Row } from "./check_op.ts";
 import { gpuTest } from "./gpu.ts";
 
@@ -86,6 +87,7 @@ function erfc(x: number): number {
 const logistic = (x: number) => 1 / (1 + Math.exp(-x));
 const map = (f: (x: number) => number) => (x: Grid) => new Grid(x.shape, x.data.map(f));
 
+const normal = (random: Random) => random.normal();
 const positive = (random: Random) => Math.exp(random.normal());
 const away = (random: Random) => (0.2 + Math.abs(random.normal())) * Math.sign(random.normal());
 /** Every fourth is as large as values get. */
@@ -206,9 +208,9 @@ for (
 }
 for (const mask of [[4, 7], [7], [4, 1], []]) {
   ROWS[`maskedFill by [${mask}]`] = {
-    op: (x, m) => maskedFill(x, m, -1e9),
+    op: (x, m) => maskedFill(x, m, -7),
     operands: [[4, 7], ids(mask, 2)],
-    reference: (x, m) => Grid.of([4, 7], (...i) => chosen(m.at(...i), -1e9, x.at(...i))),
+    reference: (x, m) => Grid.of([4, 7], (...i) => chosen(m.at(...i), -7, x.at(...i))),
   };
 }
 ROWS["maskedDropout"] = {
@@ -252,7 +254,6 @@ for (
     [[1, 1], [1, 1]],
     [[1, 7], [7, 1]],
     [[33, 7], [7, 65]],
-    [[7, 257], [257, 33]],
     // In whole vec4, of whole tiles and one past them.
     [[16, 32], [32, 64]],
     [[65, 36], [36, 68]],
@@ -319,11 +320,15 @@ ROWS["matmul of an expanded operand"] = {
   operands: [[1, 5, 4], [3, 4, 2]],
   reference: product,
 };
-ROWS["matmul over more than one invocation's steps"] = {
-  op: matmul,
-  operands: like((random) => random.normal() / 100, [2, 120_013], [120_013, 3]),
-  reference: product,
-};
+for (const [m, k, n] of [[7, 257, 33], [1, 120_013, 2], [1, 120_012, 1]]) {
+  // More than one invocation's steps. Products add up to about 1, as in a network.
+  const values = (random: Random) => random.normal() / Math.sqrt(k);
+  ROWS[`matmul of [${m},${k}] and [${k},${n}]`] = {
+    op: matmul,
+    operands: [{ shape: [m, k], values }, { shape: [k, n], values: normal }],
+    reference: product,
+  };
+}
 ROWS["matmul of a vector and a matrix"] = {
   op: matmul,
   operands: [[7], [2, 7, 3]],
@@ -396,7 +401,10 @@ function reduced(
 
 const total = (own: number[]) => own.reduce((a, b) => a + b, 0);
 const average = (own: number[]) => total(own) / own.length;
-const squares = (own: number[]) => total(own.map((x) => (x - average(own)) ** 2));
+const squares = (own: number[]) => {
+  const centre = average(own);
+  return total(own.map((x) => (x - centre) ** 2));
+};
 const REDUCTIONS: Record<
   string,
   [(x: Tensor, options: ReduceOptions) => Tensor, (own: number[]) => number]
@@ -461,10 +469,14 @@ const rowwise = (f: (row: number[]) => number[]) => (x: Grid) => {
   for (let i = 0; i < data.length; i += cols) data.set(f([...x.data.slice(i, i + cols)]), i);
   return new Grid(x.shape, data);
 };
-const shifted = (row: number[]) => row.map((x) => x - Math.max(...row));
+const shifted = (row: number[]) => {
+  const largest = Math.max(...row);
+  return row.map((x) => x - largest);
+};
 const probabilities = (row: number[]) => {
   const e = shifted(row).map(Math.exp);
-  return e.map((x) => x / total(e));
+  const sum = total(e);
+  return e.map((x) => x / sum);
 };
 const logProbabilities = (row: number[]) => {
   const e = Math.log(total(shifted(row).map(Math.exp)));
@@ -490,7 +502,11 @@ for (
   };
   ROWS[`${name} of far too small values`] = {
     op: (x) => op(x),
-    operands: like((random, i) => i % 3 === 1 ? -1e9 : random.normal(), [3, 7]),
+    // Differences of -1e9, the logarithm, would have no digits left.
+    operands: like((random, i) => i % 3 === 1 ? op === softmax ? -1e9 : -1e3 : random.normal(), [
+      3,
+      7,
+    ]),
     reference: rowwise(f),
   };
   ROWS[`${name} of a row longer than one invocation's steps`] = {
@@ -507,8 +523,9 @@ for (const own of [[1], [7], [257], [2, 5]]) {
     operands: [...like(large, [3, 2, ...own]), own, own],
     reference: (x, w, b) => {
       const normal = rowwise((row) => {
+        const centre = average(row);
         const spread = Math.sqrt(squares(row) / cols + 1e-5);
-        return row.map((value, i) => (value - average(row)) / spread * w.data[i] + b.data[i]);
+        return row.map((value, i) => (value - centre) / spread * w.data[i] + b.data[i]);
       });
       return new Grid(x.shape, normal(new Grid([6, cols], x.data)).data);
     },
@@ -667,16 +684,19 @@ ROWS["pad"] = {
   operands: [[3, 4]],
   reference: (x) => Grid.of([5, 8], (i, j) => i < 2 || j < 1 || j > 4 ? 0.5 : x.at(i - 2, j - 1)),
 };
+const normalized = (epsilon: number) => (row: number[]) => {
+  const length = Math.max(epsilon, Math.hypot(...row));
+  return row.map((x) => x / length);
+};
 ROWS["l2Normalize"] = {
   op: (x) => l2Normalize(x),
   operands: like(large, [3, 257]),
-  reference: rowwise((row) => row.map((x) => x / Math.hypot(...row))),
+  reference: rowwise(normalized(0)),
 };
 ROWS["l2Normalize by epsilon"] = {
-  op: (x) => l2Normalize(x, 0, 4),
+  op: (x) => l2Normalize(x, 0, 2.5),
   operands: [[7, 5]],
-  reference: (x) =>
-    turned(rowwise((row) => row.map((v) => v / Math.max(4, Math.hypot(...row))))(turned(x))),
+  reference: (x) => turned(rowwise(normalized(2.5))(turned(x))),
 };
 
 for (const causal of [false, true]) {
@@ -788,3 +808,178 @@ for (const dtype of ["f32", "u32", "i32"] as const) {
 for (const [name, row] of Object.entries(ROWS)) {
   gpuTest(`${name} agrees with its twin in 64 bits`, () => checkOp(row));
 }
+
+gpuTest(
+  "checkOp() catches a wrong output, a wrong gradient, and a save that was not declared",
+  async () => {
+    const expressions = (forward: string, derivative: string, saves: boolean): Row => ({
+      op: (x) => {
+        const { shape } = x;
+        return record(pointwise(forward, { x }, shape), [
+          wrt(x, saves ? [x] : [], (g) => pointwise(derivative, { g, x }, shape)),
+        ]);
+      },
+      operands: [[7]],
+      reference: map((x) => x * x),
+    });
+    await checkOp(expressions("x * x", "2.0 * g * x", true));
+    const rows = [
+      [expressions("x * x + 1e-3", "2.0 * g * x", true), "output[0] is"],
+      [expressions("x * x", "2.01 * g * x", true), "gradient 0["],
+      [expressions("x * x", "2.0 * g * x", false), "Cannot use a released tensor of shape [7]"],
+    ] as const;
+    for (const [row, message] of rows) await assertRejects(() => checkOp(row), Error, message);
+  },
+);
+
+/** The values of `op` and of the gradient of its sum, at each of `points`. */
+async function values(op: Unary, points: readonly number[]): Promise<[number[], number[]]> {
+  const x = tensor(points);
+  const { y, grads } = scope(() => ({
+    y: op(x),
+    grads: valueAndGrad(() => sum(op(x)), [x]).grads,
+  }));
+  const found = await Promise.all([y.data(), grads[0].data()]);
+  for (const each of [x, y, ...grads]) each.release();
+  return [[...found[0]], [...found[1]]];
+}
+
+function assertNear(actual: readonly number[], expected: readonly number[], rtol: number): void {
+  assertEquals(actual.length, expected.length);
+  for (const [i, want] of expected.entries()) {
+    if (Object.is(actual[i], want)) continue;
+    assert(
+      Math.abs(actual[i] - want) <= rtol * Math.abs(want),
+      `[${i}] is ${actual[i]}, not ${want}`,
+    );
+  }
+}
+
+gpuTest("activations keep their digits near 0 and far below it", async () => {
+  const points = [1e-6, -1e-6, 1e-3, -1e-3, 0.1, -0.1, -1, -3, -5, -8, 3, 8].map(Math.fround);
+  const exact: [Unary, (x: number) => number][] = [
+    [tanh, Math.tanh],
+    [sigmoid, logistic],
+    [gelu, (x) => x * erfc(-x / Math.SQRT2) / 2],
+    [geluTanh, tanhGelu],
+    [quickGelu, (x) => x * logistic(1.702 * x)],
+  ];
+  for (const [op, f] of exact) {
+    const [found] = await values(op, points);
+    // The exponent of geluTanh(-8) is -74: half of its last place is 4e-6.
+    assertNear(found, points.map(f), 1e-5);
+  }
+});
+
+gpuTest("activations stay finite at their ends", async () => {
+  const points = [-1e4, -100, 100, 1e4];
+  assertEquals(await values(tanh, points), [[-1, -1, 1, 1], [0, 0, 0, 0]]);
+  assertEquals(await values(relu, [-1e4, 0, -0, 1e4]), [[0, 0, 0, 1e4], [0, 0, 0, 1]]);
+  for (const op of [sigmoid, gelu, geluTanh, quickGelu]) {
+    const [found, slopes] = await values(op, points);
+    const ends = op === sigmoid ? [0, 0, 1, 1] : [0, 0, 100, 1e4];
+    const flat = op === sigmoid ? [0, 0, 0, 0] : [0, 0, 1, 1];
+    found.forEach((y, i) => assertAlmostEquals(y, ends[i], 1e-20));
+    slopes.forEach((y, i) => assertAlmostEquals(y, flat[i], 1e-20));
+  }
+});
+
+gpuTest("sqrt(), norm() and pow() at 0 are as in PyTorch", async () => {
+  assertEquals(await values(sqrt, [0]), [[0], [Infinity]]);
+  assertEquals(await values((x) => norm(x), [0, 0]), [[0], [0, 0]]);
+  assertEquals(await values((x) => pow(x, 0), [0, -2]), [[1, 1], [0, 0]]);
+  assertEquals(await values((x) => pow(x, 2), [0, -2]), [[0, 4], [0, -4]]);
+  assertEquals(await values((x) => pow(x, 1), [0, -2]), [[0, -2], [1, 1]]);
+  // A vector of zeros has no direction; with an epsilon it stays 0, and has a gradient.
+  assertEquals(await values((x) => l2Normalize(x, 0, 0.5), [0, 0]), [[0, 0], [2, 2]]);
+});
+
+gpuTest("equal extremes share the gradient", async () => {
+  assertEquals(await values((x) => max(x), [3, 1, 3, 0]), [[3], [0.5, 0, 0.5, 0]]);
+  assertEquals(await values((x) => min(x), [-0, 1, 0, 0.5]), [[-0], [0.5, 0, 0.5, 0]]);
+  assertEquals(await values((x) => maximum(x, relu(x)), [2, 0, -2]), [[2, 0, 0], [1, 0.5, 0]]);
+});
+
+gpuTest("crossEntropy() of large logits keeps the digits of small differences", async () => {
+  const points = [1000, 1000.5, 999];
+  const e = points.map((x) => Math.exp(x - 1000));
+  const labels = tensor(Uint32Array.of(1));
+  const [loss, grads] = await values(
+    (x) => crossEntropy(reshape(x, [1, 3]), labels, { reduction: "none" }),
+    points,
+  );
+  labels.release();
+  assertNear(loss, [Math.log(total(e)) - 0.5], 1e-6);
+  assertNear(grads, e.map((x, i) => x / total(e) - (i === 1 ? 1 : 0)), 1e-6);
+});
+
+gpuTest("long sums keep their digits", async () => {
+  const count = 1_000_003;
+  const x = tensor(new Float32Array(count).fill(0.1), [count]);
+  const columns = tensor(new Float32Array(3 * 100_001).fill(0.1), [100_001, 3]);
+  const found = scope(() => [sum(x), sum(columns, { axis: 0 }), mean(columns, { axis: 0 })]);
+  const [all, each, means] = await Promise.all(found.map((y) => y.data()));
+  const tenth = Math.fround(0.1);
+  assertNear([...all], [count * tenth], 1e-6);
+  assertNear([...each], [1, 1, 1].map(() => 100_001 * tenth), 1e-6);
+  assertNear([...means], [tenth, tenth, tenth], 1e-6);
+  for (const y of [x, columns, ...found]) y.release();
+});
+
+gpuTest("embedding() reads a table that is larger than one binding", async () => {
+  const { maxStorageBufferBindingSize, maxBufferSize } = gpu().limits;
+  // ViT-L/14's table of tokens takes 152 MB, more than the default of 128 MiB.
+  const [rows, cols] = [49_408, 768];
+  assert(rows * cols * 4 < maxBufferSize);
+  const table = Tensor.empty([rows, cols]);
+  const wanted = [0, 7, 43_690, 43_691, 43_692, rows - 2, rows - 1];
+  const ids = tensor(Uint32Array.of(...wanted, rows));
+  // Each part in a binding of its own says which rows it holds.
+  const pieces = 4;
+  for (let part = 0; part < pieces; part++) {
+    const size = rows / pieces;
+    const values = new Float32Array(size * cols);
+    for (let row = 0; row < size; row++) {
+      values.fill(part * size + row, row * cols, (row + 1) * cols);
+      values[(row + 1) * cols - 1] = -1;
+    }
+    write(table.binding.buffer, part * values.byteLength, values);
+  }
+  const y = embedding(table, ids);
+  const found = await y.data();
+  for (const [i, row] of [...wanted, 0].entries()) {
+    assertEquals(
+      [found[i * cols], found[(i + 1) * cols - 1]],
+      i < wanted.length ? [row, -1] : [0, 0],
+    );
+  }
+  console.log(
+    `embedding: a table of ${
+      rows * cols * 4
+    } bytes, bindings of at most ${maxStorageBufferBindingSize}`,
+  );
+  for (const each of [table, ids, y]) each.release();
+  trim();
+});
+
+gpuTest(
+  "dropout() keeps what it should, and what it keeps depends on seed and stream alone",
+  async () => {
+    const x = ones([100, 1000]);
+    const draw = (seed: number, stream: number, p = 0.25) => dropout(x, p, { seed, stream });
+    const made = [draw(1, 2), draw(1, 2), draw(2, 2), draw(1, 3), draw(1, 2, 1 - 1e-12)];
+    const [first, again, seed, stream, all] = await Promise.all(made.map((y) => y.data()));
+    const kept = first.filter((value) => value !== 0).length / first.length;
+    // Five standard deviations.
+    assertAlmostEquals(kept, 0.75, 5 * Math.sqrt(0.25 * 0.75 / first.length));
+    assert(first.every((value) => value === 0 || value === Math.fround(1 / 0.75)));
+    assertEquals(first, again);
+    for (const other of [seed, stream]) {
+      const same = other.filter((value, i) => value === first[i]).length / first.length;
+      // Two masks agree by chance where both keep or both drop.
+      assertAlmostEquals(same, 0.75 ** 2 + 0.25 ** 2, 0.02);
+    }
+    assert(all.filter((value) => value !== 0).length < 10);
+    for (const y of [x, ...made]) y.release();
+  },
+);

@@ -8,36 +8,37 @@ const FLAGS = {
   collect: ["data", "seed"],
   negatable: ["json", "flip"],
 };
-const parse = (...args: string[]) => parseArgs(args, FLAGS);
-const nothing = { json: false, flip: true, data: [] as string[], seed: [] as string[], _: [] };
+type Parsed = Record<string, unknown>;
+const parse = (...args: string[]): Parsed => ({ ...parseArgs(args, FLAGS) });
+const nothing: Parsed = { json: false, flip: true, data: [], seed: [], _: [] };
 
 Deno.test("parseArgs() gives flags that are not there their defaults", () => {
-  assertEquals({ ...parse() }, nothing);
+  assertEquals(parse(), nothing);
 });
 
 Deno.test("parseArgs() reads switches, negated ones and those with a value", () => {
-  assertEquals({ ...parse("--json") }, { ...nothing, json: true });
-  assertEquals({ ...parse("--no-flip") }, { ...nothing, flip: false });
-  assertEquals({ ...parse("--flip=false", "--json=true") }, {
+  assertEquals(parse("--json"), { ...nothing, json: true });
+  assertEquals(parse("--no-flip"), { ...nothing, flip: false });
+  assertEquals(parse("--flip=false", "--json=true"), {
     ...nothing,
     flip: false,
     json: true,
   });
-  assertEquals({ ...parse("--flip", "false") }, { ...nothing, flip: false });
-  assertEquals({ ...parse("--json", "x") }, { ...nothing, json: true, _: ["x"] });
-  assertEquals({ ...parse("--no-flip", "--flip") }, nothing);
+  assertEquals(parse("--flip", "false"), { ...nothing, flip: false });
+  assertEquals(parse("--json", "x"), { ...nothing, json: true, _: ["x"] });
+  assertEquals(parse("--no-flip", "--flip"), nothing);
 });
 
 Deno.test("parseArgs() reads values, the last argument and what begins with a dash being none", () => {
-  assertEquals({ ...parse("--data", "a b", "--data=c=d") }, { ...nothing, data: ["a b", "c=d"] });
-  assertEquals({ ...parse("--seed", "007", "8") }, { ...nothing, seed: ["007"], _: ["8"] });
-  assertEquals({ ...parse("--seed=-1") }, { ...nothing, seed: ["-1"] });
-  assertEquals({ ...parse("--data", "--json") }, { ...nothing, data: [""], json: true });
-  assertEquals({ ...parse("--data") }, { ...nothing, data: [""] });
+  assertEquals(parse("--data", "a b", "--data=c=d"), { ...nothing, data: ["a b", "c=d"] });
+  assertEquals(parse("--seed", "007", "8"), { ...nothing, seed: ["007"], _: ["8"] });
+  assertEquals(parse("--seed=-1"), { ...nothing, seed: ["-1"] });
+  assertEquals(parse("--data", "--json"), { ...nothing, data: [""], json: true });
+  assertEquals(parse("--data"), { ...nothing, data: [""] });
 });
 
 Deno.test("parseArgs() leaves what follows -- alone", () => {
-  assertEquals({ ...parse("a", "--", "--json", "--data", "x") }, {
+  assertEquals(parse("a", "--", "--json", "--data", "x"), {
     ...nothing,
     _: ["a", "--json", "--data", "x"],
   });
@@ -50,8 +51,11 @@ Deno.test("parseArgs() makes numbers of positional arguments unless they are str
 
 Deno.test("parseArgs() tells of arguments that no option names, and leaves out what is refused", () => {
   const told: unknown[] = [];
-  const unknown = (...told_: unknown[]) => (told.push(told_), told_[1] !== "bad");
-  const parsed = parseArgs(["p", "--bad", "--good=3", "-h", "--no-data"], { ...FLAGS, unknown });
+  const unknown = (...call: unknown[]) => (told.push(call), call[1] !== "bad");
+  const parsed: Parsed = parseArgs(["p", "--bad", "--good=3", "-h", "--no-data"], {
+    ...FLAGS,
+    unknown,
+  });
   assertEquals(told, [
     ["p"],
     ["--bad", "bad", true],
@@ -60,13 +64,13 @@ Deno.test("parseArgs() tells of arguments that no option names, and leaves out w
     ["--no-data", "no-data", true],
   ]);
   assertEquals(
-    { ...parsed },
+    parsed,
     {
       ...nothing,
       _: ["p"],
-      good: "3",
+      good: 3,
       h: true,
       "no-data": true,
-    } as unknown as typeof nothing,
+    },
   );
 });

@@ -1,6 +1,7 @@
 /**
- * `parseArgs` of `@std/cli` on `node:util`: a stand-in where JSR is out of reach, holding just the options that the
- * command line uses.
+ * `parseArgs` of `@std/cli` on `node:util`: a stand-in where JSR is out of reach, holding just the
+ * options that the command line uses. Of short flags, which it has none of, only their names are
+ * read.
  *
  * @module
  */
@@ -9,13 +10,13 @@ import { parseArgs as nodeParseArgs } from "node:util";
 
 /** The options of `@std/cli`'s `parseArgs` that are kept here. */
 export interface ParseOptions {
-  /** Names of flags that take no value. */
+  /** Names of flags that take no value; false where they are not given. */
   readonly boolean?: readonly string[];
   /** Names of flags whose value stays a string; with `"_"`, so do the positional arguments. */
   readonly string?: readonly string[];
   /** What flags are that are not given. */
   readonly default?: Readonly<Record<string, unknown>>;
-  /** Names of flags that may be given several times. */
+  /** Names of flags that may be given several times: an array, empty where they are not given. */
   readonly collect?: readonly string[];
   /** Names of flags that `--no-NAME` turns off. */
   readonly negatable?: readonly string[];
@@ -29,61 +30,80 @@ export function parseArgs(
   options: ParseOptions = {},
 ): Record<string, unknown> & { _: (string | number)[] } {
   const { boolean = [], string = [], collect = [], negatable = [], unknown } = options;
-  const valued = string.filter((name) => name !== "_");
-  const written = join(args, boolean, valued);
+  const end = args.includes("--") ? args.indexOf("--") : args.length;
+  const written = join(args.slice(0, end), options);
   const { tokens } = nodeParseArgs({
-    args: written,
-    options: Object.fromEntries([
-      ...boolean.map((name) => [name, { type: "boolean" as const, multiple: true }]),
-      ...valued.map((name) => [name, { type: "string" as const, multiple: true }]),
-    ]),
+    args: written.map(({ joined }) => joined),
     strict: false,
     tokens: true,
   });
-  const parsed: Record<string, unknown> & { _: (string | number)[] } = { _: [] };
-  for (const name of boolean) parsed[name] = false;
-  for (const name of collect) parsed[name] = [];
-  Object.assign(parsed, options.default);
-  const positional = (text: string) =>
-    string.includes("_") || text.trim() === "" || Number.isNaN(Number(text)) ? text : Number(text);
-  const set = (name: string, value: unknown) => {
-    if (collect.includes(name)) (parsed[name] as unknown[]).push(value);
-    else parsed[name] = value;
+  const parsed: Record<string, unknown> & { _: (string | number)[] } = {
+    _: [],
   };
+  const typed = (name: string, text: string) =>
+    string.includes(name) || text.trim() === "" ||
+      !Number.isFinite(Number(text))
+      ? text
+      : Number(text);
   for (const token of tokens) {
     if (token.kind === "positional") {
-      if (unknown?.(token.value) !== false) parsed._.push(positional(token.value));
-    } else if (token.kind === "option") {
-      const { name, value } = token;
-      const off = name.startsWith("no-") && negatable.includes(name.slice(3));
-      if (off) set(name.slice(3), false);
-      else if (boolean.includes(name)) set(name, value === undefined || value === "true");
-      else if (valued.includes(name)) set(name, value ?? "");
-      else if (unknown?.(written[token.index], name, value ?? true) !== false) {
-        set(name, value ?? true);
+      if (unknown?.(token.value) !== false) {
+        parsed._.push(typed("_", token.value));
       }
+    } else if (token.kind === "option") {
+      const { name, value: text } = token;
+      if (
+        text === undefined && name.startsWith("no-") &&
+        negatable.includes(name.slice(3))
+      ) {
+        parsed[name.slice(3)] = false;
+        continue;
+      }
+      const value = boolean.includes(name) ? text !== "false" : text ?? true;
+      const known = [boolean, string, collect].some((names) => names.includes(name));
+      if (
+        !known && unknown?.(written[token.index].arg, name, value) === false
+      ) continue;
+      const kept = typeof value === "string" ? typed(name, value) : value;
+      parsed[name] = collect.includes(name)
+        ? [...(parsed[name] as unknown[] | undefined) ?? [], kept]
+        : kept;
     }
   }
-  return parsed;
+  parsed._.push(...args.slice(end + 1));
+  const absent = {
+    ...Object.fromEntries(boolean.map((name) => [name, false])),
+    ...Object.fromEntries(collect.map((name) => [name, []])),
+    ...options.default,
+  };
+  return { ...absent, ...parsed };
 }
 
 /**
- * Writes flags and their values as one argument, `--name=value`, where `@std/cli` takes the next argument otherwise
- * than `node:util`: a value never begins with a dash, and a switch may be followed by `true` or `false`.
+ * Each flag with its value as one argument, `--name=value`, beside the flag as it was given: where
+ * a value is an argument of its own, `@std/cli` has other rules than `node:util`. A value does not
+ * begin with a dash, and a switch takes `true` and `false` only.
  */
-function join(args: readonly string[], switches: readonly string[], valued: readonly string[]) {
-  const joined: string[] = [];
+function join(
+  args: readonly string[],
+  { boolean = [], string = [], negatable = [] }: ParseOptions,
+): { arg: string; joined: string }[] {
+  const written = [];
   for (let i = 0; i < args.length; i++) {
     const [arg, next] = [args[i], args[i + 1]];
-    if (arg === "--") return [...joined, ...args.slice(i)];
-    const name = arg.startsWith("--") ? arg.slice(2) : "";
-    if (valued.includes(name) && next?.startsWith("-") !== false) joined.push(`${arg}=`);
+    const name = /^--([^=]+)$/.exec(arg)?.[1];
+    const off = name?.startsWith("no-") && negatable.includes(name.slice(3));
+    if (name === undefined || off) written.push({ arg, joined: arg });
     else if (
-      valued.includes(name) || switches.includes(name) && (next === "true" || next === "false")
+      next &&
+      (boolean.includes(name) ? /^(true|false)$/.test(next) : !next.startsWith("-"))
     ) {
-      joined.push(`${arg}=${next}`);
+      written.push({ arg, joined: `${arg}=${next}` });
       i++;
-    } else joined.push(arg);
+    } else {written.push({
+        arg,
+        joined: string.includes(name) ? `${arg}=` : arg,
+      });}
   }
-  return joined;
+  return written;
 }

@@ -1,0 +1,62 @@
+/** A device that is lost, and another one. In a file of its own: each file of tests has its own engine. */
+
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { add } from "../autograd/ops/pointwise.ts";
+import { tensor } from "../tensor/create.ts";
+import { adapterName, DeviceLostError, gpu, init, NoAdapterError } from "../tensor/device.ts";
+import { memory } from "../tensor/memory.ts";
+import { scope } from "../tensor/scope.ts";
+
+Deno.test("a lost device is told by every readback and every op, until init() finds another", async () => {
+  await init();
+  const [x, shelved] = [tensor([1, 2, 3]), tensor([4])];
+  shelved.release();
+  gpu().destroy();
+  await assertRejects(() => x.data(), DeviceLostError, "Cannot go on, the GPU device is lost");
+  await assertRejects(() => x.data(), DeviceLostError);
+  assertThrows(() => add(x, x), DeviceLostError);
+  assertThrows(() => tensor([1]), DeviceLostError);
+  assertThrows(() => adapterName(), DeviceLostError);
+
+  await Promise.all([init(), init()]);
+  const y = scope(() => add(tensor([1, 2]), tensor([3, 4])));
+  assertEquals([...await y.data()], [4, 6]);
+  // Buffers of the lost device are given up, not handed out again.
+  const { shelvedBytes } = memory();
+  x.release();
+  assertEquals(memory().shelvedBytes, shelvedBytes);
+  y.release();
+  assertEquals(memory().liveBuffers, 0);
+});
+
+Deno.test("a device that is lost with work recorded is told, and its work forgotten", async () => {
+  await init();
+  const x = tensor([1, 2, 3]);
+  const y = add(x, x);
+  gpu().destroy();
+  await assertRejects(() => y.data(), DeviceLostError);
+  await init();
+  const z = scope(() => add(tensor([1]), tensor([2])));
+  assertEquals(await z.item(), 3);
+  for (const each of [x, y, z]) each.release();
+});
+
+Deno.test("init() says what to install where there is no adapter, and finds one later", async () => {
+  const found = Object.getOwnPropertyDescriptor(globalThis, "navigator")!;
+  await init();
+  gpu().destroy();
+  const probe = async () => await tensor([1]).data();
+  await assertRejects(probe, DeviceLostError);
+  for (const navigator of [{}, { gpu: { requestAdapter: () => Promise.resolve(null) } }]) {
+    Object.defineProperty(globalThis, "navigator", { value: navigator, configurable: true });
+    try {
+      await assertRejects(init, NoAdapterError, "apt-get install mesa-vulkan-drivers libvulkan1");
+    } finally {
+      Object.defineProperty(globalThis, "navigator", found);
+    }
+  }
+  await init();
+  const x = tensor([5]);
+  assertEquals(await x.item(), 5);
+  x.release();
+});

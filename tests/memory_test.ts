@@ -1,0 +1,113 @@
+/** Buffers are counted, reused, and given back. */
+
+import { assert, assertEquals, assertLess } from "@std/assert";
+import { ones } from "../autograd/ops/create.ts";
+import { linear } from "../autograd/ops/matmul.ts";
+import { add, quickGelu, square, sub } from "../autograd/ops/pointwise.ts";
+import { mean } from "../autograd/ops/reduce.ts";
+import { Sgd } from "../autograd/optim/sgd.ts";
+import { valueAndGrad } from "../autograd/tape.ts";
+import { tensor } from "../tensor/create.ts";
+import { memory, resetPeak } from "../tensor/memory.ts";
+import { counters, flush, trim } from "../tensor/queue.ts";
+import { Random } from "../tensor/random.ts";
+import { scope } from "../tensor/scope.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { gpuTest } from "./gpu.ts";
+
+gpuTest("memory() counts live, peak and shelved bytes", () => {
+  trim();
+  const { liveBytes, liveBuffers } = memory();
+  resetPeak();
+  const x = Tensor.empty([1024]);
+  assertEquals(memory().liveBytes, liveBytes + 4096);
+  assertEquals(memory().liveBuffers, liveBuffers + 1);
+  scope(() => {
+    add(x, x);
+  });
+  assertEquals(memory(), {
+    liveBytes: liveBytes + 4096,
+    liveBuffers: liveBuffers + 1,
+    peakBytes: liveBytes + 8192,
+    shelvedBytes: 4096,
+  });
+  resetPeak();
+  assertEquals(memory().peakBytes, liveBytes + 4096);
+  x.release();
+  assertEquals(memory().shelvedBytes, 8192);
+  trim();
+  assertEquals(memory().shelvedBytes, 0);
+});
+
+gpuTest("a released buffer is used again at once, after the work that reads it", async () => {
+  trim();
+  const values = Array.from({ length: 50 }, (_, i) => {
+    const x = tensor([i, i]);
+    const y = add(x, x);
+    x.release();
+    return y;
+  });
+  // 50 results, and the one buffer that all operands took in turn.
+  assertEquals(memory().shelvedBytes, 256);
+  const found = await Promise.all(values.map((y) => y.data()));
+  assertEquals(found.map(([first]) => first), values.map((_, i) => 2 * i));
+  for (const y of values) y.release();
+});
+
+gpuTest(
+  "200 training steps leave live and shelved bytes as they are, each with one submit",
+  async () => {
+    const random = new Random(1, "memory");
+    const normal = (...shape: number[]) =>
+      tensor(
+        Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random.normal()),
+        shape,
+      );
+    const [x, target] = [normal(33, 7), normal(33, 1)];
+    const parameters = [normal(65, 7), normal(65), normal(1, 65)];
+    const optimizer = new Sgd(parameters, { learningRate: 0.01, momentum: 0.5 });
+    const step = async () => {
+      const loss = scope(() => {
+        const { value, grads } = valueAndGrad(() => {
+          const hidden = quickGelu(linear(x, parameters[0], parameters[1]));
+          return mean(square(sub(linear(hidden, parameters[2]), target)));
+        }, parameters);
+        optimizer.step(grads);
+        return value;
+      });
+      const value = await loss.item();
+      loss.release();
+      return value;
+    };
+    const first = await step();
+    const [before, { submits, readbacks }] = [memory(), { ...counters }];
+    let last = first;
+    for (let i = 0; i < 200; i++) last = await step();
+    assertEquals(memory(), before);
+    assertEquals([counters.submits - submits, counters.readbacks - readbacks], [200, 200]);
+    assertLess(last, first / 2);
+    for (const each of [x, target, optimizer, ...parameters]) each.release();
+  },
+);
+
+gpuTest("more work than fits one submit is handed over in several", async () => {
+  const x = ones([3]);
+  const { submits } = counters;
+  const total = scope(() => {
+    let y = x;
+    for (let i = 0; i < 5000; i++) y = scope(() => add(y, x));
+    return y;
+  });
+  assertEquals([...await total.data()], [5001, 5001, 5001]);
+  assertEquals(counters.submits - submits, 2);
+  for (const each of [x, total]) each.release();
+});
+
+gpuTest("shelves that grew beyond what was needed at once are cleared", () => {
+  trim();
+  // Of ever other sizes, so that none is used again: 1.6 GB in all, never more than 8 MB live.
+  for (let i = 0; i < 200; i++) Tensor.empty([2 ** 21 + i * 2 ** 17]).release();
+  flush();
+  assert(memory().shelvedBytes < 2 ** 29);
+  trim();
+});
