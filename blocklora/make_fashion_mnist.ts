@@ -11,7 +11,7 @@ import { deflateSync, gunzipSync } from "node:zlib";
 import { Random } from "../tensor/random.ts";
 
 /** Where the package puts its files. */
-const PACKAGE = "/usr/share/datasets/fashion-mnist";
+export const PACKAGE = "/usr/share/datasets/fashion-mnist";
 const SHOTS = { train: ["train", 16], test: ["t10k", 50] } as const;
 const SEED = "octograd fashion-mnist";
 const SIDE = 28;
@@ -101,7 +101,7 @@ function crc32(bytes: Uint8Array): number {
   return ~crc >>> 0;
 }
 
-/** Writes the data set into `to` from the package's files in `from`. */
+/** Writes the data set into `to` from the package's files in `from`; gives the bytes of all PNGs. */
 export async function makeFashionMnist(to: URL, from = PACKAGE): Promise<number> {
   let total = 0;
   for (const [split, [prefix, shots]] of Object.entries(SHOTS)) {

@@ -1,6 +1,8 @@
 /**
- * Makes the embedded model from the float32 checkpoint that it was trained as: weights rounded to half precision, the
- * files that Hugging Face's layout needs. `deno run -A clip/make_embedded.ts CHECKPOINT_DIRECTORY`
+ * Makes the embedded model from the float32 checkpoint that it was trained as: weights rounded to
+ * half precision, the files that Hugging Face's layout needs.
+ *
+ * `deno run -A clip/make_embedded.ts CHECKPOINT_DIRECTORY && deno fmt`
  *
  * @module
  */
@@ -15,22 +17,32 @@ import {
 /** What is copied as it is. `tokenizer.json` would say again what the vocabulary and the merges say. */
 const FILES = ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt"];
 
-if (import.meta.main) {
-  const [from] = Deno.args;
-  const to = new URL("./emoji-clip-tiny/", import.meta.url);
+/** Writes the model into the directory `to` from the checkpoint in the directory `from`. */
+export async function makeEmbedded(to: URL, from: URL): Promise<void> {
   await Deno.mkdir(to, { recursive: true });
   for (const name of FILES) {
-    const content = await Deno.readTextFile(`${from}/${name}`);
-    await Deno.writeTextFile(new URL(name, to), content.replace('"float32"', '"float16"'));
+    const content = await Deno.readTextFile(new URL(name, from));
+    const half = content.replace('"torch_dtype": "float32"', '"torch_dtype": "float16"');
+    await Deno.writeTextFile(new URL(name, to), half);
   }
-  const bytes = await Deno.readFile(`${from}/model.safetensors`);
+  const bytes = await Deno.readFile(new URL("model.safetensors", from));
   const file = await SafetensorsFile.open(bytesSource(bytes, "model.safetensors"));
   const tensors: Record<string, TensorToSave> = {};
   for (const { name, shape } of file.tensors.values()) {
-    if (name.endsWith("position_ids")) continue;
+    if (name.endsWith("position_ids")) continue; // a buffer of transformers: 0, 1, 2, …
     tensors[name] = { dtype: "F16", shape, data: await file.floats(name) };
   }
+  // transformers refuses a file that does not say what it was written for.
   const half = encodeSafetensors(tensors, { format: "pt" });
   await Deno.writeFile(new URL("model.safetensors", to), half);
-  console.log(`${Object.keys(tensors).length} tensors, ${half.length} bytes`);
+}
+
+if (import.meta.main) {
+  const [from] = Deno.args;
+  if (from === undefined) {
+    console.error("Usage: deno run -A clip/make_embedded.ts CHECKPOINT_DIRECTORY");
+    Deno.exit(2);
+  }
+  const checkpoint = new URL(`${from.replace(/\/+$/, "")}/`, `file://${Deno.cwd()}/`);
+  await makeEmbedded(new URL("./emoji-clip-tiny/", import.meta.url), checkpoint);
 }

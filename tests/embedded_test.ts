@@ -1,69 +1,184 @@
-import { assert, assertEquals, assertLess, assertStringIncludes } from "@std/assert";
-import { openDataset } from "../blocklora/dataset.ts";
+/**
+ * What comes with the project, a model and a data set, and the scripts that made them.
+ *
+ * @module
+ */
+
+import {
+  assert,
+  assertEquals,
+  assertLess,
+  assertNotEquals,
+  assertStringIncludes,
+} from "@std/assert";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
 import { decodeImage } from "../blocklora/decode.ts";
-import { openFile } from "../blocklora/file_source.ts";
+import { encodePng, makeFashionMnist, PACKAGE } from "../blocklora/make_fashion_mnist.ts";
 import { EMBEDDED_MODEL } from "../blocklora/open_model.ts";
 import { EMBEDDED_DATA } from "../blocklora/workspace.ts";
-import { SafetensorsFile } from "../tensor/safetensors.ts";
-import { fileURLToPath } from "node:url";
+import { makeEmbedded } from "../clip/make_embedded.ts";
+import { existsSync, filesIn, withDirectory } from "./cli.ts";
+import { shared, skip } from "./fixtures.ts";
+import { directoriesIn, openSafetensors, readJson } from "./reference.ts";
 
-/** Fashion-MNIST's labels 0 to 9; its README calls the first "T-shirt/top". */
-const CLASSES = [
+/** Folders in the order of Fashion-MNIST's labels. */
+const FOLDERS = [
   ...["t-shirt", "trouser", "pullover", "dress", "coat"],
-  ...["sandal", "shirt", "sneaker", "bag", "ankle boot"],
+  ...["sandal", "shirt", "sneaker", "bag", "ankle-boot"],
 ];
 
-Deno.test("the embedded images are 16 to train on and 50 to test on of each class, in half a megabyte", async () => {
-  const dataset = await openDataset(fileURLToPath(EMBEDDED_DATA));
-  assertEquals(dataset.classes, CLASSES);
-  assertEquals([dataset.drawn, dataset.ignored], [false, 0]);
-  assertEquals(dataset.template, "a photo of a {}.");
-  let total = 0;
+/** The grey values of a 28 × 28 PNG, by a decoder that is not ours. */
+async function greyPixels(png: Uint8Array, name: string): Promise<Uint8Array> {
+  const { width, height, pixels } = await decodeImage(new Uint8Array(png), name);
+  assertEquals([width, height], [28, 28], name);
+  assert(pixels.every((value, i) => value === pixels[i - i % 3]), `${name} is not grey`);
+  return Uint8Array.from({ length: width * height }, (_, i) => pixels[3 * i]);
+}
+
+/** A directory's files, by their paths in it. */
+function contents(directory: string): Map<string, Uint8Array> {
+  const read = (name: string) => Deno.readFileSync(`${directory}/${name}`);
+  return new Map(filesIn(directory).map((name) => [name, read(name)]));
+}
+
+/** The files of a directory that was just made that differ from those committed; JSON by its values. */
+function differences(made: string, committed: URL): string[] {
+  const ours = contents(fileURLToPath(committed));
+  const plain = (name: string, bytes: Uint8Array) => {
+    if (!name.endsWith(".json")) return bytes.toHex();
+    return JSON.stringify(JSON.parse(new TextDecoder().decode(bytes)));
+  };
+  return [...contents(made)]
+    .filter(([name, bytes]) =>
+      !ours.has(name) || plain(name, bytes) !== plain(name, ours.get(name)!)
+    )
+    .map(([name]) => name);
+}
+
+Deno.test("the embedded images are 16 and 50 a class, 28 × 28, grey, and all different", async () => {
+  const names = await readJson(new URL("classnames.json", EMBEDDED_DATA));
+  assertEquals(names.classes.map(({ folder }: { folder: string }) => folder), FOLDERS);
+  assertStringIncludes(names.template, "{}");
   const seen = new Set<string>();
-  for (const [samples, each] of [[dataset.train, 16], [dataset.test, 50]] as const) {
-    for (const label of CLASSES.keys()) {
-      assertEquals(samples.filter((sample) => sample.label === label).length, each);
-    }
-    for (const { path } of samples) {
-      const bytes = await Deno.readFile(path);
-      total += bytes.length;
-      const { width, height, pixels } = await decodeImage(bytes, path);
-      assertEquals([path.slice(-4), width, height], [".png", 28, 28]);
-      seen.add(pixels.join());
+  let total = 0;
+  for (const [split, count] of [["train", 16], ["test", 50]] as const) {
+    const directory = new URL(`${split}/`, EMBEDDED_DATA);
+    assertEquals(directoriesIn(directory), [...FOLDERS].sort());
+    for (const folder of FOLDERS) {
+      const files = filesIn(fileURLToPath(new URL(folder, directory)));
+      assertEquals(files.length, count, `${split}/${folder}`);
+      for (const name of files) {
+        const png = await Deno.readFile(new URL(`${folder}/${name}`, directory));
+        seen.add((await greyPixels(png, `${folder}/${name}`)).join());
+        total += png.length;
+      }
     }
   }
+  assertEquals(seen.size, 660);
   assertLess(total, 500_000);
-  assertEquals(seen.size, 660, "no image is there twice");
 });
 
-Deno.test("the embedded images come with their licence and their source", async () => {
-  const read = (name: string) => Deno.readTextFile(new URL(name, EMBEDDED_DATA));
-  assertStringIncludes(await read("LICENSE"), "MIT");
-  const readme = await read("README.md");
-  for (const fact of ["Zalando", "1708.07747", "dataset-fashion-mnist", "make_fashion_mnist.ts"]) {
-    assert(readme.toLowerCase().includes(fact.toLowerCase()), fact);
+Deno.test("makeFashionMnist() files images by label, pixel for pixel, the same each time", () =>
+  withDirectory(async (directory) => {
+    const source = `${directory}/source`;
+    await Deno.mkdir(source);
+    const images = 800;
+    const pixels = Uint8Array.from({ length: images * 784 }, (_, i) => Math.imul(i, 40503) >> 7);
+    const labels = Uint8Array.from({ length: images }, (_, i) => (i * 7 + (i >> 5)) % 10);
+    for (const prefix of ["train", "t10k"]) {
+      const write = (name: string, axes: number[], values: Uint8Array) =>
+        Deno.writeFile(`${source}/${prefix}-${name}.gz`, gzipSync(idx(axes, values)));
+      await write("images-idx3-ubyte", [images, 28, 28], pixels);
+      await write("labels-idx1-ubyte", [images], labels);
+    }
+    const [first, second] = ["first", "second"].map((name) =>
+      pathToFileURL(`${directory}/${name}/`)
+    );
+    const total = await makeFashionMnist(first, source);
+    await makeFashionMnist(second, source);
+    assertEquals(differences(fileURLToPath(first), second), []);
+    const made = contents(fileURLToPath(first));
+    made.delete("classnames.json");
+    assertEquals(made.size, 660);
+    assertEquals([...made.values()].reduce((sum, { length }) => sum + length, 0), total);
+    for (const [name, png] of made) {
+      const [split, folder, file] = name.split("/");
+      assert(split === "train" || split === "test");
+      const image = parseInt(file);
+      assertEquals(FOLDERS[labels[image]], folder, name);
+      const original = pixels.subarray(image * 784, (image + 1) * 784);
+      assertEquals(await greyPixels(png, name), original, name);
+    }
+  }));
+
+/** A file of bytes in the IDX format. */
+function idx(axes: readonly number[], values: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(4 + 4 * axes.length + values.length);
+  bytes.set([0, 0, 8, axes.length]);
+  for (const [i, size] of axes.entries()) new DataView(bytes.buffer).setUint32(4 + 4 * i, size);
+  bytes.set(values, 4 + 4 * axes.length);
+  return bytes;
+}
+
+Deno.test("encodePng() takes the filter that makes the file smallest", async () => {
+  const sizes = new Set<number>();
+  const ramps = [() => 0, (x: number) => 9 * x, (_: number, y: number) => 9 * y];
+  for (const ramp of [...ramps, (x: number, y: number) => 4 * x + 5 * y]) {
+    const pixels = Uint8Array.from({ length: 784 }, (_, i) => ramp(i % 28, Math.floor(i / 28)));
+    const png = encodePng(pixels, 28);
+    assertEquals(await greyPixels(png, "ramp.png"), pixels);
+    // A filter that sees the ramp leaves almost nothing to compress; none leaves far more.
+    assertLess(png.length, 110);
+    sizes.add(png.length);
   }
+  assertLess(1, sizes.size);
 });
 
-Deno.test("the embedded model is stored in half precision, with its attributions and no samples", async () => {
-  assertEquals(Array.from(Deno.readDirSync(EMBEDDED_MODEL), ({ name }) => name).sort(), [
-    "README.md",
-    "config.json",
-    "merges.txt",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "vocab.json",
-  ]);
-  using source = await openFile(fileURLToPath(new URL("model.safetensors", EMBEDDED_MODEL)));
-  const { tensors } = await SafetensorsFile.open(source);
-  const dtypes = new Set(Array.from(tensors.values(), ({ dtype }) => dtype));
-  assertEquals([...dtypes], ["F16"]);
-  assertEquals(tensors.size, 16 * 6 + 14);
+if (!existsSync(PACKAGE)) skip("the embedded images against Debian's dataset-fashion-mnist");
+else {
+  Deno.test("makeFashionMnist() gives the embedded images", () =>
+    withDirectory(async (directory) => {
+      await makeFashionMnist(pathToFileURL(`${directory}/`));
+      assertEquals(differences(directory, EMBEDDED_DATA), []);
+    }));
+}
 
+Deno.test("the embedded model is in half precision, in Hugging Face's layout, and says of what", async () => {
+  const file = await openSafetensors(new URL("model.safetensors", EMBEDDED_MODEL));
+  assertEquals(new Set([...file.tensors.values()].map(({ dtype }) => dtype)), new Set(["F16"]));
+  assertEquals([...file.tensors.keys()].filter((name) => name.includes("position_ids")), []);
+  assertEquals(file.metadata.format, "pt");
+  for (const name of file.tensors.keys()) {
+    const values = await file.floats(name);
+    assert(values.every(Number.isFinite), name);
+    assertNotEquals(values.find((value) => value !== 0), undefined, name);
+  }
+  assertEquals((await readJson(new URL("config.json", EMBEDDED_MODEL))).torch_dtype, "float16");
   const readme = await Deno.readTextFile(new URL("README.md", EMBEDDED_MODEL));
-  const attributions = [
-    ...["Noto Emoji", "Apache-2.0", "Twemoji", "CC BY 4.0", "Fluent Emoji", "EmojiOne"],
-    ...["FxEmoji", "openclipart", "emojibase-data", "Miles Johnson", "MIT"],
+  const sources = [
+    ...["Noto Emoji", "Twemoji", "Fluent Emoji", "EmojiOne 2", "FxEmoji", "openclipart"],
+    ...["emojibase-data", "CC BY 4.0", "Apache-2.0", "MIT"],
   ];
-  for (const attribution of attributions) assertStringIncludes(readme, attribution);
+  for (const source of sources) assertStringIncludes(readme, source);
 });
+
+const checkpoint = shared("models/emoji-clip-tiny/");
+if (!checkpoint) skip("the embedded model against its float32 checkpoint");
+else {
+  Deno.test("makeEmbedded() gives the embedded model, each weight the nearest half", () =>
+    withDirectory(async (directory) => {
+      const made = pathToFileURL(`${directory}/`);
+      await makeEmbedded(made, checkpoint);
+      assertEquals(differences(directory, EMBEDDED_MODEL), []);
+      const [full, half] = await Promise.all(
+        [checkpoint, made].map((url) => openSafetensors(new URL("model.safetensors", url))),
+      );
+      assertEquals([...half.tensors.keys()].sort(), [...full.tensors.keys()].sort());
+      for (const name of full.tensors.keys()) {
+        const [values, rounded] = [await full.floats(name), await half.floats(name)];
+        const wrong = values.findIndex((value, i) => !Object.is(Math.f16round(value), rounded[i]));
+        assertEquals(wrong, -1, name);
+      }
+    }));
+}

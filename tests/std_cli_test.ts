@@ -1,76 +1,97 @@
+/**
+ * `parseArgs`, to what `@std/cli` 1.0 gives: with the `links` of deno.json deleted this holds the
+ * original to the same.
+ *
+ * @module
+ */
+
 import { assertEquals } from "@std/assert";
 import { parseArgs } from "@std/cli/parse-args";
 
+/** How the command line asks. */
 const FLAGS = {
   boolean: ["json", "flip"],
-  string: ["data", "seed", "_"],
-  default: { flip: true },
-  collect: ["data", "seed"],
   negatable: ["json", "flip"],
+  string: ["model", "rank", "_"],
+  collect: ["model", "rank"],
+  default: { flip: true },
 };
-type Parsed = Record<string, unknown>;
-const parse = (...args: string[]): Parsed => ({ ...parseArgs(args, FLAGS) });
-const nothing: Parsed = { json: false, flip: true, data: [], seed: [], _: [] };
 
-Deno.test("parseArgs() gives flags that are not there their defaults", () => {
-  assertEquals(parse(), nothing);
+/** What no argument gives. */
+const NONE = { _: [], json: false, flip: true, model: [], rank: [] };
+
+/** What words on the command line change. */
+const WORDS: [words: string[], changes: Record<string, unknown>][] = [
+  [[], {}],
+  [["--json", "--no-flip"], { json: true, flip: false }],
+  [["--no-json", "--flip=false", "--json"], { json: true, flip: false }],
+  [["--json=false", "--json=yes", "a"], { json: true, _: ["a"] }],
+  [["--json", "false", "--flip", "true", "a"], { _: ["a"] }],
+  [["--json", "a", "--no-json", "true"], { _: ["a", "true"] }],
+  [["--model", "a", "--model=b=c", "--rank=-1"], { model: ["a", "b=c"], rank: ["-1"] }],
+  [["--model", "true", "--rank", "08"], { model: ["true"], rank: ["08"] }],
+  [["--model", "--json"], { model: [""], json: true }],
+  [["--model=", "--rank"], { model: [""], rank: [""] }],
+  [["--model", "", "a"], { model: [""], _: ["", "a"] }],
+  [["3", "-", "x.jpg", "--", "--json", "4"], { _: ["3", "-", "x.jpg", "--json", "4"] }],
+];
+
+Deno.test("parseArgs() reads flags by their kinds", () => {
+  for (const [words, changes] of WORDS) {
+    const given = [...words];
+    assertEquals({ ...parseArgs(given, FLAGS) }, { ...NONE, ...changes }, words.join(" "));
+    assertEquals(given, words, "the words themselves are left alone");
+  }
 });
 
-Deno.test("parseArgs() reads switches, negated ones and those with a value", () => {
-  assertEquals(parse("--json"), { ...nothing, json: true });
-  assertEquals(parse("--no-flip"), { ...nothing, flip: false });
-  assertEquals(parse("--flip=false", "--json=true"), {
-    ...nothing,
-    flip: false,
-    json: true,
+Deno.test("parseArgs() makes numbers of what is not said to be a string", () => {
+  const words = ["3", "1e3", "0x10", "Infinity", "", "x", "--rank=8", "--seed", "9", "--", "4"];
+  assertEquals({ ...parseArgs(words, { collect: ["seed"] }) }, {
+    _: [3, 1000, 16, "Infinity", "", "x", "4"],
+    rank: 8,
+    seed: [9],
   });
-  assertEquals(parse("--flip", "false"), { ...nothing, flip: false });
-  assertEquals(parse("--json", "x"), { ...nothing, json: true, _: ["x"] });
-  assertEquals(parse("--no-flip", "--flip"), nothing);
 });
 
-Deno.test("parseArgs() reads values, the last argument and what begins with a dash being none", () => {
-  assertEquals(parse("--data", "a b", "--data=c=d"), { ...nothing, data: ["a b", "c=d"] });
-  assertEquals(parse("--seed", "007", "8"), { ...nothing, seed: ["007"], _: ["8"] });
-  assertEquals(parse("--seed=-1"), { ...nothing, seed: ["-1"] });
-  assertEquals(parse("--data", "--json"), { ...nothing, data: [""], json: true });
-  assertEquals(parse("--data"), { ...nothing, data: [""] });
+Deno.test("parseArgs() keeps flags that no option names, the last value of each", () => {
+  const words = ["--typo", "3", "--typo=4", "--loud", "--no-loud", "-v"];
+  assertEquals({ ...parseArgs(words) }, { _: [], typo: 4, loud: true, "no-loud": true, v: true });
 });
 
-Deno.test("parseArgs() leaves what follows -- alone", () => {
-  assertEquals(parse("a", "--", "--json", "--data", "x"), {
-    ...nothing,
-    _: ["a", "--json", "--data", "x"],
-  });
-});
-
-Deno.test("parseArgs() makes numbers of positional arguments unless they are strings", () => {
-  assertEquals(parseArgs(["1", "x", "0x10", ""])._, [1, "x", 16, ""]);
-  assertEquals(parseArgs(["1", "x"], { string: ["_"] })._, ["1", "x"]);
-});
-
-Deno.test("parseArgs() tells of arguments that no option names, and leaves out what is refused", () => {
-  const told: unknown[] = [];
-  const unknown = (...call: unknown[]) => (told.push(call), call[1] !== "bad");
-  const parsed: Parsed = parseArgs(["p", "--bad", "--good=3", "-h", "--no-data"], {
+Deno.test("parseArgs() tells unknown() what no option names, and drops it on false", () => {
+  const told: unknown[][] = [];
+  const words = ["--typo=1", "--no-model", "--typo", "x", "a", "b", "--json", "--", "c"];
+  const parsed = parseArgs(words, {
     ...FLAGS,
-    unknown,
+    unknown(arg, key, value) {
+      told.push(key === undefined ? [arg] : [arg, key, value]);
+      return arg !== "--typo" && arg !== "b";
+    },
   });
   assertEquals(told, [
-    ["p"],
-    ["--bad", "bad", true],
-    ["--good=3", "good", "3"],
-    ["-h", "h", true],
-    ["--no-data", "no-data", true],
+    ["--typo=1", "typo", "1"],
+    ["--no-model", "no-model", true],
+    ["--typo", "typo", "x"],
+    ["a"],
+    ["b"],
   ]);
-  assertEquals(
-    parsed,
-    {
-      ...nothing,
-      _: ["p"],
-      good: 3,
-      h: true,
-      "no-data": true,
-    },
-  );
+  assertEquals({ ...parsed }, {
+    ...NONE,
+    _: ["a", "c"],
+    typo: 1,
+    "no-model": true,
+    json: true,
+  });
+});
+
+Deno.test("parseArgs() takes a default only where nothing is given", () => {
+  const tags = ["z"];
+  const options = { string: ["tags"], collect: ["tags"], default: { tags, size: 1 } };
+  assertEquals({ ...parseArgs(["--tags=a", "--tags=b"], options) }, {
+    _: [],
+    tags: ["a", "b"],
+    size: 1,
+  });
+  assertEquals({ ...parseArgs(["--size=3"], options) }, { _: [], tags: ["z"], size: 3 });
+  assertEquals(tags, ["z"]);
 });
