@@ -4,19 +4,17 @@
  * @module
  */
 
-import { fileURLToPath } from "node:url";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, percent } from "./console.ts";
-import { openDataset } from "./dataset.ts";
 import { parseOnlyFlags, text, toggle } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
 import {
   COMMON_FLAGS,
-  EMBEDDED_DATA,
   IMAGE_FLAGS,
   MODEL_FLAGS,
   openAdapted,
   openChosen,
+  openData,
   type Remembered,
   score,
   userPath,
@@ -58,10 +56,7 @@ export const FLAGS = {
 export async function evaluate(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const root = flags.data === undefined ? fileURLToPath(EMBEDDED_DATA) : userPath(flags.data);
-  const dataset = await openDataset(root, {
-    split: flags.split === undefined ? undefined : userPath(flags.split),
-  });
+  const { dataset, given } = await openData(flags);
   const adapterPath = flags.adapter === undefined ? undefined : userPath(flags.adapter);
   const opened = adapterPath === undefined
     ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
@@ -94,7 +89,7 @@ export async function evaluate(args: readonly string[]): Promise<number> {
     console.say(`accuracy: ${percent(result.accuracy)} (${result.correct} of ${result.images})`);
     console.finish({
       model: opened.name,
-      data: flags.data ?? "fashion_mnist",
+      data: given,
       template,
       adapterPath: adapterPath ?? null,
       accuracy: 100 * result.accuracy,

@@ -5,7 +5,6 @@
  */
 
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { concat } from "../autograd/ops/view.ts";
 import type { Projection } from "../clip/layers.ts";
 import { adapterName } from "../tensor/device.ts";
@@ -24,7 +23,7 @@ import {
 import { saveAdapters } from "./checkpoint.ts";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
-import { type Dataset, drawShots, openDataset, writeSplit } from "./dataset.ts";
+import { type Dataset, drawShots, writeSplit } from "./dataset.ts";
 import { reasonOf, writeAtomically } from "./file_source.ts";
 import {
   choice,
@@ -42,10 +41,10 @@ import { DEFAULT_RECIPE, type Recipe, Trainer } from "./trainer.ts";
 import {
   assertWritable,
   COMMON_FLAGS,
-  EMBEDDED_DATA,
   IMAGE_FLAGS,
   MODEL_FLAGS,
   openChosen,
+  openData,
   score,
   userPath,
 } from "./workspace.ts";
@@ -167,10 +166,7 @@ export async function train(args: readonly string[]): Promise<number> {
     : CROP_SCALE;
   if (least > most) throw new UsageError(`Cannot use --crop-scale: ${least} is more than ${most}`);
 
-  const root = flags.data === undefined ? fileURLToPath(EMBEDDED_DATA) : userPath(flags.data);
-  const dataset = await openDataset(root, {
-    split: flags.split === undefined ? undefined : userPath(flags.split),
-  });
+  const { dataset, given } = await openData(flags);
   const shots = drawShots(dataset, flags.shots, flags.seed);
   const template = flags.template ?? dataset.template ?? "a photo of a {}.";
 
@@ -234,7 +230,7 @@ export async function train(args: readonly string[]): Promise<number> {
 
     const summary = {
       model: model.name,
-      data: flags.data ?? "fashion_mnist",
+      data: given,
       classes: dataset.classes.length,
       shots: flags.shots,
       seed: flags.seed,

@@ -12,7 +12,7 @@ import type { Adapters } from "./attach.ts";
 import { loadAdapters } from "./checkpoint.ts";
 import type { Classifier, Prediction } from "./classifier.ts";
 import { type Console, megabytes } from "./console.ts";
-import type { Sample } from "./dataset.ts";
+import { type Dataset, openDataset, type Sample } from "./dataset.ts";
 import { openFile, reasonOf } from "./file_source.ts";
 import { choice, number, text, toggle } from "./flags.ts";
 import type { ImageLoader } from "./loader.ts";
@@ -69,6 +69,17 @@ export const COMMON_FLAGS = {
 /** The path that the user meant: relative ones begin where the command was typed, not where its task runs. */
 export function userPath(path: string): string {
   return resolve(Deno.env.get("INIT_CWD") ?? ".", path);
+}
+
+/** Opens the data set that was chosen, by the split that was, else the embedded one; `given` is what the user called it. */
+export async function openData(
+  { data, split }: { readonly data: string | undefined; readonly split: string | undefined },
+): Promise<{ dataset: Dataset; given: string }> {
+  const root = data === undefined ? fileURLToPath(EMBEDDED_DATA) : userPath(data);
+  const dataset = await openDataset(root, {
+    split: split === undefined ? undefined : userPath(split),
+  });
+  return { dataset, given: data ?? "fashion_mnist" };
 }
 
 /** The values of {@linkcode MODEL_FLAGS}. */
