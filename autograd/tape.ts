@@ -5,6 +5,7 @@
  */
 
 import { pointwise } from "../kernels/pointwise.ts";
+import { attribute, currentPart, during } from "../tensor/measure.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { sameShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -22,16 +23,34 @@ export interface Flow {
 interface Entry {
   readonly output: Tensor;
   readonly flows: readonly Flow[];
+  /** What the op is attributed to, and so its gradient. */
+  readonly part: string;
+}
+
+/** Follows what depends on the tensors that it tracks. */
+interface Follower {
+  readonly tracked: Set<Tensor>;
+  /** Told of each op that yields a tracked tensor, with those of its rules that concern tracked inputs. */
+  readonly note: (output: Tensor, flows: readonly Flow[]) => void;
 }
 
 /** What is recorded, and which tensors depend on what is differentiated. */
-interface Tape {
-  readonly entries: Entry[];
+class Tape implements Follower {
+  readonly entries: Entry[] = [];
   readonly tracked: Set<Tensor>;
+
+  constructor(inputs: Iterable<Tensor>) {
+    this.tracked = new Set(inputs);
+  }
+
+  note = (output: Tensor, flows: readonly Flow[]): void => {
+    for (const { saves } of flows) saves.forEach((saved) => saved.save());
+    this.entries.push({ output, flows, part: currentPart() });
+  };
 }
 
-/** The tapes that record, the innermost last: a function's value may be part of a larger function. */
-const tapes: Tape[] = [];
+/** Those that follow, the innermost last: a function's value may be part of a larger function. */
+const followers: Follower[] = [];
 
 /** Gradient with respect to `input`: `vjp` maps the output's gradient to the input's, and may read only `saves`. */
 export function wrt(input: Tensor, saves: readonly Tensor[], vjp: (g: Tensor) => Tensor): Flow {
@@ -47,13 +66,12 @@ export function wrtAll(
   return { inputs, saves, vjp };
 }
 
-/** Notes on each tape that records how `output` depends on the inputs that need gradients there. */
+/** Tells each tape that records how `output` depends on the inputs that need gradients there. */
 export function record(output: Tensor, rules: readonly Flow[]): Tensor {
-  for (const { entries, tracked } of tapes) {
+  for (const { tracked, note } of followers) {
     const flows = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
     if (flows.length === 0) continue;
-    for (const { saves } of flows) saves.forEach((saved) => saved.retain());
-    entries.push({ output, flows });
+    note(output, flows);
     tracked.add(output);
   }
   return output;
@@ -61,7 +79,7 @@ export function record(output: Tensor, rules: readonly Flow[]): Tensor {
 
 /** Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask first. */
 export function needsGradient(x: Tensor): boolean {
-  return tapes.some(({ tracked }) => tracked.has(x));
+  return followers.some(({ tracked }) => tracked.has(x));
 }
 
 /**
@@ -76,21 +94,8 @@ export function vjp(
   fn: () => Tensor,
   inputs: readonly Tensor[],
 ): { value: Tensor; backward: (g: Tensor) => Tensor[] } {
-  const recording: Tape = { entries: [], tracked: new Set(inputs) };
-  let value: Tensor;
-  tapes.push(recording);
-  try {
-    value = scope(() => {
-      const y = fn();
-      // A value that is an input becomes a handle of its own, which may be released without the input.
-      return inputs.includes(y) ? record(sameElements(y), [wrt(y, [], (g) => g)]) : y;
-    });
-  } catch (error) {
-    discard(recording.entries);
-    throw error;
-  } finally {
-    tapes.splice(tapes.indexOf(recording), 1);
-  }
+  const tape = new Tape(inputs);
+  const value = recordOn(tape, fn);
   let walked = false;
   return {
     value,
@@ -102,9 +107,48 @@ export function vjp(
         );
       }
       walked = true;
-      return walk(recording, value, g, inputs);
+      return during("backward", () => walk(tape, value, g, inputs));
     },
   };
+}
+
+/** Runs `fn` under a tape. */
+function recordOn(tape: Tape, fn: () => Tensor): Tensor {
+  try {
+    return valueOf(tape, fn);
+  } catch (error) {
+    discard(tape.entries);
+    throw error;
+  }
+}
+
+/** Runs `fn` with a follower. A value that is an input becomes a handle of its own, to be released without the input. */
+function valueOf(follower: Follower, fn: () => Tensor): Tensor {
+  const inputs = new Set(follower.tracked);
+  return following(follower, () =>
+    scope(() => {
+      const y = fn();
+      return inputs.has(y) ? record(sameElements(y), [wrt(y, [], (g) => g)]) : y;
+    }));
+}
+
+function following<T>(follower: Follower, body: () => T): T {
+  followers.push(follower);
+  try {
+    return body();
+  } finally {
+    followers.splice(followers.indexOf(follower), 1);
+  }
+}
+
+/** Runs `body`, of which nobody is told. */
+function unfollowed<T>(body: () => T): T {
+  const outside = followers.splice(0);
+  try {
+    return body();
+  } finally {
+    followers.push(...outside);
+  }
 }
 
 /**
@@ -117,15 +161,72 @@ export function valueAndGrad(
   parameters: readonly Tensor[],
 ): { value: Tensor; grads: Tensor[] } {
   return scope(() => {
-    const { value, backward } = vjp(() => {
-      const y = loss();
-      if (y.size === 1) return y;
-      throw new RangeError(
-        `Cannot differentiate a loss of shape [${y.shape}]: it must be a scalar, take its sum() or mean()`,
-      );
-    }, parameters);
+    const { value, backward } = vjp(() => scalar(loss()), parameters);
     return { value, grads: backward(pointwise("1.0", {}, value.shape)) };
   });
+}
+
+/**
+ * What `fn` gives, without keeping what its gradients need: they are found by running it again when they are asked for
+ * (gradient checkpointing; Chen et al., arXiv 1604.06174). That costs a forward pass more, and holds the activations of
+ * `fn` only while its own gradients are computed. `fn` must do the same each time; `inputs` are the tensors it reads
+ * that may be released before.
+ */
+export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
+  const probe = new Probe();
+  const value = unfollowed(() => valueOf(probe, fn));
+  const used = [...probe.used];
+  const again = (g: Tensor, needs: readonly boolean[]) =>
+    scope(() => {
+      const { value, backward } = vjp(fn, used.filter((_, i) => needs[i]));
+      value.release();
+      const grads = backward(g);
+      return needs.map((need) => need ? grads.shift()! : null);
+    });
+  return record(value, [wrtAll(used, [...new Set([...inputs, ...used])], again)]);
+}
+
+/**
+ * A scalar loss whose gradients are computed at once, so that nothing else of what they need is kept; the backward pass
+ * only scales them. A loss that is a sum of such parts holds the activations of one part at a time, and costs no more
+ * FLOPs (gradient accumulation).
+ *
+ * @throws {RangeError} If the loss is not a scalar.
+ */
+export function gradientsNow(loss: () => Tensor): Tensor {
+  return scope(() => {
+    const probe = new Probe();
+    const tape = new Tape(probe.known);
+    const { value, used, grads } = unfollowed(() => {
+      const value = following(probe, () => recordOn(tape, () => scalar(loss())));
+      const used = [...probe.used];
+      const one = pointwise("1.0", {}, value.shape);
+      return { value, used, grads: during("backward", () => walk(tape, value, one, used)) };
+    });
+    return record(value, [
+      wrtAll(used, grads, (g) => grads.map((x) => pointwise("g * x", { g, x }, x.shape))),
+    ]);
+  });
+}
+
+/** Finds out which of the tensors that are followed now something depends on. */
+class Probe implements Follower {
+  readonly known: ReadonlySet<Tensor> = new Set(followers.flatMap(({ tracked }) => [...tracked]));
+  readonly tracked: Set<Tensor> = new Set(this.known);
+  readonly used = new Set<Tensor>();
+
+  note = (_: Tensor, flows: readonly Flow[]): void => {
+    for (const { inputs } of flows) {
+      for (const input of inputs) if (this.known.has(input)) this.used.add(input);
+    }
+  };
+}
+
+function scalar(y: Tensor): Tensor {
+  if (y.size === 1) return y;
+  throw new RangeError(
+    `Cannot differentiate a loss of shape [${y.shape}]: it must be a scalar, take its sum() or mean()`,
+  );
 }
 
 /** Another handle on the same elements. */
@@ -133,9 +234,9 @@ function sameElements(x: Tensor): Tensor {
   return x.view(x.shape, x.strides, x.offset);
 }
 
-function discard(entries: readonly Entry[]): void {
+function discard(entries: readonly Pick<Entry, "flows">[]): void {
   for (const { flows } of entries) {
-    for (const { saves } of flows) saves.forEach((saved) => saved.drop());
+    for (const { saves } of flows) saves.forEach((saved) => saved.unsave());
   }
 }
 
@@ -145,31 +246,37 @@ function walk(
   g: Tensor,
   inputs: readonly Tensor[],
 ): Tensor[] {
-  // What a rule runs is not recorded on the tapes outside.
-  const outside = tapes.splice(0);
   const grads = new Map<Tensor, Tensor>();
-  let found: Tensor[];
-  try {
+  const wanted = new Set(inputs);
+  const back = () => {
     grads.set(value, keep(sameElements(g)));
     while (entries.length > 0) {
-      const { output, flows } = entries.pop()!;
+      const { output, flows, part } = entries.pop()!;
       const g = grads.get(output);
       try {
-        if (g) { for (const flow of flows) flowBack(flow, g, grads, tracked); }
+        if (g) {
+          attribute(part, () => {
+            for (const flow of flows) flowBack(flow, g, grads, tracked, wanted);
+          });
+        }
       } finally {
-        discard([{ output, flows }]);
+        discard([{ flows }]);
       }
       grads.delete(output);
       g?.drop();
     }
-    found = inputs.map((input) => {
+    return inputs.map((input) => {
       const grad = grads.get(input);
       return grad ? sameElements(grad) : pointwise("0.0", {}, input.shape);
     });
+  };
+  let found: Tensor[];
+  try {
+    // What a rule runs is not recorded on the tapes outside.
+    found = unfollowed(back);
   } finally {
     discard(entries);
     for (const grad of grads.values()) grad.drop();
-    tapes.push(...outside);
   }
   const once = () => {
     throw new Error("Cannot differentiate a gradient: use it as a constant, through detach()");
@@ -183,6 +290,7 @@ function flowBack(
   g: Tensor,
   grads: Map<Tensor, Tensor>,
   tracked: ReadonlySet<Tensor>,
+  wanted: ReadonlySet<Tensor>,
 ): void {
   const needs = inputs.map((input) => tracked.has(input));
   const made = scope(() =>
@@ -200,11 +308,10 @@ function flowBack(
   for (const [i, flow] of made.entries()) {
     if (!flow) continue;
     const before = grads.get(inputs[i]);
-    if (!before) {
-      grads.set(inputs[i], keep(flow));
-      continue;
-    }
-    grads.set(inputs[i], keep(pointwise("a + b", { a: before, b: flow }, inputs[i].shape)));
+    const sum = before ? pointwise("a + b", { a: before, b: flow }, flow.shape) : flow;
+    grads.set(inputs[i], keep(sum));
+    if (wanted.has(inputs[i])) sum.markGradient();
+    if (!before) continue;
     before.drop();
     flow.release();
   }

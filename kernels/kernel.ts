@@ -5,8 +5,9 @@
  */
 
 import { gpu, guarded, KernelError, MAX_BINDINGS } from "../tensor/device.ts";
+import { count } from "../tensor/measure.ts";
 import { type Binding, dispatch, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
 
 /** Values of a kernel's `override` constants: what is built into a pipeline. */
 export type Constants = Readonly<Record<string, number>>;
@@ -23,6 +24,16 @@ const MAX_WORKGROUPS = 65535;
  */
 export const MAX_STEPS = 60000;
 
+/** What a run of a kernel counts as, beside the bytes of its inputs and outputs. */
+export interface KernelWork {
+  /** Arithmetic operations of a run. */
+  readonly flops: (sizes: Sizes, inputs: readonly (Tensor | Binding)[]) => number;
+  /** Bytes read, where that is not every element of the inputs once. */
+  readonly reads?: (sizes: Sizes) => number;
+  /** Whether outputs are updated in place, and so read too. */
+  readonly updates?: boolean;
+}
+
 interface Field {
   readonly name: string;
   readonly type: "u32" | "i32" | "f32";
@@ -37,6 +48,7 @@ export class Kernel {
   readonly name: string;
   /** Its source. */
   readonly wgsl: string;
+  readonly #work: KernelWork;
   readonly #fields: readonly Field[];
   readonly #access: readonly string[];
   readonly #floats: readonly boolean[];
@@ -47,8 +59,9 @@ export class Kernel {
   #pipelines = new Map<string, GPUComputePipeline>();
 
   /** Reads the bindings and the sizes off the source. Nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string) {
+  constructor(name: string, wgsl: string, work: KernelWork) {
     this.name = name;
+    this.#work = work;
     this.wgsl = wgsl;
     const struct = /struct Sizes \{([^}]*)\}/.exec(wgsl)?.[1] ?? "";
     this.#fields = [...struct.matchAll(/(\w+): (u32|i32|f32)/g)]
@@ -90,6 +103,15 @@ export class Kernel {
     this.#check(operands, bindings, grid, explain);
     const pipeline = this.#pipeline(constants, operands, explain);
     dispatch(pipeline, this.#layout, bindings, this.#pack(sizes), grid, explain);
+    count(this.name, () => {
+      const written = bytesOf(outputs);
+      const read = this.#work.reads?.(sizes) ?? bytesOf(inputs);
+      return {
+        flops: this.#work.flops(sizes, inputs),
+        bytesRead: read + (this.#work.updates ? written : 0),
+        bytesWritten: written,
+      };
+    });
   }
 
   #check(
@@ -208,6 +230,20 @@ export class Kernel {
 function lineIn(message: string): number | undefined {
   const line = /┌─ .*:(\d+):\d+$/m.exec(message)?.[1];
   return line === undefined ? undefined : Number(line);
+}
+
+/** Bytes of the distinct elements: an axis that repeats what one buffer holds once adds none. */
+function bytesOf(operands: readonly (Tensor | Binding)[]): number {
+  return operands.reduce(
+    (bytes, operand) =>
+      bytes + ("shape" in operand
+        ? operand.shape.reduce(
+          (elements, size, axis) => operand.strides[axis] === 0 ? elements : elements * size,
+          ELEMENT_BYTES,
+        )
+        : operand.size),
+    0,
+  );
 }
 
 function shapesOf(operands: readonly (Tensor | Binding)[]): string {

@@ -7,13 +7,18 @@
 import { isSoftware } from "../tensor/device.ts";
 import { broadcast, broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { Kernel, MAX_STEPS, spread } from "./kernel.ts";
+import { Kernel, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
 import wgsl from "./matmul.wgsl" with { type: "text" };
 import vec4Wgsl from "./matmul_vec4.wgsl" with { type: "text" };
 import { pointwise } from "./pointwise.ts";
 
-const anyStrides = new Kernel("matmul.wgsl", wgsl);
-const wholeVec4 = new Kernel("matmul_vec4.wgsl", vec4Wgsl);
+/** A multiplication and an addition for each element of the inner axis. */
+const WORK = {
+  flops: ({ m, n, k, groups, tiles_m, tiles_n }: Sizes) =>
+    2 * m * n * k * (groups / (tiles_m * tiles_n)),
+};
+const anyStrides = new Kernel("matmul.wgsl", wgsl, WORK);
+const wholeVec4 = new Kernel("matmul_vec4.wgsl", vec4Wgsl, WORK);
 const MAX_BATCH_AXES = 3;
 
 /**

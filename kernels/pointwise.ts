@@ -73,6 +73,15 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
   kernel.run(inputs, [out], sizes, spread(Math.ceil(out.size / LANES)));
 }
 
+/** What an expression counts as: its operators and calls, each as one, but not the making of vectors. */
+function operations(expression: string): number {
+  const found = expression
+    .replaceAll(/\b(?:\d+\.\d*|\d+)(?:e[-+]?\d+)?u?\b/g, "1")
+    .replaceAll(/\b(?:vec\du?|f32|u32|i32|bool)\(/g, "(")
+    .match(/[<>=!]=|<<|>>|[-+*\/%<>^&|]|\w+\(/g);
+  return found?.length ?? 0;
+}
+
 function generate(
   expression: string,
   rank: number,
@@ -125,5 +134,6 @@ ${
   out[${index("out")}] = ${expression};
 }
 `;
-  return new Kernel(`pointwise "${expression}"`, wgsl);
+  const each = operations(expression);
+  return new Kernel(`pointwise "${expression}"`, wgsl, { flops: ({ count }) => each * count });
 }

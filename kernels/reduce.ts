@@ -4,13 +4,16 @@
  * @module
  */
 
+import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { Kernel, spread } from "./kernel.ts";
+import { Kernel, type KernelWork, spread } from "./kernel.ts";
 import narrowWgsl from "./reduce.wgsl" with { type: "text" };
 import wideWgsl from "./reduce_wide.wgsl" with { type: "text" };
 
-const narrow = new Kernel("reduce.wgsl", narrowWgsl);
-const wide = new Kernel("reduce_wide.wgsl", wideWgsl);
+/** An addition, or a comparison, for each element. */
+const WORK: KernelWork = { flops: (_, [x]) => numel((x as Tensor).shape) };
+const narrow = new Kernel("reduce.wgsl", narrowWgsl, WORK);
+const wide = new Kernel("reduce_wide.wgsl", wideWgsl, WORK);
 const KINDS = { sum: 0, max: 1, min: 2 } as const;
 
 /** What a reduction makes of several values. */

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { nullDevice } from "./null_device.ts";
+
 /** No WebGPU adapter was found. */
 export class NoAdapterError extends Error {
   /** `"NoAdapterError"`. */
@@ -56,6 +58,9 @@ const LIMITS = [
   "maxComputeWorkgroupStorageSize",
 ] as const;
 
+/** The largest buffer of a dry run, unless it is told another one: what GPUs of the day allow. */
+const DRY_BYTES = 2 ** 32 - 4;
+
 /** How long after a refusal the news of a lost device is waited for. */
 const LOSS_MS = 200;
 
@@ -73,6 +78,44 @@ export function init(): Promise<void> {
     starting = null;
     throw error;
   });
+}
+
+/** What a dry run takes an adapter to be; by default one without tight limits that is no software. */
+export interface DryAdapter {
+  /** The largest buffer, in bytes. */
+  readonly maxBufferSize?: number;
+  /** The largest part of a buffer that a kernel can bind, in bytes. */
+  readonly maxStorageBufferBindingSize?: number;
+  /** Whether it computes on the CPU, so that the kernels of such adapters run. */
+  readonly software?: boolean;
+}
+
+/**
+ * Makes a device ready that allocates nothing and computes nothing, and needs no GPU: the same code runs on it, and
+ * `memory()`, `counters` and `measure()` tell exactly what it would have cost. All data read back is 0. Tensors of
+ * another device become unusable; `init()` brings a real one again.
+ */
+export function initDry(adapter: DryAdapter = {}): void {
+  const limits = { maxBufferSize: DRY_BYTES, maxStorageBufferBindingSize: DRY_BYTES, ...adapter };
+  adopt(nullDevice(limits), {
+    description: "dry run",
+    isFallbackAdapter: adapter.software ?? false,
+  } as GPUAdapterInfo);
+  starting = null;
+}
+
+/** Gives what {@linkcode initDry} needs to take the real adapter's place. */
+export function dryTwin(): Required<DryAdapter> {
+  const { maxBufferSize, maxStorageBufferBindingSize } = gpu().limits;
+  return { maxBufferSize, maxStorageBufferBindingSize, software: isSoftware() };
+}
+
+function adopt(made: GPUDevice, info: GPUAdapterInfo): void {
+  device = made;
+  information = info;
+  lost = failure = null;
+  checks.length = 0;
+  for (const reset of resets) reset();
 }
 
 async function start(): Promise<void> {
@@ -106,11 +149,7 @@ async function start(): Promise<void> {
     );
     starting = null;
   });
-  device = made;
-  information = adapter.info;
-  lost = failure = null;
-  checks.length = 0;
-  for (const reset of resets) reset();
+  adopt(made, adapter.info);
 }
 
 /** Runs `reset` whenever a device is made, to forget what belonged to the one before. */

@@ -6,6 +6,23 @@
 
 import { gpu, guarded, onStart, OutOfMemoryError } from "./device.ts";
 
+/**
+ * What a buffer is for: frozen weights of a model, matrices of its adapters, gradients of what trains, the optimizer's
+ * moments, what the tape keeps for the backward pass, and all the rest.
+ */
+export const OWNERS = [
+  "frozenWeights",
+  "adapterWeights",
+  "gradients",
+  "optimizerState",
+  "savedActivations",
+  "workspace",
+] as const;
+/** One of {@linkcode OWNERS}. */
+export type Owner = typeof OWNERS[number];
+/** Bytes of each owner. */
+export type BytesByOwner = Readonly<Record<Owner, number>>;
+
 /** What the engine holds on the GPU, in bytes and buffers. */
 export interface Memory {
   /** Bytes of the buffers that tensors own now. */
@@ -14,11 +31,31 @@ export interface Memory {
   readonly liveBuffers: number;
   /** The largest `liveBytes` since the start, or since {@linkcode resetPeak}. */
   readonly peakBytes: number;
+  /** `liveBytes` by what they are for. */
+  readonly byOwner: BytesByOwner;
+  /** What the peak was made of, when it was reached. */
+  readonly peakByOwner: BytesByOwner;
   /** Bytes of the buffers that wait on shelves to be used again. */
   readonly shelvedBytes: number;
+  /** The largest sum of live and shelved bytes, what the GPU had to have, since the start or {@linkcode resetPeak}. */
+  readonly peakHeldBytes: number;
 }
 
-const counters = { liveBytes: 0, liveBuffers: 0, peakBytes: 0, shelvedBytes: 0 };
+const none = () => Object.fromEntries(OWNERS.map((owner) => [owner, 0])) as Record<Owner, number>;
+
+const counters = {
+  liveBytes: 0,
+  liveBuffers: 0,
+  peakBytes: 0,
+  byOwner: none(),
+  peakByOwner: none(),
+  shelvedBytes: 0,
+  peakHeldBytes: 0,
+};
+const ownerOf = new WeakMap<GPUBuffer, Owner>();
+let owner: Owner = "workspace";
+let limit = Infinity;
+let relieve = () => {};
 let shelves = new Map<number, GPUBuffer[]>();
 let highWater = 0;
 
@@ -35,12 +72,68 @@ const SLACK_BYTES = 256 * 2 ** 20;
 
 /** Live, peak and shelved bytes. */
 export function memory(): Memory {
-  return { ...counters };
+  return {
+    ...counters,
+    byOwner: { ...counters.byOwner },
+    peakByOwner: { ...counters.peakByOwner },
+  };
 }
 
-/** Starts a new measurement of the peak, from what is live now. */
+/** Starts a new measurement of the peaks, from what is there now. */
 export function resetPeak(): void {
   counters.peakBytes = counters.liveBytes;
+  counters.peakByOwner = { ...counters.byOwner };
+  counters.peakHeldBytes = counters.liveBytes + counters.shelvedBytes;
+}
+
+/** Runs `body` and tells the peak that it reached, from what was live before; other peaks go on as if nobody had asked. */
+export function peakDuring<T>(
+  body: () => T,
+): { value: T; peakBytes: number; peakByOwner: BytesByOwner } {
+  const { peakBytes: before, peakByOwner: ownersBefore } = counters;
+  counters.peakBytes = counters.liveBytes;
+  counters.peakByOwner = { ...counters.byOwner };
+  try {
+    const value = body();
+    return { value, peakBytes: counters.peakBytes, peakByOwner: counters.peakByOwner };
+  } finally {
+    if (counters.peakBytes < before) {
+      counters.peakBytes = before;
+      counters.peakByOwner = ownersBefore;
+    }
+  }
+}
+
+/** Runs `body`, whose new buffers are `whose`. */
+export function owned<T>(whose: Owner, body: () => T): T {
+  const before = owner;
+  owner = whose;
+  try {
+    return body();
+  } finally {
+    owner = before;
+  }
+}
+
+/** Moves a live buffer from one owner to another; one that is not `from`'s stays where it is. */
+export function reassign(buffer: GPUBuffer, from: Owner, to: Owner): void {
+  if (ownerOf.get(buffer) !== from) return;
+  ownerOf.set(buffer, to);
+  counters.byOwner[from] -= buffer.size;
+  counters.byOwner[to] += buffer.size;
+}
+
+/**
+ * Live and shelved bytes stay below `bytes` together, if the live ones alone do: before more would be held the shelves
+ * are given back, which costs a submit.
+ */
+export function limitMemory(bytes: number): void {
+  limit = bytes;
+}
+
+/** How queue.ts gives the shelves back. */
+export function onLimit(relief: () => void): void {
+  relieve = relief;
 }
 
 /** Rounds up to one of eight sizes between two powers of two, so that tensors of nearly one size share a shelf. */
@@ -66,6 +159,8 @@ export function acquire(bytes: number): GPUBuffer {
   let buffer = shelves.get(size)?.pop();
   if (buffer) counters.shelvedBytes -= size;
   else {
+    const held = counters.liveBytes + counters.shelvedBytes;
+    if (held + size > limit && counters.shelvedBytes > 0) relieve();
     const made = buffer = guarded("out-of-memory", () =>
       device.createBuffer({
         size,
@@ -79,15 +174,23 @@ export function acquire(bytes: number): GPUBuffer {
     });
     sound.add(buffer);
   }
+  ownerOf.set(buffer, owner);
+  counters.byOwner[owner] += size;
   counters.liveBytes += size;
   counters.liveBuffers++;
-  counters.peakBytes = Math.max(counters.peakBytes, counters.liveBytes);
+  if (counters.liveBytes > counters.peakBytes) {
+    counters.peakBytes = counters.liveBytes;
+    counters.peakByOwner = { ...counters.byOwner };
+  }
+  const held = counters.liveBytes + counters.shelvedBytes;
+  counters.peakHeldBytes = Math.max(counters.peakHeldBytes, held);
   highWater = Math.max(highWater, counters.liveBytes);
   return buffer;
 }
 
 /** Puts a buffer back on its shelf. Work recorded earlier still reads it first: work runs in the order of recording. */
 export function recycle(buffer: GPUBuffer): void {
+  counters.byOwner[ownerOf.get(buffer)!] -= buffer.size;
   counters.liveBytes -= buffer.size;
   counters.liveBuffers--;
   if (!sound.has(buffer)) return;

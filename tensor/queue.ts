@@ -5,7 +5,7 @@
  */
 
 import { gpu, guarded, KernelError, onStart, refusal, settle } from "./device.ts";
-import { acquire, clearShelves, overstocked } from "./memory.ts";
+import { acquire, clearShelves, onLimit, overstocked } from "./memory.ts";
 
 /** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
 export const SIZES_BYTES = 256;
@@ -177,6 +177,7 @@ export function trim(): void {
   clearShelves();
   forgetBindGroups();
 }
+onLimit(trim);
 
 /** A new buffer with the given content. */
 export function upload(values: ArrayBufferView<ArrayBuffer>): GPUBuffer {

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { acquire, recycle } from "./memory.ts";
+import { noteSaved } from "./measure.ts";
+import { acquire, reassign, recycle } from "./memory.ts";
 import { type Binding, read } from "./queue.ts";
 import { adopt, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
@@ -25,6 +26,8 @@ export const ELEMENT_BYTES = 4;
 interface Storage {
   readonly buffer: GPUBuffer;
   owners: number;
+  /** How many times tapes have saved it. */
+  saves: number;
 }
 
 /**
@@ -60,7 +63,7 @@ export class Tensor {
 
   /** A tensor on a buffer that it takes over, row-major from its first byte. */
   static on(buffer: GPUBuffer, shape: Shape, dtype: Dtype = "f32"): Tensor {
-    return new Tensor({ buffer, owners: 1 }, shape, contiguousStrides(shape), 0, dtype);
+    return new Tensor({ buffer, owners: 1, saves: 0 }, shape, contiguousStrides(shape), 0, dtype);
   }
 
   /**
@@ -114,10 +117,25 @@ export class Tensor {
   }
 
   /** One more owner: the tape, for a tensor that a gradient needs. */
-  retain(): this {
+  save(): void {
     this.#assertLive();
     this.#owners++;
-    return this;
+    if (this.#storage.saves++ > 0) return;
+    noteSaved(this.binding.size);
+    reassign(this.#storage.buffer, "workspace", "savedActivations");
+  }
+
+  /** Ends a {@linkcode save}. */
+  unsave(): void {
+    if (--this.#storage.saves === 0) {
+      reassign(this.#storage.buffer, "savedActivations", "workspace");
+    }
+    this.drop();
+  }
+
+  /** Counts the buffer, if nothing more lasting owns it, among the gradients of what trains. */
+  markGradient(): void {
+    reassign(this.#storage.buffer, "workspace", "gradients");
   }
 
   /** One owner less; with the last one the buffer goes back to its shelf. */

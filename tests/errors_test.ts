@@ -295,6 +295,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 }
 `,
+    { flops: () => 0 },
   );
 
 /** The error that the next readback after a run throws. */
@@ -407,7 +408,7 @@ gpuTest("kernels are checked when they are made and run", () => {
     (_, i) => `@group(0) @binding(${i}) var<storage, read> x${i}: array<f32>;`,
   );
   assertThrows(
-    () => new Kernel("wide.wgsl", bindings.join("\n")),
+    () => new Kernel("wide.wgsl", bindings.join("\n"), { flops: () => 0 }),
     RangeError,
     "Cannot make kernel wide.wgsl: it binds 9 buffers and 0 sizes, at most 8 and 64 are portable",
   );

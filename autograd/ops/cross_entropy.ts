@@ -13,8 +13,14 @@ import { record, wrt } from "../tape.ts";
 import { mean, sum } from "./reduce.ts";
 import { contiguous } from "./view.ts";
 
-const forward = new Kernel("cross_entropy.wgsl", wgsl);
-const backward = new Kernel("cross_entropy_backward.wgsl", backwardWgsl);
+const forward = new Kernel("cross_entropy.wgsl", wgsl, {
+  // Maximum, difference, exponential, two sums.
+  flops: ({ rows, cols }) => 5 * rows * cols,
+});
+const backward = new Kernel("cross_entropy_backward.wgsl", backwardWgsl, {
+  // Two differences, the exponential, two more differences, a product.
+  flops: ({ rows, cols }) => 6 * rows * cols,
+});
 
 /** How the losses of the rows are joined, and how sure the labels are. */
 export interface CrossEntropyOptions {

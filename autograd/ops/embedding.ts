@@ -14,8 +14,15 @@ import { checkFloats, ELEMENT_BYTES, Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { contiguous, reshape, slice, transpose } from "./view.ts";
 
-const gatherKernel = new Kernel("gather.wgsl", gatherWgsl);
-const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl);
+const gatherKernel = new Kernel("gather.wgsl", gatherWgsl, {
+  flops: () => 0,
+  // The rows that are named, and the ids.
+  reads: ({ count, cols }) => ELEMENT_BYTES * count * (cols + 1),
+});
+const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl, {
+  // An addition for each element of the gradient.
+  flops: (_, [, g]) => numel((g as Tensor).shape),
+});
 
 /** Offsets of bindings are multiples of this: WebGPU's largest required alignment. */
 const ALIGNMENT = 256;

@@ -15,8 +15,14 @@ import { record, wrt } from "../tape.ts";
 import { sumTo } from "./reduce.ts";
 import { contiguous, reshape } from "./view.ts";
 
-const forward = new Kernel("layer_norm.wgsl", wgsl);
-const backward = new Kernel("layer_norm_backward.wgsl", backwardWgsl);
+const forward = new Kernel("layer_norm.wgsl", wgsl, {
+  // Sum; difference, square and two sums; difference, two products and a sum.
+  flops: ({ rows, cols }) => 9 * rows * cols,
+});
+const backward = new Kernel("layer_norm_backward.wgsl", backwardWgsl, {
+  // Product and sum; difference, two products and a sum; difference, four products, two differences.
+  flops: ({ rows, cols }) => 13 * rows * cols,
+});
 
 /**
  * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and shifted (Ba, Kiros and

@@ -19,9 +19,18 @@ import { div, exp, log, maskedFill, mulScalar, sub, where } from "./pointwise.ts
 import { max, sum } from "./reduce.ts";
 import { contiguous, detach, transpose } from "./view.ts";
 
-const forward = new Kernel("softmax.wgsl", softmaxWgsl);
-const backward = new Kernel("softmax_backward.wgsl", backwardWgsl);
-const logForward = new Kernel("log_softmax.wgsl", logSoftmaxWgsl);
+const forward = new Kernel("softmax.wgsl", softmaxWgsl, {
+  // Scale, maximum, difference, exponential, sum, quotient; of what a causal mask hides too.
+  flops: ({ rows, cols }) => 6 * rows * cols,
+});
+const backward = new Kernel("softmax_backward.wgsl", backwardWgsl, {
+  // The row's sum of products 2, then a difference and two products.
+  flops: ({ rows, cols }) => 5 * rows * cols,
+});
+const logForward = new Kernel("log_softmax.wgsl", logSoftmaxWgsl, {
+  // Maximum, difference, exponential, sum, difference.
+  flops: ({ rows, cols }) => 5 * rows * cols,
+});
 
 /** What hides a position: so low a score that its softmax is 0, and finite. */
 const HIDDEN = -1e30;

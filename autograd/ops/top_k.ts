@@ -11,7 +11,10 @@ import { numel, resolveAxis } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
-const kernel = new Kernel("top_k.wgsl", wgsl);
+const kernel = new Kernel("top_k.wgsl", wgsl, {
+  // A comparison for each element and place.
+  flops: ({ rows, cols, k }) => rows * cols * k,
+});
 
 /** As many columns the kernel compares in a step. */
 const COLUMNS_AT_ONCE = 8;

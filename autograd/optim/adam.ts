@@ -24,7 +24,8 @@ export interface AdamOptions extends OptimizerOptions {
   readonly amsgrad?: boolean;
 }
 
-const kernel = new Kernel("adam.wgsl", wgsl);
+/** Counted off the kernel's last lines; a square root is one. */
+const kernel = new Kernel("adam.wgsl", wgsl, { flops: ({ count }) => 18 * count, updates: true });
 
 /** The rule of both; `decoupled` takes weight decay off the parameter, not through the gradient. */
 function rule(name: string, decoupled: boolean, weightDecay: number): Rule<AdamOptions> {

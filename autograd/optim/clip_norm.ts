@@ -7,13 +7,16 @@
 import { Kernel } from "../../kernels/kernel.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
 import wgsl from "../../kernels/sum_of_squares.wgsl" with { type: "text" };
+import { during } from "../../tensor/measure.ts";
 import { scope } from "../../tensor/scope.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { sqrt } from "../ops/pointwise.ts";
 import { sum } from "../ops/reduce.ts";
 import { contiguous } from "../ops/view.ts";
 
-const kernel = new Kernel("sum_of_squares.wgsl", wgsl);
+const kernel = new Kernel("sum_of_squares.wgsl", wgsl, {
+  flops: ({ count }) => 2 * count,
+});
 
 /** Workgroups of one tensor, at most; and the elements that are worth one. */
 const MAX_GROUPS = 64;
@@ -46,11 +49,12 @@ export function clipByNorm(
   if (!(maxNorm > 0 && maxNorm < Infinity)) {
     throw new RangeError(`Cannot clip to a norm of ${maxNorm}: it must be a finite number above 0`);
   }
-  return scope(() => {
+  const clip = () => {
     const norm = globalNorm(grads);
     const scaled = grads.map((g) =>
       pointwise("g * min(1.0, limit / (norm + 1e-6))", { g, norm, limit: maxNorm }, g.shape)
     );
     return { norm, grads: scaled };
-  });
+  };
+  return during("optimizer", () => scope(clip));
 }

@@ -6,6 +6,8 @@
 
 import { type Constants, type Kernel, type Sizes, spread } from "../../kernels/kernel.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
+import { during } from "../../tensor/measure.ts";
+import { owned } from "../../tensor/memory.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import { sameShape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
@@ -101,7 +103,7 @@ export class Optimizer<O extends OptimizerOptions> {
       const wanted = Object.entries(rule.state(this.#groups[group]));
       const state = wanted.map(([name, present]) => {
         if (!present) return this.#absent;
-        const made = keep(zeros(parameter.shape));
+        const made = owned("optimizerState", () => keep(zeros(parameter.shape)));
         this.#saved.set(`${i}.${name}`, made);
         return made;
       });
@@ -138,7 +140,7 @@ export class Optimizer<O extends OptimizerOptions> {
           "it must be a number from 0 on",
       );
     }
-    scope(() => {
+    const update = () => {
       for (const [i, { parameter, group, state }] of this.#members.entries()) {
         const options = this.#groups[group];
         kernel.run(
@@ -149,7 +151,8 @@ export class Optimizer<O extends OptimizerOptions> {
           constants(options),
         );
       }
-    });
+    };
+    during("optimizer", () => scope(update));
     this.#steps++;
   }
 

@@ -26,7 +26,8 @@ export interface SgdOptions extends OptimizerOptions {
 
 const RULE: Rule<SgdOptions> = {
   name: "Sgd",
-  kernel: new Kernel("sgd.wgsl", wgsl),
+  // Decay 2, momentum 3, update 2.
+  kernel: new Kernel("sgd.wgsl", wgsl, { flops: ({ count }) => 7 * count, updates: true }),
   defaults: { learningRate: 1e-3, weightDecay: 0, momentum: 0, dampening: 0, nesterov: false },
   ranges: ({ momentum, dampening, nesterov }) => ({
     momentum: atLeastZero(momentum),
