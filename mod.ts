@@ -24,12 +24,33 @@
 export {
   adapterName,
   DeviceLostError,
+  type DryAdapter,
+  dryTwin,
   init,
+  initDry,
   KernelError,
   NoAdapterError,
   OutOfMemoryError,
 } from "./tensor/device.ts";
-export { type Memory, memory, resetPeak } from "./tensor/memory.ts";
+export {
+  attribute,
+  measure,
+  type Measured,
+  type Phase,
+  PHASES,
+  total,
+  type Work,
+  type WorkRow,
+} from "./tensor/measure.ts";
+export {
+  type BytesByOwner,
+  limitMemory,
+  type Memory,
+  memory,
+  type Owner,
+  OWNERS,
+  resetPeak,
+} from "./tensor/memory.ts";
 export { type Binding, counters, flush, trim } from "./tensor/queue.ts";
 export { keep, scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
@@ -48,7 +69,9 @@ export {
 
 export {
   type Flow,
+  gradientsNow,
   needsGradient,
+  recompute,
   record,
   valueAndGrad,
   vjp,

@@ -6,8 +6,8 @@
 
 import { dropout } from "../autograd/ops/dropout.ts";
 import { linear, matmul } from "../autograd/ops/matmul.ts";
-import { add, mulScalar } from "../autograd/ops/pointwise.ts";
-import type { Adapter } from "../clip/layers.ts";
+import { addAll, mulScalar } from "../autograd/ops/pointwise.ts";
+import type { Adapter, Pass } from "../clip/layers.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -21,7 +21,10 @@ export interface LowRankOptions {
   readonly stream?: number;
 }
 
-/** A change `W' = W + s · U · A` of a frozen weight `W` `[out, in]`; how `U` `[out, …]` is made says the kind of adapter. */
+/**
+ * A change `W' = W + s · U · A` of a frozen weight `W` `[out, in]`; where `U` `[out, rank]` comes from, and in which
+ * order the products are taken, says the kind of adapter.
+ */
 export abstract class LowRank implements Adapter {
   /** The down-projection A, `[rank, in]`. */
   readonly down: Tensor;
@@ -57,18 +60,28 @@ export abstract class LowRank implements Adapter {
     this.#stream = stream;
   }
 
-  /** The up-projection that the change is made with, `[out, rank]`. */
-  protected abstract up(): Tensor;
+  /** What every call of a step needs, computed from the trainable matrices alone. */
+  abstract share(): Tensor;
 
-  /** `s · U A dropout(x)`: `[…, in] → […, out]`. Dropout needs a `seed`. */
-  delta(x: Tensor, seed?: number): Tensor {
+  /** The change's output: `[…, in] → […, out]`. */
+  protected abstract apply(x: Tensor, shared: Tensor): Tensor;
+
+  /** The up-projection U that the change is made with, `[out, rank]`. */
+  protected up(): Tensor {
+    return this.ups[0];
+  }
+
+  /** `s · U A dropout(x)`: `[…, in] → […, out]`. Only a pass of training drops. */
+  delta(x: Tensor, pass?: Pass): Tensor {
     return scope(() => {
-      const input = seed === undefined
-        ? x
-        : dropout(x, this.#dropout, { seed, stream: this.#stream });
-      // Scaled where it is smallest, at [.., rank].
-      return linear(mulScalar(linear(input, this.down), this.scale), this.up());
+      const shared = pass?.shared?.get(this) ?? this.share();
+      return this.apply(pass ? this.#drop(x, pass) : x, shared);
     });
+  }
+
+  #drop(x: Tensor, { seed, items }: Pass): Tensor {
+    const rows = items && { numbers: items.numbers, size: items.tokens * x.shape.at(-1)! };
+    return dropout(x, this.#dropout, { seed, stream: this.#stream, rows });
   }
 
   /** The change of the weight, `s · U A`, `[out, in]`. */
@@ -82,11 +95,35 @@ export abstract class LowRank implements Adapter {
   }
 }
 
-/** LoRA: `W' = W + s · B A`, A `[r, in]`, B `[out, r]` (Hu et al., arXiv 2106.09685, equation 3). */
+/**
+ * LoRA in two thin products: `s · (x Aᵀ) Bᵀ`, A `[r, in]`, B `[out, r]` (Hu et al., arXiv 2106.09685, equation 3). With
+ * `r/n` in r's place it is also Block-LoRA whose equal blocks are collapsed into the one sum that they make.
+ */
 export class Lora extends LowRank {
-  /** B itself. */
-  protected override up(): Tensor {
-    return this.ups[0];
+  /** U, which is B. */
+  override share(): Tensor {
+    return this.up();
+  }
+
+  /** Two products, the scale applied between them, where it is smallest. */
+  protected override apply(x: Tensor, up: Tensor): Tensor {
+    return linear(mulScalar(linear(x, this.down), this.scale), up);
+  }
+}
+
+/**
+ * LoRA as CLIP-LoRA computes it when dropout is on: `x · (s · B A)ᵀ`, with the dense product `B A` `[out, in]` (method
+ * `forward_lora` of `loralib/layers.py` in github.com/MaxZanella/CLIP-LoRA). The same function as {@linkcode Lora}.
+ */
+export class DenseLora extends LowRank {
+  /** The dense change of the weight, `[out, in]`. */
+  override share(): Tensor {
+    return this.weightDelta();
+  }
+
+  /** One dense product. */
+  protected override apply(x: Tensor, delta: Tensor): Tensor {
+    return linear(x, delta);
   }
 }
 
@@ -94,9 +131,9 @@ export class Lora extends LowRank {
  * Block-LoRA: `W' = W + s · (B₁ + … + Bₙ) A`, A `[r/n, in]`, Bᵢ `[out, r/n]` (arXiv 2501.16720). LoRA's B is cut by
  * columns and its A by rows into n blocks, `B A = Σ Bᵢ Aᵢ`; the Aᵢ are then made one, so that n products become n sums.
  */
-export class BlockLora extends LowRank {
+export class BlockLora extends Lora {
   /** `Σ Bᵢ`. */
   protected override up(): Tensor {
-    return scope(() => this.ups.reduce((total, up) => add(total, up)));
+    return addAll(this.ups);
   }
 }

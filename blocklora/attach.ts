@@ -10,12 +10,17 @@ import type { Clip } from "../clip/clip.ts";
 import { type Linear, type Projection, PROJECTIONS } from "../clip/layers.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";
+import { attribute } from "../tensor/measure.ts";
+import { owned } from "../tensor/memory.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { BlockLora, Lora, type LowRank } from "./adapter.ts";
+import { BlockLora, DenseLora, Lora, type LowRank } from "./adapter.ts";
 
-/** The kinds of adapter. */
-export const METHODS = ["block-lora", "lora"] as const;
+/**
+ * The kinds of adapter: Block-LoRA; Block-LoRA whose blocks, equal at every step, are kept as the one sum that they
+ * make; LoRA in two thin products; LoRA with the dense product that CLIP-LoRA's code makes.
+ */
+export const METHODS = ["block-lora", "block-lora-collapsed", "lora", "lora-dense"] as const;
 /** The towers that can be adapted. */
 export const ENCODERS = ["both", "vision", "text"] as const;
 
@@ -25,7 +30,7 @@ export interface AdapterConfig {
   readonly method: typeof METHODS[number];
   /** The nominal rank r. */
   readonly rank: number;
-  /** Block-LoRA's n, which divides the rank; 1 for LoRA. */
+  /** Block-LoRA's n, which divides the rank; 1 for the two kinds of LoRA. */
   readonly blocks: number;
   /** The numerator of the scale. */
   readonly alpha: number;
@@ -168,6 +173,24 @@ export class Adapters {
     return [...this.byModule.values()].flatMap(({ parameters }) => parameters);
   }
 
+  /** Every A, in the order of the layers. */
+  get downs(): Tensor[] {
+    return [...this.byModule.values()].map(({ down }) => down);
+  }
+
+  /** Every B or Bᵢ, in the order of the layers. */
+  get ups(): Tensor[] {
+    return [...this.byModule.values()].flatMap(({ ups }) => ups);
+  }
+
+  /** What adapters compute once for all calls of a step: it belongs to the caller's scope. */
+  shared(): Map<LowRank, Tensor> {
+    return attribute(
+      "adapter",
+      () => new Map([...this.byModule.values()].map((adapter) => [adapter, adapter.share()])),
+    );
+  }
+
   /** How many numbers train. */
   get parameterCount(): number {
     return this.parameters.reduce((count, { size }) => count + size, 0);
@@ -189,7 +212,10 @@ export class Adapters {
     this.#frozen = new Map();
     for (const { adapter, linear } of this.#placed()) {
       this.#frozen.set(linear, linear.weight);
-      linear.weight = keep(scope(() => add(linear.weight, adapter.weightDelta())));
+      linear.weight = owned(
+        "frozenWeights",
+        () => keep(scope(() => add(linear.weight, adapter.weightDelta()))),
+      );
       linear.adapter = null;
     }
   }
@@ -219,6 +245,14 @@ export class Adapters {
   }
 }
 
+/** The class of each kind, and how many up-projections it keeps of n blocks. */
+const KINDS = {
+  "block-lora": { Kind: BlockLora, ups: (blocks: number) => blocks },
+  "block-lora-collapsed": { Kind: Lora, ups: () => 1 },
+  "lora": { Kind: Lora, ups: () => 1 },
+  "lora-dense": { Kind: DenseLora, ups: () => 1 },
+} as const;
+
 /**
  * Makes fresh adapters and puts them into a model: A uniform in ±1/√in from `seed`, every B zero, so that the model
  * does not change until a step is taken.
@@ -235,13 +269,14 @@ export function attach(clip: Clip, config: AdapterConfig, seed: number): Adapter
       `Cannot split rank ${rank} into ${blocks} blocks: the rank must be a multiple of the number of blocks`,
     );
   }
-  if (method === "lora" && blocks !== 1) {
+  if (method.startsWith("lora") && blocks !== 1) {
     throw new RangeError(
       `Cannot make LoRA of ${blocks} blocks: it has one, use block-lora for more`,
     );
   }
   const random = new Random(seed, "adapters");
   const inner = rank / blocks;
+  const { Kind, ups: count } = KINDS[method];
   const byModule = new Map<string, LowRank>();
   for (const [stream, { module, linear }] of chosenSites(clip, config).entries()) {
     const [outputs, inputs] = linear.weight.shape;
@@ -251,13 +286,13 @@ export function attach(clip: Clip, config: AdapterConfig, seed: number): Adapter
       { length: inner * inputs },
       () => (2 * own.uniform() - 1) * bound,
     );
-    const down = keep(tensor(values, [inner, inputs]));
-    const ups = Array.from({ length: blocks }, () => keep(zeros([outputs, inner])));
     const options = { scale: scaleOf(config), dropout: config.dropout, stream };
-    byModule.set(
-      module,
-      method === "lora" ? new Lora(down, ups, options) : new BlockLora(down, ups, options),
-    );
+    const adapter = owned("adapterWeights", () => {
+      const down = keep(tensor(values, [inner, inputs]));
+      const ups = Array.from({ length: count(blocks) }, () => keep(zeros([outputs, inner])));
+      return new Kind(down, ups, options);
+    });
+    byModule.set(module, adapter);
   }
   return new Adapters(clip, config, byModule);
 }

@@ -12,6 +12,7 @@ import {
   type SafetensorsFile,
   type TensorToSave,
 } from "../tensor/safetensors.ts";
+import { owned } from "../tensor/memory.ts";
 import { keep } from "../tensor/scope.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { BlockLora, Lora, type LowRank } from "./adapter.ts";
@@ -159,7 +160,7 @@ export async function loadAdapters(
   const byModule = new Map<string, LowRank>();
   for (const [stream, { module, names, scale }] of found.entries()) {
     const [down, ...ups] = names.map((name, i) =>
-      keep(tensor(values[stream][i], file.tensors.get(name)!.shape))
+      owned("adapterWeights", () => keep(tensor(values[stream][i], file.tensors.get(name)!.shape)))
     );
     const Kind = settings.blocks === null ? Lora : BlockLora;
     byModule.set(module, new Kind(down, ups, { scale, dropout: settings.dropout, stream }));

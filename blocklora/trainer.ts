@@ -6,14 +6,16 @@
 
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
 import { pointwise } from "../kernels/pointwise.ts";
-import { mean } from "../autograd/ops/reduce.ts";
+import { addAll, mulScalar } from "../autograd/ops/pointwise.ts";
+import { sum } from "../autograd/ops/reduce.ts";
 import { argmax } from "../autograd/ops/top_k.ts";
-import { concat, reshape } from "../autograd/ops/view.ts";
-import { AdamW } from "../autograd/optim/adam.ts";
+import { concat, slice, stack } from "../autograd/ops/view.ts";
+import { type AdamOptions, AdamW } from "../autograd/optim/adam.ts";
 import { clipByNorm } from "../autograd/optim/clip_norm.ts";
 import { cosineAnnealing } from "../autograd/optim/schedule.ts";
-import { valueAndGrad } from "../autograd/tape.ts";
+import { gradientsNow, recompute, valueAndGrad } from "../autograd/tape.ts";
 import type { Clip } from "../clip/clip.ts";
+import type { Items, Pass } from "../clip/layers.ts";
 import type { Prompts } from "../clip/text.ts";
 import { tensor } from "../tensor/create.ts";
 import { hash3 } from "../tensor/random.ts";
@@ -64,32 +66,84 @@ export interface TrainingBatch {
   readonly labels: Int32Array<ArrayBuffer>;
 }
 
+/** What a step does to need less memory; each costs time, none changes its gradients. Nothing of it by default. */
+export interface MemoryPlan {
+  /** Whether each block keeps only its input, and runs again in the backward pass: a forward pass more. */
+  readonly recompute?: boolean;
+  /**
+   * Prompts that the text tower takes at once: it runs without a tape first, and again, part by part, when the gradients
+   * of its features are there (Gao et al., arXiv 2101.06983). A forward pass of the text tower more, though parts of
+   * short prompts are cut shorter. All at once if 0.
+   */
+  readonly textChunk?: number;
+  /** Images that the image tower takes at once, each part's gradients being computed before the next. All if 0. */
+  readonly microBatch?: number;
+}
+
 /** Keeps the dropout's random numbers apart from others of the same seed. */
 const DROPOUT = 0x64726f70;
+
+/** Prompts that run together, and who they are. */
+interface PromptPart {
+  readonly prompts: Prompts;
+  readonly items?: Items;
+  readonly numbers?: readonly number[];
+}
 
 /** Trains the adapters of a model on batches of images, each class named by a prompt. */
 export class Trainer {
   readonly #clip: Clip;
   readonly #adapters: Adapters;
-  readonly #prompts: Prompts;
   readonly #recipe: Recipe;
+  readonly #plan: MemoryPlan;
   readonly #optimizer: AdamW;
+  readonly #parameters: readonly Tensor[];
+  /** How many blocks of Block-LoRA a parameter stands for. */
+  readonly #copies: readonly number[];
+  readonly #parts: readonly PromptPart[];
+  /** The column of each class in the logits; none if in order. */
+  readonly #columns: readonly number[] | null;
   readonly #texts: Tensor | null;
   #step = 0;
 
-  /** Makes the optimizer. A text tower without adapters runs here, once. */
-  constructor(clip: Clip, adapters: Adapters, prompts: Prompts, recipe: Recipe) {
-    const { learningRate, minimumRate, iterations, weightDecay, betas } = recipe;
+  /** Makes the optimizer. A text tower without adapters runs here, once. The prompts stay the caller's. */
+  constructor(
+    clip: Clip,
+    adapters: Adapters,
+    prompts: Prompts,
+    recipe: Recipe,
+    plan: MemoryPlan = {},
+  ) {
     this.#clip = clip;
     this.#adapters = adapters;
-    this.#prompts = prompts;
     this.#recipe = recipe;
-    this.#optimizer = new AdamW(adapters.parameters, {
-      learningRate: cosineAnnealing(learningRate, minimumRate, iterations),
-      weightDecay,
-      betas,
-    });
-    this.#texts = adapters.adapts("text") ? null : keep(clip.textFeatures(prompts));
+    this.#plan = plan;
+    const { method, blocks } = adapters.config;
+    const copies = method === "block-lora-collapsed" ? blocks : 1;
+    const [downs, ups] = [adapters.downs, adapters.ups];
+    this.#parameters = [...downs, ...ups];
+    this.#copies = [...downs.map(() => 1), ...ups.map(() => copies)];
+    this.#optimizer = new AdamW([
+      { parameters: downs, ...this.#rates(1) },
+      { parameters: ups, ...this.#rates(copies) },
+    ], { betas: recipe.betas });
+    const size = plan.textChunk ?? 0;
+    const parts = size > 0 ? prompts.parts(size) : null;
+    this.#parts = parts ?? [{ prompts }];
+    this.#columns = parts && columnsOf(parts.flatMap(({ numbers }) => numbers));
+    this.#texts = adapters.adapts("text") ? null : keep(scope(() => this.#textFeatures()));
+  }
+
+  /**
+   * The optimizer's options for matrices of which each stands for `copies` equal blocks: the sum of the blocks moves by
+   * as much as if each moved by itself (`attach.ts` says why they are equal).
+   */
+  #rates(copies: number): Pick<AdamOptions, "learningRate" | "weightDecay"> {
+    const { learningRate, minimumRate, iterations, weightDecay } = this.#recipe;
+    return {
+      learningRate: cosineAnnealing(copies * learningRate, copies * minimumRate, iterations),
+      weightDecay: weightDecay / copies,
+    };
   }
 
   /** Steps taken so far. */
@@ -99,47 +153,122 @@ export class Trainer {
 
   /** The learning rate of the next step. */
   get learningRate(): number {
-    const { learningRate, minimumRate, iterations } = this.#recipe;
-    return cosineAnnealing(learningRate, minimumRate, iterations)(this.#step);
+    return this.#optimizer.rates()[0];
   }
 
   /**
    * Takes one step and gives, as a tensor `[2]`, the batch's loss (nats) and accuracy (0 to 1) before it. Nothing is
    * waited for: the step is one submit, which happens when the caller reads or the next batch is uploaded.
    */
-  step({ pixels, labels }: TrainingBatch): Tensor {
-    const { logitScale, labelSmoothing, maxNorm } = this.#recipe;
-    const seed = hash3(this.#recipe.seed, this.#step++, DROPOUT)[0];
+  step(batch: TrainingBatch): Tensor {
+    const { maxNorm } = this.#recipe;
+    return scope(() => {
+      const { loss, accuracy, grads } = this.gradients(batch);
+      const clipped = maxNorm > 0 ? clipByNorm(grads, maxNorm, this.#copies).grads : grads;
+      this.#optimizer.step(clipped);
+      this.#step++;
+      return stack([loss, accuracy], 0);
+    });
+  }
+
+  /** The trainable matrices, in the order of {@linkcode gradients}: every A, then every B. */
+  get parameters(): readonly Tensor[] {
+    return this.#parameters;
+  }
+
+  /** What the next step would begin with: a batch's loss and accuracy, both scalars, and every parameter's gradient. */
+  gradients(
+    { pixels, labels }: TrainingBatch,
+  ): { loss: Tensor; accuracy: Tensor; grads: Tensor[] } {
+    const seed = hash3(this.#recipe.seed, this.#step, DROPOUT)[0];
     const size = this.#clip.config.vision.imageSize;
+    const columns = this.#columns ? labels.map((label) => this.#columns![label]) : labels;
     return scope(() => {
       const images = tensor(pixels, [labels.length, 3, size, size]);
-      const classes = tensor(labels);
+      const classes = tensor(columns);
       let accuracy: Tensor | undefined;
       const { value: loss, grads } = valueAndGrad(() => {
-        const features = this.#clip.imageFeatures(images, seed);
-        const texts = this.#texts ?? this.#clip.textFeatures(this.#prompts, seed);
-        const logits = this.#clip.logits(features, texts, logitScale);
-        accuracy = keep(share(logits, classes));
-        return crossEntropy(logits, classes, { labelSmoothing });
-      }, this.#adapters.parameters);
-      adopt(accuracy!);
-      this.#optimizer.step(maxNorm > 0 ? clipByNorm(grads, maxNorm).grads : grads);
-      return concat([reshape(loss, [1]), reshape(accuracy!, [1])], 0);
+        const pass = { seed, shared: this.#adapters.shared(), recompute: this.#plan.recompute };
+        const texts = this.#texts ?? this.#textFeatures(pass);
+        const parts = this.#imageParts(images, classes, pass)
+          .map((part) => this.#partLoss(part, texts, labels.length));
+        accuracy = keep(addAll(parts.map(({ accuracy }) => accuracy)));
+        return addAll(parts.map(({ loss }) => loss));
+      }, this.#parameters);
+      return { loss, accuracy: adopt(accuracy!), grads };
     });
+  }
+
+  /** Text features `[K, E]`, in the order of `#columns`; without a pass, of inference. */
+  #textFeatures(pass?: Pass): Tensor {
+    const run = ({ prompts, items }: PromptPart) =>
+      this.#clip.textFeatures(prompts, pass && { ...pass, items });
+    if (this.#parts.length === 1) return run(this.#parts[0]);
+    return concat(this.#parts.map((part) => pass ? recompute([], () => run(part)) : run(part)), 0);
+  }
+
+  #imageParts(images: Tensor, classes: Tensor, pass: Pass): ImagePart[] {
+    const [count] = images.shape;
+    const size = this.#plan.microBatch || count;
+    if (size >= count) return [{ images, classes, pass }];
+    const { tokens } = this.#clip.vision;
+    return Array.from({ length: Math.ceil(count / size) }, (_, part) => {
+      const [from, to] = [part * size, Math.min(count, (part + 1) * size)];
+      const numbers = pointwise("from + i", { from: BigInt(from) }, [to - from], "u32");
+      return {
+        images: slice(images, 0, from, to),
+        classes: slice(classes, 0, from, to),
+        pass: { ...pass, items: { numbers, tokens } },
+      };
+    });
+  }
+
+  /** What a part of the batch adds to the loss and the accuracy of the whole; `total` images are the whole. */
+  #partLoss({ images, classes, pass }: ImagePart, texts: Tensor, total: number) {
+    const { logitScale, labelSmoothing } = this.#recipe;
+    let accuracy: Tensor | undefined;
+    const compute = () => {
+      const features = this.#clip.imageFeatures(images, pass);
+      const logits = this.#clip.logits(features, texts, logitScale);
+      accuracy = keep(scope(() => mulScalar(hits(logits, classes), 1 / total)));
+      const loss = crossEntropy(logits, classes, { labelSmoothing, reduction: "sum" });
+      return mulScalar(loss, 1 / total);
+    };
+    const loss = classes.shape[0] === total ? compute() : gradientsNow(compute);
+    return { loss, accuracy: adopt(accuracy!) };
   }
 
   /** Gives the optimizer's state back; adapters, prompts and model stay. */
   release(): void {
     this.#optimizer.release();
     this.#texts?.release();
+    if (!this.#columns) return;
+    for (const { prompts, items } of this.#parts) {
+      prompts.release();
+      items!.numbers.release();
+    }
   }
 }
 
-/** Share of the rows whose largest logit is the label's. */
-function share(logits: Tensor, labels: Tensor): Tensor {
+/** Images that run together, with their classes' columns. */
+interface ImagePart {
+  readonly images: Tensor;
+  readonly classes: Tensor;
+  readonly pass: Pass;
+}
+
+/** Where each class is, in an order of the classes. */
+function columnsOf(order: readonly number[]): number[] {
+  const columns: number[] = [];
+  order.forEach((number, column) => columns[number] = column);
+  return columns;
+}
+
+/** How many rows have their largest logit at the label. */
+function hits(logits: Tensor, labels: Tensor): Tensor {
   return scope(() => {
     const guess = argmax(logits);
-    return mean(
+    return sum(
       pointwise("select(0.0, 1.0, guess == label)", { guess, label: labels }, labels.shape),
     );
   });

@@ -12,6 +12,7 @@ import type { SafetensorsFile } from "../tensor/safetensors.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ClipConfig } from "./config.ts";
+import type { Pass } from "./layers.ts";
 import { type Prompts, TextTower } from "./text.ts";
 import { VisionTower } from "./vision.ts";
 import { loadWeights, type Weights } from "./weights.ts";
@@ -44,14 +45,14 @@ export class Clip {
     return new Clip(config, await loadWeights(files, config));
   }
 
-  /** Features of normalized pixels, not normalized: `[B, 3, R, R] → [B, E]`. With a `seed`, adapters drop inputs. */
-  imageFeatures(pixels: Tensor, seed?: number): Tensor {
-    return this.vision.forward(pixels, seed);
+  /** Features of normalized pixels, not normalized: `[B, 3, R, R] → [B, E]`. */
+  imageFeatures(pixels: Tensor, pass?: Pass): Tensor {
+    return this.vision.forward(pixels, pass);
   }
 
-  /** Features of prompts, not normalized: `[K, E]`. With a `seed`, adapters drop inputs. */
-  textFeatures(prompts: Prompts, seed?: number): Tensor {
-    return this.text.forward(prompts, seed);
+  /** Features of prompts, not normalized: `[K, E]`. */
+  textFeatures(prompts: Prompts, pass?: Pass): Tensor {
+    return this.text.forward(prompts, pass);
   }
 
   /**

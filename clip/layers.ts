@@ -9,6 +9,8 @@ import { linear } from "../autograd/ops/matmul.ts";
 import { add, gelu, geluTanh, quickGelu, type Unary } from "../autograd/ops/pointwise.ts";
 import { attention } from "../autograd/ops/softmax.ts";
 import { permute, reshape } from "../autograd/ops/view.ts";
+import { recompute } from "../autograd/tape.ts";
+import { attribute } from "../tensor/measure.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Activation, TowerConfig } from "./config.ts";
@@ -16,11 +18,28 @@ import type { Weights } from "./weights.ts";
 
 /** A trainable change to a frozen linear layer. */
 export interface Adapter {
-  /**
-   * What the adapter adds to the layer's output: `[…, in] → […, out]`. With a `seed` it is training, and its dropout
-   * mask is that seed's.
-   */
-  delta(x: Tensor, seed?: number): Tensor;
+  /** What the adapter adds to the layer's output: `[…, in] → […, out]`. */
+  delta(x: Tensor, pass?: Pass): Tensor;
+}
+
+/** How a training step runs a tower; without one the tower only infers, and adapters drop nothing. */
+export interface Pass {
+  /** Seed of the step's dropout masks. */
+  readonly seed: number;
+  /** Which items of the step these are, where a tower is run on a part of them; all by default. */
+  readonly items?: Items;
+  /** What adapters have computed once for the whole step. */
+  readonly shared?: ReadonlyMap<Adapter, Tensor>;
+  /** Whether a block keeps only its input and runs again in the backward pass; false by default. */
+  readonly recompute?: boolean;
+}
+
+/** Items of a batch that is worked on in parts: what is drawn at random for one does not depend on the parts. */
+export interface Items {
+  /** The number of each in the whole batch, u32 `[B]`. */
+  readonly numbers: Tensor;
+  /** How many tokens an item has in the whole batch. */
+  readonly tokens: number;
 }
 
 /** Affine layer `y = x Wᵀ + b`, with `weight` `[out, in]` as in PyTorch's checkpoints. */
@@ -39,10 +58,11 @@ export class Linear {
   }
 
   /** `[…, in] → […, out]`. */
-  forward(x: Tensor, seed?: number): Tensor {
+  forward(x: Tensor, pass?: Pass): Tensor {
     return scope(() => {
       const y = linear(x, this.weight, this.bias);
-      return this.adapter ? add(y, this.adapter.delta(x, seed)) : y;
+      const { adapter } = this;
+      return adapter ? attribute("adapter", () => add(y, adapter.delta(x, pass))) : y;
     });
   }
 }
@@ -113,28 +133,39 @@ export class ResidualBlock {
   }
 
   /** `[B, T, C] → [B, T, C]`. Its scope releases every activation that no gradient needs. */
-  forward(x: Tensor, seed?: number): Tensor {
+  forward(x: Tensor, pass?: Pass): Tensor {
     return scope(() => {
-      const attended = add(x, this.#attend(this.#norm1.forward(x), seed));
-      return add(attended, this.#transform(this.#norm2.forward(attended), seed));
+      const attended = add(x, scope(() => this.#attend(this.#norm1.forward(x), pass)));
+      return add(attended, scope(() => this.#transform(this.#norm2.forward(attended), pass)));
     });
   }
 
-  #attend(x: Tensor, seed?: number): Tensor {
+  #attend(x: Tensor, pass?: Pass): Tensor {
     const [batch, tokens, width] = x.shape;
     const { q, k, v, o } = this.projections;
     const heads = (layer: Linear) => { // [B, T, C] → [B, H, T, D]
-      const split = reshape(layer.forward(x, seed), [batch, tokens, this.#heads, -1]);
+      const split = reshape(layer.forward(x, pass), [batch, tokens, this.#heads, -1]);
       return permute(split, [0, 2, 1, 3]);
     };
     const mixed = attention(heads(q), heads(k), heads(v), { causal: this.#causal });
-    return o.forward(reshape(permute(mixed, [0, 2, 1, 3]), [batch, tokens, width]), seed);
+    return o.forward(reshape(permute(mixed, [0, 2, 1, 3]), [batch, tokens, width]), pass);
   }
 
-  #transform(x: Tensor, seed?: number): Tensor {
+  #transform(x: Tensor, pass?: Pass): Tensor {
     const { fc1, fc2 } = this.projections;
-    return fc2.forward(this.#activation(fc1.forward(x, seed)), seed);
+    return fc2.forward(this.#activation(fc1.forward(x, pass)), pass);
   }
+}
+
+/** What leaves the last of some blocks, of an `x` that is released: `[B, T, C] → [B, T, C]`. */
+export function runBlocks(blocks: readonly ResidualBlock[], x: Tensor, pass?: Pass): Tensor {
+  return blocks.reduce((x, block) => {
+    const run = () => block.forward(x, pass);
+    const y = pass?.recompute ? recompute([x], run) : run();
+    // Now, not when the tower's scope ends: a dozen of them would be alive until then.
+    x.release();
+    return y;
+  }, x);
 }
 
 /** The blocks of a tower, whose weights' names begin with `name`. */

@@ -8,23 +8,72 @@ import { embedding, takeToken } from "../autograd/ops/embedding.ts";
 import { add } from "../autograd/ops/pointwise.ts";
 import { slice } from "../autograd/ops/view.ts";
 import { tensor } from "../tensor/create.ts";
+import { attribute } from "../tensor/measure.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { TextConfig } from "./config.ts";
-import { blocksOf, type LayerNorm, layerNormOf, Linear, type ResidualBlock } from "./layers.ts";
+import {
+  blocksOf,
+  type Items,
+  type LayerNorm,
+  layerNormOf,
+  Linear,
+  type Pass,
+  type ResidualBlock,
+  runBlocks,
+} from "./layers.ts";
 import type { Weights } from "./weights.ts";
 
-/** Prompts on the GPU: their ids, cut to the longest of them, and where each ends. */
+/** One prompt on the host. */
+export interface PromptRow {
+  /** Its token ids, padded. */
+  readonly ids: Int32Array<ArrayBuffer>;
+  /** The place of its end-of-text token. */
+  readonly end: number;
+}
+
+/**
+ * Prompts on the GPU: their ids, cut to the longest of them, and where each ends. What comes after the last end-of-text
+ * token of them all is left out: attention is causal, so it changes nothing.
+ */
 export class Prompts {
   /** Token ids `[K, T]`. */
   readonly ids: Tensor;
   /** The place of each prompt's end-of-text token, `[K]`. */
   readonly ends: Tensor;
+  readonly #rows: readonly PromptRow[];
 
-  /** Takes both tensors over. */
-  constructor(ids: Tensor, ends: Tensor) {
-    this.ids = keep(ids);
-    this.ends = keep(ends);
+  /** Takes each prompt's ids, all padded to one length, and the place of its end-of-text token. */
+  constructor(rows: readonly PromptRow[]) {
+    const longest = Math.max(...rows.map(({ end }) => end)) + 1;
+    const ids = new Int32Array(rows.length * longest);
+    rows.forEach(({ ids: row }, i) => ids.set(row.subarray(0, longest), i * longest));
+    this.#rows = rows;
+    this.ids = keep(tensor(ids, [rows.length, longest]));
+    this.ends = keep(tensor(Int32Array.from(rows, ({ end }) => end)));
+  }
+
+  /** How many prompts there are. */
+  get count(): number {
+    return this.#rows.length;
+  }
+
+  /**
+   * The same prompts in parts of at most `size`, the shortest first, so that each part is cut to a length of its own;
+   * and the number that each prompt has here.
+   */
+  parts(size: number): { prompts: Prompts; items: Items; numbers: readonly number[] }[] {
+    const order = this.#rows.map((_, i) => i)
+      .sort((a, b) => this.#rows[a].end - this.#rows[b].end || a - b);
+    const tokens = this.ids.shape[1];
+    return Array.from({ length: Math.ceil(order.length / size) }, (_, part) => {
+      const numbers = order.slice(part * size, (part + 1) * size);
+      return {
+        prompts: new Prompts(numbers.map((i) => this.#rows[i])),
+        items: { numbers: keep(tensor(Uint32Array.from(numbers))), tokens },
+        numbers,
+      };
+    });
   }
 
   /** Gives both tensors back. */
@@ -56,8 +105,7 @@ export class TextTower {
   }
 
   /**
-   * Puts `rows` prompts, their ids row by row as the tokenizer gives them, on the GPU. What comes after the last
-   * end-of-text token of them all is left out: attention is causal, so it changes nothing.
+   * Puts `rows` prompts, their ids row by row as the tokenizer gives them, on the GPU.
    *
    * @throws {RangeError} If the rows are longer than the model's context, or an id is not in its vocabulary.
    */
@@ -75,16 +123,10 @@ export class TextTower {
         `Cannot encode token ${stray}: the model's vocabulary has ${vocabulary} tokens`,
       );
     }
-    const ends = new Int32Array(rows);
-    for (let row = 0; row < rows; row++) {
-      ends[row] = this.#end(ids.subarray(row * length, (row + 1) * length));
-    }
-    const longest = Math.max(...ends) + 1;
-    const cut = new Int32Array(rows * longest);
-    for (let row = 0; row < rows; row++) {
-      cut.set(ids.subarray(row * length, row * length + longest), row * longest);
-    }
-    return new Prompts(tensor(cut, [rows, longest]), tensor(ends));
+    return new Prompts(Array.from({ length: rows }, (_, row) => {
+      const own = ids.slice(row * length, (row + 1) * length);
+      return { ids: own, end: this.#end(own) };
+    }));
   }
 
   /** Where a prompt ends, by the model's rule; at 0 where nothing marks it, as Hugging Face's implementation has it. */
@@ -111,11 +153,12 @@ export class TextTower {
     return scope(() => this.normalize(takeToken(hidden, ends)));
   }
 
-  /** Text features, not normalized: `[K, E]`. With a `seed`, adapters drop inputs. */
-  forward(prompts: Prompts, seed?: number): Tensor {
-    return scope(() => {
-      const hidden = this.blocks.reduce((x, block) => block.forward(x, seed), this.embed(prompts));
-      return this.#projection.forward(this.pool(hidden, prompts));
-    });
+  /** Text features, not normalized: `[K, E]`. */
+  forward(prompts: Prompts, pass?: Pass): Tensor {
+    return attribute("text", () =>
+      scope(() => {
+        const hidden = runBlocks(this.blocks, this.embed(prompts), pass);
+        return this.#projection.forward(this.pool(hidden, prompts));
+      }));
   }
 }

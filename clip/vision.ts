@@ -7,10 +7,19 @@
 import { patchEmbedding } from "../autograd/ops/matmul.ts";
 import { add } from "../autograd/ops/pointwise.ts";
 import { concat, expand, reshape, slice } from "../autograd/ops/view.ts";
+import { attribute } from "../tensor/measure.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { VisionConfig } from "./config.ts";
-import { blocksOf, type LayerNorm, layerNormOf, Linear, type ResidualBlock } from "./layers.ts";
+import {
+  blocksOf,
+  type LayerNorm,
+  layerNormOf,
+  Linear,
+  type Pass,
+  type ResidualBlock,
+  runBlocks,
+} from "./layers.ts";
 import type { Weights } from "./weights.ts";
 
 /** The image tower (class `VisionTransformer` of openai/CLIP's `clip/model.py`). */
@@ -36,6 +45,11 @@ export class VisionTower {
     this.blocks = blocksOf(weights, name, config, false);
     this.#postNorm = layerNormOf(weights, `${name}.post_layernorm`, config.layerNormEps);
     this.#projection = new Linear(weights.get("visual_projection.weight"));
+  }
+
+  /** Tokens of an image, the class token included. */
+  get tokens(): number {
+    return this.#positions.shape[0];
   }
 
   /**
@@ -64,11 +78,12 @@ export class VisionTower {
     return scope(() => this.#postNorm.forward(reshape(slice(hidden, 1, 0, 1), [batch, width])));
   }
 
-  /** Image features, not normalized: `[B, 3, R, R] → [B, E]`. With a `seed`, adapters drop inputs. */
-  forward(pixels: Tensor, seed?: number): Tensor {
-    return scope(() => {
-      const hidden = this.blocks.reduce((x, block) => block.forward(x, seed), this.embed(pixels));
-      return this.#projection.forward(this.pool(hidden));
-    });
+  /** Image features, not normalized: `[B, 3, R, R] → [B, E]`. */
+  forward(pixels: Tensor, pass?: Pass): Tensor {
+    return attribute("vision", () =>
+      scope(() => {
+        const hidden = runBlocks(this.blocks, this.embed(pixels), pass);
+        return this.#projection.forward(this.pool(hidden));
+      }));
   }
 }

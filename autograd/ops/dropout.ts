@@ -5,7 +5,7 @@
  */
 
 import { pointwise } from "../../kernels/pointwise.ts";
-import { sameShape } from "../../tensor/shape.ts";
+import { numel, sameShape } from "../../tensor/shape.ts";
 import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 
@@ -15,6 +15,11 @@ export interface DropoutKey {
   readonly seed: number;
   /** Which of the seed's masks, from 0 to 2³² - 1. */
   readonly stream: number;
+  /**
+   * Where `x` is a part of a batch: the number there of each slice of its first axis, u32 `[B]`, and how many elements a
+   * slice has there. The mask is then that part of the batch's.
+   */
+  readonly rows?: { readonly numbers: Tensor; readonly size: number };
 }
 
 /**
@@ -24,7 +29,7 @@ export interface DropoutKey {
  *
  * @throws {RangeError} If `p` is not from 0 to below 1, or the seed or stream is not as {@linkcode DropoutKey} says.
  */
-export function dropout(x: Tensor, p: number, { seed, stream }: DropoutKey): Tensor {
+export function dropout(x: Tensor, p: number, { seed, stream, rows }: DropoutKey): Tensor {
   checkProbability(p);
   checkFloats("dropout", x);
   for (const word of [seed, stream]) {
@@ -38,9 +43,20 @@ export function dropout(x: Tensor, p: number, { seed, stream }: DropoutKey): Ten
     seed: BigInt(seed),
     c: 1 / (1 - p),
   };
-  const mask = "select(0.0, c, hash3_(vec3u(i, stream, seed)).x >= below)";
-  return record(pointwise(`x * ${mask}`, { x, ...key }, x.shape), [
-    wrt(x, [], (g) => pointwise(`x * ${mask}`, { x: g, ...key }, g.shape)),
+  const [batch, ...rest] = x.shape;
+  const part = rows && {
+    row: rows.numbers.view([batch, ...rest.map(() => 1)]),
+    pitch: BigInt(rows.size),
+    size: BigInt(numel(rest)),
+  };
+  const place = part ? "row * pitch + i % size" : "i";
+  const kept = `x * select(0.0, c, hash3_(vec3u(${place}, stream, seed)).x >= below)`;
+  return record(pointwise(kept, { x, ...part, ...key }, x.shape), [
+    wrt(
+      x,
+      part ? [part.row] : [],
+      (g) => pointwise(kept, { x: g, ...part, ...key }, g.shape),
+    ),
   ]);
 }
 

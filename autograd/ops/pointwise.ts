@@ -5,6 +5,7 @@
  */
 
 import { pointwise } from "../../kernels/pointwise.ts";
+import { MAX_BINDINGS } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
 import { broadcast, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
@@ -83,6 +84,31 @@ function binary(
 
 /** `a + b`. */
 export const add: Binary = binary("add", { forward: "a + b", da: "1.0", db: "1.0" });
+
+/** The most operands of one kernel: another binding is the result's. */
+const MAX_TERMS = MAX_BINDINGS - 1;
+
+/** The sum of tensors of one shape, in one pass over them all for every seven. */
+export function addAll(tensors: readonly Tensor[]): Tensor {
+  const [{ shape }] = tensors;
+  for (const other of tensors) {
+    checkFloats("add", other);
+    if (!sameShape(other.shape, shape)) {
+      throw new RangeError(`Cannot add all of [${shape}] and [${other.shape}]: the shapes differ`);
+    }
+  }
+  return scope(() => {
+    let terms = tensors;
+    while (terms.length > 1) {
+      const some = terms.slice(0, MAX_TERMS);
+      const names = some.map((_, i) => `x${i}`);
+      const operands = Object.fromEntries(some.map((term, i) => [names[i], term]));
+      const sum = pointwise(names.join(" + "), operands, shape);
+      terms = [record(sum, some.map((term) => wrt(term, [], (g) => g))), ...terms.slice(MAX_TERMS)];
+    }
+    return terms[0];
+  });
+}
 
 /** `a - b`. */
 export const sub: Binary = binary("sub", { forward: "a - b", da: "1.0", db: "-1.0" });

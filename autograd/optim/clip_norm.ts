@@ -39,18 +39,20 @@ export function globalNorm(tensors: readonly Tensor[]): Tensor {
 /**
  * New gradients, scaled by one factor to a common norm of at most `maxNorm`, and the norm that they had before, a scalar
  * tensor. The factor is `min(1, maxNorm / (norm + 1e-6))`, as in `torch.nn.utils.clip_grad_norm_`. Nothing is read back.
+ * A gradient that stands for several equal ones counts `copies` times in the norm.
  *
  * @throws {RangeError} If `maxNorm` is not a finite number above 0.
  */
 export function clipByNorm(
   grads: readonly Tensor[],
   maxNorm: number,
+  copies: readonly number[] = grads.map(() => 1),
 ): { norm: Tensor; grads: Tensor[] } {
   if (!(maxNorm > 0 && maxNorm < Infinity)) {
     throw new RangeError(`Cannot clip to a norm of ${maxNorm}: it must be a finite number above 0`);
   }
   const clip = () => {
-    const norm = globalNorm(grads);
+    const norm = globalNorm(grads.flatMap((g, i) => Array(copies[i]).fill(g)));
     const scaled = grads.map((g) =>
       pointwise("g * min(1.0, limit / (norm + 1e-6))", { g, norm, limit: maxNorm }, g.shape)
     );
