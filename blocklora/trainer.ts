@@ -214,7 +214,7 @@ export class Trainer {
     const { tokens } = this.#clip.vision;
     return Array.from({ length: Math.ceil(count / size) }, (_, part) => {
       const [from, to] = [part * size, Math.min(count, (part + 1) * size)];
-      const numbers = pointwise("from + i", { from: BigInt(from) }, [to - from], "u32");
+      const numbers = pointwise("first + i", { first: BigInt(from) }, [to - from], "u32");
       return {
         images: slice(images, 0, from, to),
         classes: slice(classes, 0, from, to),
