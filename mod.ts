@@ -109,7 +109,7 @@ export * from "./clip/layers.ts";
 export * from "./clip/text.ts";
 export * from "./clip/tokenizer.ts";
 export * from "./clip/vision.ts";
-export { loadWeights, Weights, weightShapes } from "./clip/weights.ts";
+export { loadWeights, type Precision, storedAs, Weights, weightShapes } from "./clip/weights.ts";
 
 export * from "./blocklora/adapter.ts";
 export * from "./blocklora/attach.ts";

@@ -89,11 +89,19 @@ export function needsGradient(x: Tensor): boolean {
  *
  * Within another function under differentiation the value may be used as any tensor; its gradients may be used as
  * constants only, that is through `detach()`.
+ *
+ * @throws {TypeError} If an input is f16, which only stores what is frozen.
  */
 export function vjp(
   fn: () => Tensor,
   inputs: readonly Tensor[],
 ): { value: Tensor; backward: (g: Tensor) => Tensor[] } {
+  for (const { dtype, shape } of inputs) {
+    if (dtype !== "f16") continue;
+    throw new TypeError(
+      `Cannot differentiate with respect to f16 [${shape}]: halves only store what is frozen, use f32`,
+    );
+  }
   const tape = new Tape(inputs);
   const value = recordOn(tape, fn);
   let walked = false;

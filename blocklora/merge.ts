@@ -23,13 +23,16 @@ export const ABOUT = {
 CLIP; or, with --format peft, the adapter alone as PEFT reads it (Block-LoRA as the rank r/n LoRA that it equals).`,
 };
 
+// What is written must not have been rounded on the way: a merged model is always read in f32.
+const { precision: _, ...modelFlags } = MODEL_FLAGS;
+
 /** The flags of `merge`. */
 export const FLAGS = {
   adapter: text<string | undefined>("DIR", "the adapter", undefined),
   output: text<string | undefined>("DIR", "where to write", undefined),
   format: choice(["model", "peft"], "the whole model, or the adapter for PEFT", "model"),
   dtype: choice(["F32", "F16", "BF16"], "how the model's weights are stored", "F32"),
-  ...MODEL_FLAGS,
+  ...modelFlags,
   ...COMMON_FLAGS,
 };
 

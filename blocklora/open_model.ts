@@ -14,7 +14,7 @@ import {
   type PreprocessConfig,
 } from "../clip/config.ts";
 import { Tokenizer } from "../clip/tokenizer.ts";
-import { isOpenai } from "../clip/weights.ts";
+import { isOpenai, type Precision } from "../clip/weights.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { openFile, reasonOf } from "./file_source.ts";
 import { resolveModel, type ResolveOptions } from "./hub.ts";
@@ -22,10 +22,12 @@ import { resolveModel, type ResolveOptions } from "./hub.ts";
 /** Where the model is that comes with the project. */
 export const EMBEDDED_MODEL: URL = new URL("../clip/emoji-clip-tiny/", import.meta.url);
 
-/** Where to look, besides the model's own directory. */
+/** Where to look, besides the model's own directory, and how to load. */
 export interface OpenOptions extends ResolveOptions {
   /** The directory of the tokenizer's files, for a model that comes without. */
   readonly tokenizer?: string;
+  /** How the model's matrices are stored on the GPU; `"f32"` by default. */
+  readonly precision?: Precision;
 }
 
 /** A model with what turns words and pictures into its inputs. */
@@ -73,7 +75,8 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
       );
     }
     const tokenizer = await openTokenizer(options.tokenizer ?? directory);
-    return { clip: await Clip.load(config, files), tokenizer, preprocess, path };
+    const clip = await Clip.load(config, files, { precision: options.precision });
+    return { clip, tokenizer, preprocess, path };
   } finally {
     for (const source of sources) source[Symbol.dispose]();
   }

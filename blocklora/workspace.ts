@@ -6,6 +6,7 @@
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Precision } from "../clip/weights.ts";
 import { init, NoAdapterError } from "../tensor/device.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import type { Adapters } from "./attach.ts";
@@ -47,6 +48,7 @@ export const MODEL_FLAGS = {
     "where the tokenizer is, if not beside the model",
     undefined,
   ),
+  precision: choice(["f32", "f16"], "how the frozen matrices are stored on the GPU", "f32"),
 };
 
 /** Flags of every command that reads images. */
@@ -88,11 +90,12 @@ export interface ModelChoice {
   readonly revision: string | undefined;
   readonly offline: boolean;
   readonly tokenizer: string | undefined;
+  readonly precision?: Precision;
 }
 
 /** Makes the GPU ready and opens a model on it: the one chosen, else `fallback`, else the embedded one. */
 export async function openChosen(
-  { model, revision, offline, tokenizer }: ModelChoice,
+  { model, revision, offline, tokenizer, precision }: ModelChoice,
   console: Console,
   fallback?: string,
 ): Promise<OpenedModel & { name: string }> {
@@ -104,6 +107,7 @@ export async function openChosen(
     revision,
     offline: offline || undefined,
     tokenizer: tokenizer === undefined ? undefined : userPath(tokenizer),
+    precision,
     onProgress: ({ file, received, total }) =>
       console.progress(
         `fetching ${file}: ${megabytes(received)} of ${megabytes(total)}`,

@@ -6,12 +6,13 @@
 
 import { contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
 import { pointwise } from "../kernels/pointwise.ts";
-import { acquire } from "../tensor/memory.ts";
-import { write } from "../tensor/queue.ts";
+import { floatsToHalves } from "../tensor/half.ts";
+import { owned } from "../tensor/memory.ts";
+import { upload, write } from "../tensor/queue.ts";
 import type { SafetensorsFile } from "../tensor/safetensors.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { numel, sameShape, type Shape } from "../tensor/shape.ts";
-import { ELEMENT_BYTES, Tensor } from "../tensor/tensor.ts";
+import { type Dtype, ELEMENT_BYTES, Tensor, wholeWords } from "../tensor/tensor.ts";
 import type { ClipConfig, TowerConfig } from "./config.ts";
 
 /** The tensors of a model, by Hugging Face's names. They belong to whoever holds this. */
@@ -84,6 +85,15 @@ export function weightShapes({ vision, text, embedding }: ClipConfig): Map<strin
   return shapes;
 }
 
+/** How the matrices among a model's weights are stored: in f32, or in half the memory, rounded to the nearest half. */
+export type Precision = "f32" | "f16";
+
+/** How a weight is stored: vectors and tables of positions, which are small, always in f32. */
+export function storedAs(name: string, shape: Shape, precision: Precision): Dtype {
+  const isMatrix = shape.length > 1 && !name.endsWith("position_embedding.weight");
+  return isMatrix ? precision : "f32";
+}
+
 /** Where a weight is in an OpenAI state dict: a tensor, some third of its rows, or its transpose. */
 interface Source {
   readonly name: string;
@@ -137,13 +147,16 @@ const NOT_WEIGHTS =
   /(^|\.)position_ids$|^(input_resolution|context_length|vocab_size)$|^visual\.input_resolution$/;
 
 /**
- * Reads a model's weights out of one safetensors file or several shards, in pieces, straight to the GPU.
+ * Reads a model's weights out of one safetensors file or several shards, in pieces, straight to the GPU; `precision` is
+ * f32 by default. In f16, weights that the file has as F16 keep their bits.
  *
- * @throws {RangeError} If a weight is missing or misshapen, or the files hold one that the model does not have.
+ * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, or the files hold one that
+ * the model does not have.
  */
 export async function loadWeights(
   files: readonly SafetensorsFile[],
   config: ClipConfig,
+  { precision = "f32" }: { readonly precision?: Precision } = {},
 ): Promise<Weights> {
   const holders = new Map<string, SafetensorsFile>();
   for (const file of files) for (const name of file.tensors.keys()) holders.set(name, file);
@@ -159,7 +172,8 @@ export async function loadWeights(
   const tensors = new Map<string, Tensor>();
   try {
     for (const { name, shape, source } of wanted) {
-      tensors.set(name, await readWeight(holders.get(source.name)!, source, shape));
+      const read = storedAs(name, shape, precision) === "f16" ? readHalves : readWeight;
+      tensors.set(name, await read(holders.get(source.name)!, source, shape));
     }
   } catch (error) {
     for (const tensor of tensors.values()) tensor.release();
@@ -225,7 +239,7 @@ async function readWeight(
       ? transpose(whole)
       : slice(whole, 0, third * shape[0], (third + 1) * shape[0]);
     // A copy always, so that the whole is not held by a view of its part.
-    return pointwise("x", { x: view }, shape);
+    return owned("frozenWeights", () => pointwise("x", { x: view }, shape));
   });
   whole.release();
   return keep(part);
@@ -238,13 +252,57 @@ function keepReshaped(whole: Tensor, shape: Shape): Tensor {
   return view;
 }
 
+/**
+ * A matrix in halves, put together on the host, where rounding is the same everywhere and what is too large is seen.
+ */
+async function readHalves(
+  file: SafetensorsFile,
+  { name, third = 0, transposed }: Source,
+  shape: Shape,
+): Promise<Tensor> {
+  const size = numel(shape);
+  const halves = new Uint16Array(wholeWords(ELEMENT_BYTES.f16 * size) / ELEMENT_BYTES.f16);
+  const first = third * size;
+  for await (const { start, values } of file.pieces(name)) {
+    const part = values.subarray(
+      Math.max(0, first - start),
+      Math.max(0, first + size - start),
+    );
+    checkHalves(part, name);
+    floatsToHalves(part, halves, Math.max(0, start - first));
+  }
+  const ordered = transposed ? transposedHalves(halves, shape) : halves;
+  return keep(owned("frozenWeights", () => Tensor.on(upload(ordered), shape, "f16")));
+}
+
+/** Throws unless each of `values` is near a finite half. */
+function checkHalves(values: Float32Array, name: string): void {
+  const stray = values.find((value) => Math.abs(value) >= 65520 && Number.isFinite(value));
+  if (stray === undefined) return;
+  throw new RangeError(
+    `Cannot load "${name}" in f16: it holds ${stray}, the largest f16 is 65504, load it in f32`,
+  );
+}
+
+/** The transpose `[rows, cols]` of a matrix `[cols, rows]`. */
+function transposedHalves(
+  halves: Uint16Array<ArrayBuffer>,
+  [rows, cols]: Shape,
+): Uint16Array<ArrayBuffer> {
+  const turned = new Uint16Array(halves.length);
+  for (let row = 0; row < rows; row++) {
+    for (let col = 0; col < cols; col++) turned[row * cols + col] = halves[col * rows + row];
+  }
+  return turned;
+}
+
 /** Copies a tensor of a file to the GPU piece by piece: the file is never in memory as a whole. */
 export async function readTensor(file: SafetensorsFile, name: string): Promise<Tensor> {
   const { shape } = file.tensors.get(name)!;
-  const tensor = keep(Tensor.on(acquire(numel(shape) * ELEMENT_BYTES), shape));
+  const tensor = keep(owned("frozenWeights", () => Tensor.empty(shape)));
   try {
     for await (const { start, values } of file.pieces(name)) {
-      write(tensor.binding.buffer, start * ELEMENT_BYTES, values);
+      write(tensor.binding.buffer, start * ELEMENT_BYTES.f32, values);
     }
   } catch (error) {
     tensor.release();

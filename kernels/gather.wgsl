@@ -13,6 +13,10 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
+fn load_table(at: u32) -> f32 {
+  return table[at];
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let at = id.y * groups.x * 64u + id.x;
@@ -23,7 +27,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let row = i / sizes.group * sizes.step + ids[i];
   let known = ids[i] < sizes.step;
   if (known && row >= sizes.first && row - sizes.first < sizes.rows) {
-    y[at] = table[(row - sizes.first) * sizes.cols + at % sizes.cols];
+    y[at] = load_table((row - sizes.first) * sizes.cols + at % sizes.cols);
   } else if (sizes.first == 0u) {
     y[at] = 0.0;
   }

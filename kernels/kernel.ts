@@ -51,7 +51,7 @@ export class Kernel {
   readonly #work: KernelWork;
   readonly #fields: readonly Field[];
   readonly #access: readonly string[];
-  readonly #floats: readonly boolean[];
+  readonly #takes: readonly ("f32" | "f16" | undefined)[];
   readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
   #device: GPUDevice | null = null;
   #module!: GPUShaderModule;
@@ -72,7 +72,7 @@ export class Kernel {
       ),
     ];
     this.#access = bindings.map(([, access]) => access);
-    this.#floats = bindings.map(([, , element]) => element.endsWith("f") || element === "f32");
+    this.#takes = bindings.map(([, , element]) => dtypeOf(element));
     if (this.#access.length > MAX_BINDINGS || this.#fields.length * 4 > SIZES_BYTES) {
       throw new RangeError(
         `Cannot make kernel ${name}: it binds ${this.#access.length} buffers and ${this.#fields.length} sizes, ` +
@@ -85,7 +85,7 @@ export class Kernel {
    * Records one run. A binding may be a tensor, or a part of a buffer where a tensor is larger than one binding.
    *
    * @throws {RangeError} If a tensor is larger than the adapter can bind.
-   * @throws {TypeError} If the kernel reads floats and a tensor holds integers.
+   * @throws {TypeError} If the kernel reads floats or halves, and a tensor holds something else.
    * @throws {KernelError} If an output lies on the buffer of another tensor.
    */
   run(
@@ -128,11 +128,7 @@ export class Kernel {
     const { maxStorageBufferBindingSize } = gpu().limits;
     for (const [i, { buffer, size }] of bindings.entries()) {
       const operand = operands[i];
-      if (this.#floats[i] && "dtype" in operand && operand.dtype !== "f32") {
-        throw new TypeError(
-          `Cannot run ${this.name} on ${operand.dtype} [${operand.shape}]: it takes f32`,
-        );
-      }
+      if ("dtype" in operand) this.#checkDtype(operand, this.#takes[i]);
       if (size > maxStorageBufferBindingSize) {
         const shape = shapesOf([operand]);
         throw new RangeError(
@@ -152,6 +148,12 @@ export class Kernel {
         `Cannot run ${this.name}: its grid is [${grid}], at most ${MAX_WORKGROUPS} fit an axis`,
       );
     }
+  }
+
+  #checkDtype({ dtype, shape }: Tensor, takes: "f32" | "f16" | undefined): void {
+    if (takes ? dtype === takes : dtype !== "f16") return;
+    const wanted = takes ?? "elements of 4 bytes";
+    throw new TypeError(`Cannot run ${this.name} on ${dtype} [${shape}]: it takes ${wanted}`);
   }
 
   #pack(sizes: Sizes): Uint8Array {
@@ -226,6 +228,12 @@ export class Kernel {
   }
 }
 
+/** What a binding of WGSL's type `element` holds; not said of integers, which serve as the bits of floats too. */
+function dtypeOf(element: string): "f32" | "f16" | undefined {
+  if (element.startsWith("halves")) return "f16";
+  return element.endsWith("f") || element === "f32" ? "f32" : undefined;
+}
+
 /** The line that a message of naga points to, which its compilation info leaves out for errors of types. */
 function lineIn(message: string): number | undefined {
   const line = /┌─ .*:(\d+):\d+$/m.exec(message)?.[1];
@@ -239,7 +247,7 @@ function bytesOf(operands: readonly (Tensor | Binding)[]): number {
       bytes + ("shape" in operand
         ? operand.shape.reduce(
           (elements, size, axis) => operand.strides[axis] === 0 ? elements : elements * size,
-          ELEMENT_BYTES,
+          ELEMENT_BYTES[operand.dtype] as number,
         )
         : operand.size),
     0,

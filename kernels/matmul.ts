@@ -7,6 +7,7 @@
 import { isSoftware } from "../tensor/device.ts";
 import { broadcast, broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import { readingHalves } from "./halves.ts";
 import { Kernel, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
 import wgsl from "./matmul.wgsl" with { type: "text" };
 import vec4Wgsl from "./matmul_vec4.wgsl" with { type: "text" };
@@ -17,12 +18,17 @@ const WORK = {
   flops: ({ m, n, k, groups, tiles_m, tiles_n }: Sizes) =>
     2 * m * n * k * (groups / (tiles_m * tiles_n)),
 };
-const anyStrides = new Kernel("matmul.wgsl", wgsl, WORK);
-const wholeVec4 = new Kernel("matmul_vec4.wgsl", vec4Wgsl, WORK);
+/** The kernel of each dtype that the right operand may have. */
+const kernels = (name: string, wgsl: string) => ({
+  f32: new Kernel(name, wgsl, WORK),
+  f16: new Kernel(`${name} (f16)`, readingHalves(wgsl, "c"), WORK),
+});
+const anyStrides = kernels("matmul.wgsl", wgsl);
+const wholeVec4 = kernels("matmul_vec4.wgsl", vec4Wgsl);
 const MAX_BATCH_AXES = 3;
 
 /**
- * `a × b` over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`.
+ * `a × b` over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. `b` may be f16.
  *
  * @throws {RangeError} If the inner sizes differ, or the leading axes do not broadcast.
  */
@@ -106,11 +112,12 @@ function choose(a: Tensor, b: Tensor, n: number, k: number) {
   // Eight lanes, the width of a software adapter, lie along the columns, or along the rows of a narrow product.
   const [LANES_X, LANES_Y] = n > 8 ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
   const cols = 8 * LANES_X;
+  const dtype = b.dtype === "f16" ? "f16" : "f32";
   if (k % 4 === 0 && along(a, -1) && (cAlongK || (n % 4 === 0 && along(b, -1)))) {
     const constants = { C_ALONG_K: cAlongK ? 1 : 0, LANES_X, LANES_Y };
-    return { kernel: wholeVec4, rows: 8 * LANES_Y, cols, constants };
+    return { kernel: wholeVec4[dtype], rows: 8 * LANES_Y, cols, constants };
   }
-  return { kernel: anyStrides, rows: 4 * LANES_Y, cols, constants: { LANES_X, LANES_Y } };
+  return { kernel: anyStrides[dtype], rows: 4 * LANES_Y, cols, constants: { LANES_X, LANES_Y } };
 }
 
 /** A software adapter runs eight lanes at a time and gains nothing from more; a GPU wants whole waves. */

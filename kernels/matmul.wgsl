@@ -31,6 +31,10 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
+fn load_c(at: u32) -> f32 {
+  return c[at];
+}
+
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -68,8 +72,8 @@ fn main(
   var high3 = vec4f();
   for (var k = 0u; k < sizes.k; k++) {
     let x = vec4f(a[at_a.x], a[at_a.y], a[at_a.z], a[at_a.w]);
-    let l = vec4f(c[at_low.x], c[at_low.y], c[at_low.z], c[at_low.w]);
-    let h = vec4f(c[at_high.x], c[at_high.y], c[at_high.z], c[at_high.w]);
+    let l = vec4f(load_c(at_low.x), load_c(at_low.y), load_c(at_low.z), load_c(at_low.w));
+    let h = vec4f(load_c(at_high.x), load_c(at_high.y), load_c(at_high.z), load_c(at_high.w));
     low0 += x.x * l;
     low1 += x.y * l;
     low2 += x.z * l;

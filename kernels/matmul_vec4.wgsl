@@ -32,6 +32,10 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
+fn load_c(at: u32) -> vec4f {
+  return c[at];
+}
+
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -90,14 +94,14 @@ fn main(
     let at6 = (c_start + min(col + 6u, last_col) * sizes.c_col) / 4u;
     let at7 = (c_start + min(col + 7u, last_col) * sizes.c_col) / 4u;
     for (var k = 0u; k < sizes.k / 4u; k++) {
-      let c0 = c[at0 + k];
-      let c1 = c[at1 + k];
-      let c2 = c[at2 + k];
-      let c3 = c[at3 + k];
-      let c4 = c[at4 + k];
-      let c5 = c[at5 + k];
-      let c6 = c[at6 + k];
-      let c7 = c[at7 + k];
+      let c0 = load_c(at0 + k);
+      let c1 = load_c(at1 + k);
+      let c2 = load_c(at2 + k);
+      let c3 = load_c(at3 + k);
+      let c4 = load_c(at4 + k);
+      let c5 = load_c(at5 + k);
+      let c6 = load_c(at6 + k);
+      let c7 = load_c(at7 + k);
       let x0 = a[a0 + k];
       l0 += vec4f(dot(x0, c0), dot(x0, c1), dot(x0, c2), dot(x0, c3));
       h0 += vec4f(dot(x0, c4), dot(x0, c5), dot(x0, c6), dot(x0, c7));
@@ -129,14 +133,14 @@ fn main(
     let step = sizes.c_row / 4u;
     for (var k = 0u; k < sizes.k / 4u; k++) {
       let at = k * 4u * step;
-      let c0 = c[left + at + 0u * step];
-      let d0 = c[right + at + 0u * step];
-      let c1 = c[left + at + 1u * step];
-      let d1 = c[right + at + 1u * step];
-      let c2 = c[left + at + 2u * step];
-      let d2 = c[right + at + 2u * step];
-      let c3 = c[left + at + 3u * step];
-      let d3 = c[right + at + 3u * step];
+      let c0 = load_c(left + at + 0u * step);
+      let d0 = load_c(right + at + 0u * step);
+      let c1 = load_c(left + at + 1u * step);
+      let d1 = load_c(right + at + 1u * step);
+      let c2 = load_c(left + at + 2u * step);
+      let d2 = load_c(right + at + 2u * step);
+      let c3 = load_c(left + at + 3u * step);
+      let d3 = load_c(right + at + 3u * step);
       let x0 = a[a0 + k];
       l0 += x0.x * c0 + x0.y * c1 + x0.z * c2 + x0.w * c3;
       h0 += x0.x * d0 + x0.y * d1 + x0.z * d2 + x0.w * d3;

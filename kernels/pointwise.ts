@@ -7,6 +7,7 @@
 import { broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { type Dtype, Tensor } from "../tensor/tensor.ts";
 import functions from "./functions.wgsl" with { type: "text" };
+import { half, HALVES } from "./halves.ts";
 import { Kernel, spread } from "./kernel.ts";
 
 /** What an expression may name. */
@@ -16,8 +17,9 @@ const LANES = 64;
 const cache = new Map<string, Kernel>();
 
 /**
- * Evaluates `expression` at every position of `shape`, with the tensors among `operands` broadcast to it; numbers are
- * f32 scalars and bigints u32 ones, which compile nothing anew when they change. `i` is the position's number.
+ * Evaluates `expression` at every position of `shape`, with the tensors among `operands` broadcast to it, halves as
+ * f32; numbers are f32 scalars and bigints u32 ones, which compile nothing anew when they change. `i` is the position's
+ * number.
  */
 export function pointwise(
   expression: string,
@@ -37,6 +39,9 @@ export function pointwise(
 
 /** As {@linkcode pointwise}, into a tensor or a view that exists already. It must not be among the operands. */
 export function pointwiseInto(out: Tensor, expression: string, operands: Operands): void {
+  if (out.dtype === "f16") {
+    throw new TypeError(`Cannot compute f16 [${out.shape}]: halves only store what is frozen`);
+  }
   const names = Object.keys(operands);
   const tensors = names.filter((name) => typeof operands[name] === "object");
   const inputs = tensors.map((name) => operands[name] as Tensor);
@@ -96,7 +101,8 @@ function generate(
     [`sizes.${name}_offset`, ...axes.map((axis) => `at${axis} * sizes.${name}_stride${axis}`)].join(
       " + ",
     );
-  const wgsl = /* wgsl */ `${functions}
+  const isHalf = (i: number) => inputs[i].dtype === "f16";
+  const wgsl = /* wgsl */ `${functions}${HALVES}
 struct Sizes {
   count: u32,
 ${axes.map((axis) => `  size${axis}: u32,`).join("\n")}
@@ -106,7 +112,9 @@ ${scalars.map((scalar) => `  ${scalar},`).join("\n")}
 }
 ${
     tensors.map((name, i) =>
-      `@group(0) @binding(${i}) var<storage, read> ${name}_in: array<${inputs[i].dtype}>;`
+      `@group(0) @binding(${i}) var<storage, read> ${name}_in: array<${
+        isHalf(i) ? "halves" : inputs[i].dtype
+      }>;`
     ).join("\n")
   }
 @group(0) @binding(${tensors.length}) var<storage, read_write> out: array<${dtype}>;
@@ -126,7 +134,13 @@ ${
           `  let rest${axis} = ${k === 0 ? "i" : `rest${axis + 1}`} / sizes.size${axis};`
     ).join("\n")
   }
-${tensors.map((name) => `  let ${name} = ${name}_in[${index(name)}];`).join("\n")}
+${
+    tensors.map((name, i) =>
+      isHalf(i)
+        ? `  let ${name} = ${half(`${name}_in`, index(name))};`
+        : `  let ${name} = ${name}_in[${index(name)}];`
+    ).join("\n")
+  }
 ${
     scalars.map((scalar) => scalar.split("_value")[0])
       .map((name) => `  let ${name} = sizes.${name}_value;`).join("\n")

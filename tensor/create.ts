@@ -4,16 +4,17 @@
  * @module
  */
 
+import { floatsToHalves } from "./half.ts";
 import { upload } from "./queue.ts";
 import { checkShape, numel, sameShape, type Shape } from "./shape.ts";
-import { ARRAY_OF, type Data, type Dtype, Tensor } from "./tensor.ts";
+import { ARRAY_OF, type Data, type Dtype, ELEMENT_BYTES, Tensor, wholeWords } from "./tensor.ts";
 
 /** Numbers, in arrays nested as deep as the tensor has axes. */
 export type Nested = number | readonly Nested[];
 
 /**
  * A tensor with the given values: nested arrays give their own shape, a flat or typed array takes `shape`. Typed arrays
- * keep their dtype, numbers become f32.
+ * keep their dtype, numbers become f32; `"f16"` rounds them to the nearest half, ties to even.
  *
  * @example
  * ```ts
@@ -40,7 +41,13 @@ export function tensor(values: Nested | Data, shape?: Shape, dtype?: Dtype): Ten
     );
   }
   const data = typed && type === dtypeOf(values) ? values : ARRAY_OF[type].from(flat);
-  return Tensor.on(upload(data), sizes, type);
+  return Tensor.on(upload(type === "f16" ? halvesOf(data) : data), sizes, type);
+}
+
+function halvesOf(data: Data): Uint16Array<ArrayBuffer> {
+  const halves = new Uint16Array(wholeWords(ELEMENT_BYTES.f16 * data.length) / ELEMENT_BYTES.f16);
+  floatsToHalves(Float32Array.from(data), halves);
+  return halves;
 }
 
 function dtypeOf(values: Data): Dtype {

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { floatsToHalves, halvesToFloats, roundedShift } from "./half.ts";
 import { numel, type Shape } from "./shape.ts";
 
 /** Bytes at rest: a file, a Blob, an array. */
@@ -347,19 +348,6 @@ function toIntegers(
   return integers;
 }
 
-/** Half-precision numbers from their bits: by a table of all of them, made at the first use. */
-function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
-  halfTable ??= Float32Array.from({ length: 65536 }, (_, bits) => {
-    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, bits >> 10 & 31, bits & 1023];
-    if (exponent === 31) return fraction ? NaN : sign * Infinity;
-    return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
-  });
-  const floats = new Float32Array(halves.length);
-  for (let i = 0; i < floats.length; i++) floats[i] = halfTable[halves[i]];
-  return floats;
-}
-let halfTable: Float32Array | undefined;
-
 /** Brain floats from their bits: the upper halves of f32. */
 function brainsToFloats(brains: Uint16Array): Float32Array<ArrayBuffer> {
   const bits = new Uint32Array(brains.length);
@@ -367,28 +355,10 @@ function brainsToFloats(brains: Uint16Array): Float32Array<ArrayBuffer> {
   return new Float32Array(bits.buffer);
 }
 
-/** The bits of the half-precision number nearest to the f32 of the given bits, ties to even. */
-function toHalf(bits: number): number {
-  const sign = bits >>> 16 & 0x8000;
-  const size = bits & 0x7fffffff;
-  if (size > 0x7f800000) return sign | 0x7e00; // NaN
-  if (size >= 0x477ff000) return sign | 0x7c00; // from 65520 on: infinity
-  // From 2⁻¹⁴ on only the exponent's bias changes; below, halves are plain multiples of 2⁻²⁴.
-  const isNormal = size >= 0x38800000;
-  const steps = isNormal ? size - 0x38000000 : size & 0x7fffff | 0x800000;
-  const shift = isNormal ? 13 : Math.min(126 - (size >>> 23), 25);
-  return sign | roundedShift(steps, shift);
-}
-
 /** The bits of the brain float nearest to the f32 of the given bits, ties to even. */
 function toBrain(bits: number): number {
   const isNan = (bits & 0x7fffffff) > 0x7f800000;
   return isNan ? bits >>> 16 | 0x40 : roundedShift(bits, 16);
-}
-
-/** `steps / 2^shift`, rounded to the nearest whole number, of two equally near ones to the even. */
-function roundedShift(steps: number, shift: number): number {
-  return (steps + (1 << shift - 1) - 1 + (steps >>> shift & 1)) >>> shift;
 }
 
 /** A tensor to be written. */
@@ -483,8 +453,8 @@ function store({ dtype, data }: TensorToSave, file: ArrayBuffer, at: number): vo
     }
   }
   const floats = data instanceof Float32Array ? data : Float32Array.from(data);
-  const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
   const stored = new Uint16Array(file, at, data.length);
-  const convert = dtype === "F16" ? toHalf : toBrain;
-  for (let i = 0; i < stored.length; i++) stored[i] = convert(bits[i]);
+  if (dtype === "F16") return floatsToHalves(floats, stored);
+  const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
+  for (let i = 0; i < stored.length; i++) stored[i] = toBrain(bits[i]);
 }

@@ -4,23 +4,32 @@
  * @module
  */
 
+import { halvesToFloats } from "./half.ts";
 import { noteSaved } from "./measure.ts";
 import { acquire, reassign, recycle } from "./memory.ts";
 import { type Binding, read } from "./queue.ts";
 import { adopt, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 
-/** What an element is. Every dtype takes 4 bytes. */
-export type Dtype = "f32" | "u32" | "i32";
+/**
+ * What an element is. Halves, `"f16"`, only store what is frozen: some ops read them, as the f32 that they are, and none
+ * makes them.
+ */
+export type Dtype = "f32" | "u32" | "i32" | "f16";
 
 /** Elements on the host. */
 export type Data = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
-/** The typed array of each dtype. */
-export const ARRAY_OF = { f32: Float32Array, u32: Uint32Array, i32: Int32Array } as const;
+/** The typed array that has the elements of each dtype on the host. */
+export const ARRAY_OF = {
+  f32: Float32Array,
+  u32: Uint32Array,
+  i32: Int32Array,
+  f16: Float32Array,
+} as const;
 
-/** Bytes of an element. */
-export const ELEMENT_BYTES = 4;
+/** Bytes of an element of each dtype. */
+export const ELEMENT_BYTES = { f32: 4, u32: 4, i32: 4, f16: 2 } as const;
 
 /** A buffer, and how many tensors look at it. */
 interface Storage {
@@ -73,7 +82,7 @@ export class Tensor {
    */
   static empty(shape: Shape, dtype: Dtype = "f32"): Tensor {
     checkShape(shape);
-    return Tensor.on(acquire(ELEMENT_BYTES * numel(shape)), shape, dtype);
+    return Tensor.on(acquire(ELEMENT_BYTES[dtype] * numel(shape)), shape, dtype);
   }
 
   /** Another tensor on the same buffer. */
@@ -112,7 +121,7 @@ export class Tensor {
     return {
       buffer: this.#storage.buffer,
       offset: 0,
-      size: Math.max(ELEMENT_BYTES, ELEMENT_BYTES * (last + 1)),
+      size: Math.max(4, wholeWords(ELEMENT_BYTES[this.dtype] * (last + 1))),
     };
   }
 
@@ -153,13 +162,19 @@ export class Tensor {
   /** Copies the elements to the host, in row-major order. Submits what is recorded, and waits for it. */
   async data(): Promise<Data> {
     const { buffer, size } = this.binding;
-    const ArrayType = ARRAY_OF[this.dtype];
-    const from = isContiguous(this.shape, this.strides) ? this.offset * ELEMENT_BYTES : 0;
-    const held = new ArrayType(await read(buffer, from, this.size === 0 ? 0 : size - from));
-    if (isContiguous(this.shape, this.strides)) return held;
-    const gathered = new ArrayType(this.size);
+    const start = this.offset * ELEMENT_BYTES[this.dtype];
+    // Whole words are read: a half may lie in the middle of one.
+    const inOrder = isContiguous(this.shape, this.strides) && start % 4 === 0;
+    const from = inOrder ? start : 0;
+    const bytes = await read(buffer, from, this.size === 0 ? 0 : size - from);
+    const held = this.dtype === "f16"
+      ? halvesToFloats(new Uint16Array(bytes))
+      : new ARRAY_OF[this.dtype](bytes);
+    if (inOrder && held.length === this.size) return held;
+    const first = from / ELEMENT_BYTES[this.dtype];
+    const gathered = new ARRAY_OF[this.dtype](this.size);
     const index = this.shape.map(() => 0);
-    for (let i = 0, at = this.offset; i < gathered.length; i++) {
+    for (let i = 0, at = this.offset - first; i < gathered.length; i++) {
       gathered[i] = held[at];
       for (let axis = index.length - 1; axis >= 0; axis--) {
         at += this.strides[axis];
@@ -193,13 +208,27 @@ export class Tensor {
   }
 }
 
+/** Bytes rounded up to what the GPU copies and binds: multiples of 4. */
+export function wholeWords(bytes: number): number {
+  return Math.ceil(bytes / 4) * 4;
+}
+
 /**
  * Throws unless an op has floats to work on.
  *
- * @throws {TypeError} If one of `tensors` holds integers.
+ * @throws {TypeError} If one of `tensors` holds integers or halves.
  */
 export function checkFloats(op: string, ...tensors: readonly Tensor[]): void {
   for (const { dtype, shape } of tensors) {
     if (dtype !== "f32") throw new TypeError(`Cannot ${op} ${dtype} [${shape}]: it takes f32`);
   }
+}
+
+/**
+ * As {@linkcode checkFloats}, for an op whose kernel also reads halves.
+ *
+ * @throws {TypeError} If one of `tensors` holds integers.
+ */
+export function checkReadable(op: string, ...tensors: readonly Tensor[]): void {
+  checkFloats(op, ...tensors.filter(({ dtype }) => dtype !== "f16"));
 }

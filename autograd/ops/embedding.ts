@@ -5,33 +5,42 @@
  */
 
 import gatherWgsl from "../../kernels/gather.wgsl" with { type: "text" };
+import { readingHalves } from "../../kernels/halves.ts";
 import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import scatterWgsl from "../../kernels/scatter.wgsl" with { type: "text" };
 import { gpu } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, resolveAxis } from "../../tensor/shape.ts";
-import { checkFloats, ELEMENT_BYTES, Tensor } from "../../tensor/tensor.ts";
+import { checkReadable, ELEMENT_BYTES, Tensor, wholeWords } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { contiguous, reshape, slice, transpose } from "./view.ts";
 
-const gatherKernel = new Kernel("gather.wgsl", gatherWgsl, {
-  flops: () => 0,
-  // The rows that are named, and the ids.
-  reads: ({ count, cols }) => ELEMENT_BYTES * count * (cols + 1),
-});
+/** The kernel of each dtype that the table may have. */
+const gatherKernels = {
+  f32: gatherKernel("gather.wgsl", gatherWgsl, ELEMENT_BYTES.f32),
+  f16: gatherKernel("gather.wgsl (f16)", readingHalves(gatherWgsl, "table"), ELEMENT_BYTES.f16),
+};
 const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl, {
   // An addition for each element of the gradient.
   flops: (_, [, g]) => numel((g as Tensor).shape),
 });
+
+function gatherKernel(name: string, wgsl: string, bytes: number): Kernel {
+  return new Kernel(name, wgsl, {
+    flops: () => 0,
+    // The rows that are named, and the ids.
+    reads: ({ count, cols }) => count * (bytes * cols + ELEMENT_BYTES.u32),
+  });
+}
 
 /** Offsets of bindings are multiples of this: WebGPU's largest required alignment. */
 const ALIGNMENT = 256;
 
 /**
  * The rows of `table` `[V, C]` that `ids` name: `[…] → […, C]`. An id that is no row of the table gives zeros. The table
- * may be larger than one binding.
+ * may be larger than one binding, and in f16.
  *
- * @throws {TypeError} If the ids are not integers.
+ * @throws {TypeError} If the ids are not integers, or the table holds some.
  * @throws {RangeError} If the table has not two axes.
  */
 export function embedding(table: Tensor, ids: Tensor): Tensor {
@@ -102,8 +111,10 @@ function lookUp(
   step: number,
   shape: readonly number[],
 ): Tensor {
-  checkFloats("look up", table);
-  if (ids.dtype === "f32") throw new TypeError("Cannot look up f32 ids: give u32 or i32");
+  checkReadable("look up", table);
+  if (ids.dtype === "f32" || ids.dtype === "f16") {
+    throw new TypeError(`Cannot look up ${ids.dtype} ids: give u32 or i32`);
+  }
   const from = table.shape;
   const cols = from.at(-1)!;
   const rows = numel(from.slice(0, -1));
@@ -112,15 +123,17 @@ function lookUp(
     const [source, wanted] = [contiguous(table), contiguous(ids)];
     const y = Tensor.empty(shape);
     const { buffer, size } = source.binding;
+    const dtype = source.dtype === "f16" ? "f16" : "f32";
+    const rowBytes = cols * ELEMENT_BYTES[dtype];
     // Parts begin at rows whose bytes are aligned, and none exceeds what the adapter binds.
-    const aligned = ALIGNMENT / gcd(ALIGNMENT, cols * ELEMENT_BYTES);
-    const most = Math.floor(gpu().limits.maxStorageBufferBindingSize / (cols * ELEMENT_BYTES));
+    const aligned = ALIGNMENT / gcd(ALIGNMENT, rowBytes);
+    const most = Math.floor(gpu().limits.maxStorageBufferBindingSize / rowBytes);
     const part = rows <= most ? Math.max(rows, 1) : Math.floor(most / aligned) * aligned;
     for (let first = 0; first === 0 || first < rows; first += part) {
-      const offset = first * cols * ELEMENT_BYTES;
+      const offset = first * rowBytes;
       const held = Math.min(part, rows - first);
-      gatherKernel.run(
-        [{ buffer, offset, size: Math.min(size - offset, held * cols * ELEMENT_BYTES) }, wanted],
+      gatherKernels[dtype].run(
+        [{ buffer, offset, size: Math.min(size - offset, wholeWords(held * rowBytes)) }, wanted],
         [y],
         { count, cols, group, step, first, rows: held },
         spread(Math.ceil(count * cols / 64)),

@@ -7,7 +7,7 @@
 import { multiply } from "../../kernels/matmul.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel } from "../../tensor/shape.ts";
-import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
+import { checkFloats, checkReadable, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { add } from "./pointwise.ts";
 import { sumTo } from "./reduce.ts";
@@ -16,11 +16,19 @@ import { permute, reshape, slice, squeeze, transpose, unsqueeze } from "./view.t
 /**
  * Matrix product over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. A vector `[k]`
  * is a row on the left and a column on the right, and adds no axis to the result. Transposed operands are read in place.
+ * The right operand may be a frozen weight in f16; the arithmetic is in f32 all the same.
  *
+ * @throws {TypeError} If the left operand is not f32, or the right one neither f32 nor f16.
  * @throws {RangeError} If the inner sizes differ, or the leading axes do not broadcast.
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
-  checkFloats("matmul", a, b);
+  if (a.dtype === "f16") {
+    throw new TypeError(
+      `Cannot matmul f16 [${a.shape}] with [${b.shape}]: only the right operand may be f16`,
+    );
+  }
+  checkFloats("matmul", a);
+  checkReadable("matmul", b);
   if (a.shape.length === 1 && b.shape.length > 0) {
     return scope(() => squeeze(matmul(unsqueeze(a, 0), b), b.shape.length > 1 ? -2 : 0));
   }

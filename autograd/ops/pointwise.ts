@@ -8,7 +8,7 @@ import { pointwise } from "../../kernels/pointwise.ts";
 import { MAX_BINDINGS } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
 import { broadcast, sameShape, type Shape } from "../../tensor/shape.ts";
-import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
+import { checkReadable, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { sumTo } from "./reduce.ts";
 
@@ -43,7 +43,7 @@ function apply(
   derivative: string,
   scalars: Record<string, number>,
 ): Tensor {
-  checkFloats(op, x);
+  checkReadable(op, x);
   const used = (expression: string) =>
     Object.fromEntries(Object.entries(scalars).filter(([name]) => names(expression, name)));
   const y = pointwise(forward, { x, ...used(forward) }, x.shape);
@@ -64,7 +64,7 @@ function binary(
   { forward, da, db }: { forward: string; da: string; db: string },
 ): Binary {
   return (a, b) => {
-    checkFloats(op, a, b);
+    checkReadable(op, a, b);
     const shape = broadcast(a.shape, b.shape);
     const rule = (input: Tensor, derivative: string) => {
       const saved = { ...(names(derivative, "a") && { a }), ...(names(derivative, "b") && { b }) };
@@ -92,7 +92,7 @@ const MAX_TERMS = MAX_BINDINGS - 1;
 export function addAll(tensors: readonly Tensor[]): Tensor {
   const [{ shape }] = tensors;
   for (const other of tensors) {
-    checkFloats("add", other);
+    checkReadable("add", other);
     if (!sameShape(other.shape, shape)) {
       throw new RangeError(`Cannot add all of [${shape}] and [${other.shape}]: the shapes differ`);
     }
@@ -239,7 +239,7 @@ export function clamp(x: Tensor, low: number, high: number): Tensor {
  */
 export function maskedFill(x: Tensor, mask: Tensor, value: number): Tensor {
   const { shape } = x;
-  checkFloats("maskedFill", x);
+  checkReadable("maskedFill", x);
   checkMask("maskedFill", shape, mask.shape);
   return record(pointwise("select(x, value, bool(m))", { x, m: mask, value }, shape), [
     wrt(x, [mask], (g) => pointwise("select(g, 0.0, bool(m))", { g, m: mask }, shape)),
@@ -253,7 +253,7 @@ function checkMask(op: string, shape: Shape, mask: Shape): void {
 
 /** `a` where `condition` is not 0, else `b`; all three are broadcast to one shape. */
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
-  checkFloats("choose where from", a, b);
+  checkReadable("choose where from", a, b);
   const shape = broadcast(condition.shape, broadcast(a.shape, b.shape));
   const part = (own: Tensor, chosen: string) => {
     const { shape: to } = own;

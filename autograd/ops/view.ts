@@ -19,10 +19,11 @@ import { record, wrt } from "../tape.ts";
 import { full } from "./create.ts";
 import { sumTo } from "./reduce.ts";
 
-/** `x` with its elements row-major from the start of a buffer: `x` itself where they are, else a copy. */
+/** `x` with its elements row-major from the start of a buffer: `x` itself where they are, else a copy, of f16 in f32. */
 export function contiguous(x: Tensor): Tensor {
   if (x.contiguous) return x;
-  return record(pointwise("x", { x }, x.shape, x.dtype), [wrt(x, [], (g) => g)]);
+  const dtype = x.dtype === "f16" ? "f32" : x.dtype;
+  return record(pointwise("x", { x }, x.shape, dtype), [wrt(x, [], (g) => g)]);
 }
 
 /**

@@ -1,0 +1,45 @@
+/**
+ * Half-precision numbers (IEEE 754 binary16) on the host, by their bits: not every engine has a `Float16Array`.
+ *
+ * @module
+ */
+
+/** The numbers of the given bits: by a table of all of them, made at the first use. */
+export function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
+  table ??= Float32Array.from({ length: 65536 }, (_, bits) => {
+    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, bits >> 10 & 31, bits & 1023];
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
+  });
+  const floats = new Float32Array(halves.length);
+  for (let i = 0; i < floats.length; i++) floats[i] = table[halves[i]];
+  return floats;
+}
+let table: Float32Array | undefined;
+
+/**
+ * Puts the bits of the half-precision numbers nearest to `floats`, ties to even, into `halves` from `start` on. From
+ * 65520 on, which is nearer to 2¹⁶ than to the largest of them, 65504, that is infinity.
+ */
+export function floatsToHalves(floats: Float32Array, halves: Uint16Array, start = 0): void {
+  const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
+  for (let i = 0; i < bits.length; i++) halves[start + i] = toHalf(bits[i]);
+}
+
+/** The bits of the half-precision number nearest to the f32 of the given bits, ties to even. */
+function toHalf(bits: number): number {
+  const sign = bits >>> 16 & 0x8000;
+  const size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return sign | 0x7e00; // NaN
+  if (size >= 0x477ff000) return sign | 0x7c00; // from 65520 on: infinity
+  // From 2⁻¹⁴ on only the exponent's bias changes; below, halves are plain multiples of 2⁻²⁴.
+  const isNormal = size >= 0x38800000;
+  const steps = isNormal ? size - 0x38000000 : size & 0x7fffff | 0x800000;
+  const shift = isNormal ? 13 : Math.min(126 - (size >>> 23), 25);
+  return sign | roundedShift(steps, shift);
+}
+
+/** `steps / 2^shift`, rounded to the nearest whole number, of two equally near ones to the even. */
+export function roundedShift(steps: number, shift: number): number {
+  return (steps + (1 << shift - 1) - 1 + (steps >>> shift & 1)) >>> shift;
+}
