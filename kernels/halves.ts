@@ -15,12 +15,15 @@ export function half(name: string, at: string): string {
   return `unpack2x16float(${name}[(${at}) / 2u])[(${at}) % 2u]`;
 }
 
-/** A shader's source in which the operand `name`, of f32 or vec4f and read by its `load_name` alone, is of halves. */
+/** WGSL for the four elements from `4 at` on of the halves `name`. */
+export function half4(name: string, at: string): string {
+  return `vec4f(unpack2x16float(${name}[${at}].x), unpack2x16float(${name}[${at}].y))`;
+}
+
+/** A shader's source in which the operand `name`, of f32 and read by its `load_name` alone, is of halves. */
 export function readingHalves(wgsl: string, name: string): string {
-  const quad = `vec4f(unpack2x16float(${name}[at].x), unpack2x16float(${name}[at].y))`;
   return wgsl
     .replace(`${name}: array<f32>;`, `${name}: array<halves>;`)
-    .replace(`${name}: array<vec4f>;`, `${name}: array<halves4>;`)
     .replace(`-> f32 {\n  return ${name}[at];`, `-> f32 {\n  return ${half(name, "at")};`)
-    .replace(`-> vec4f {\n  return ${name}[at];`, `-> vec4f {\n  return ${quad};`) + HALVES;
+    .concat(HALVES);
 }

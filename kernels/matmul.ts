@@ -7,10 +7,8 @@
 import { isSoftware } from "../tensor/device.ts";
 import { broadcast, broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { readingHalves } from "./halves.ts";
 import { Kernel, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
-import wgsl from "./matmul.wgsl" with { type: "text" };
-import vec4Wgsl from "./matmul_vec4.wgsl" with { type: "text" };
+import { type Layout, type Tile, tileWgsl } from "./matmul_tile.ts";
 import { pointwise } from "./pointwise.ts";
 
 /** A multiplication and an addition for each element of the inner axis. */
@@ -18,13 +16,7 @@ const WORK = {
   flops: ({ m, n, k, groups, tiles_m, tiles_n }: Sizes) =>
     2 * m * n * k * (groups / (tiles_m * tiles_n)),
 };
-/** The kernel of each dtype that the right operand may have. */
-const kernels = (name: string, wgsl: string) => ({
-  f32: new Kernel(name, wgsl, WORK),
-  f16: new Kernel(`${name} (f16)`, readingHalves(wgsl, "c"), WORK),
-});
-const anyStrides = kernels("matmul.wgsl", wgsl);
-const wholeVec4 = kernels("matmul_vec4.wgsl", vec4Wgsl);
+const kernels = new Map<string, Kernel>();
 const MAX_BATCH_AXES = 3;
 
 /**
@@ -57,7 +49,7 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
   if (out.size === 0) return out;
   const lead = MAX_BATCH_AXES - axes.shape.length;
   const step = (operand: number, axis: number) => axes.strides[operand][axis - lead] ?? 0;
-  const variant = choose(a, b, n, k);
+  const variant = choose(a, b, m, n, k);
   const [tiles_m, tiles_n] = [Math.ceil(m / variant.rows), Math.ceil(n / variant.cols)];
   const groups = batch.reduce((count, size) => count * size, tiles_m * tiles_n);
   variant.kernel.run(
@@ -103,24 +95,57 @@ function multiplyInParts(a: Tensor, b: Tensor, shape: Shape): Tensor {
   return pointwise("low + high", { low, high }, shape);
 }
 
-/** Which kernel multiplies, the rows and columns that a workgroup of it makes, and its constants. */
-function choose(a: Tensor, b: Tensor, n: number, k: number) {
+/** A kernel that multiplies, the rows and columns that a workgroup of it makes, and its constants. */
+interface Variant {
+  readonly kernel: Kernel;
+  readonly rows: number;
+  readonly cols: number;
+  readonly constants: { readonly LANES_X: number; readonly LANES_Y: number };
+}
+
+/** Multiplications from which on the large tile earns the half second that it takes to compile. */
+const MANY = 2 ** 22;
+
+function choose(a: Tensor, b: Tensor, m: number, n: number, k: number): Variant {
+  // Eight lanes, the width of a software adapter, lie along the columns, or along the rows of a narrow product. Such an
+  // adapter gains nothing from more; a GPU wants whole waves.
+  const across = isSoftware() ? 1 : 8;
+  const [LANES_X, LANES_Y] = n > 8 ? [8, across] : [1, 8 * across];
+  const layout = layoutOf(a, b, m, n, k);
+  const [rows, cols] = tileSize(layout, m, n, k);
+  return {
+    kernel: kernelOf({ layout, rows, cols, halves: b.dtype === "f16" }),
+    rows: rows * LANES_Y,
+    cols: cols * LANES_X,
+    constants: { LANES_X, LANES_Y },
+  };
+}
+
+/** Rows and columns of an invocation's tile. A GPU has no registers for the large one. */
+function tileSize(layout: Layout, m: number, n: number, k: number): [rows: number, cols: number] {
+  if (layout === "any strides") {
+    return n <= 2 ? [8, 2] : n <= 4 ? [8, 4] : m <= 2 ? [2, 8] : [4, 8];
+  }
+  if (isSoftware() && m >= 16 && n >= 64 && m * n * k >= MANY) return [16, 16];
+  return n <= 4 ? [8, 4] : [8, 8];
+}
+
+function layoutOf(a: Tensor, b: Tensor, m: number, n: number, k: number): Layout {
   const along = (x: Tensor, axis: number) =>
     x.strides.at(axis) === 1 &&
     [x.offset, ...x.strides.toSpliced(x.strides.length + axis, 1)].every((step) => step % 4 === 0);
-  const cAlongK = along(b, -2);
-  // Eight lanes, the width of a software adapter, lie along the columns, or along the rows of a narrow product.
-  const [LANES_X, LANES_Y] = n > 8 ? [8, lanesAcross()] : [1, 8 * lanesAcross()];
-  const cols = 8 * LANES_X;
-  const dtype = b.dtype === "f16" ? "f16" : "f32";
-  if (k % 4 === 0 && along(a, -1) && (cAlongK || (n % 4 === 0 && along(b, -1)))) {
-    const constants = { C_ALONG_K: cAlongK ? 1 : 0, LANES_X, LANES_Y };
-    return { kernel: wholeVec4[dtype], rows: 8 * LANES_Y, cols, constants };
+  if (n % 4 === 0 && along(b, -1)) {
+    if (k % 4 === 0 && along(a, -1)) return "a along k, c along n";
+    if (m % 4 === 0 && along(a, -2)) return "a along m, c along n";
   }
-  return { kernel: anyStrides[dtype], rows: 4 * LANES_Y, cols, constants: { LANES_X, LANES_Y } };
+  const alongK = k % 4 === 0 && along(a, -1) && along(b, -2);
+  return alongK ? "a along k, c along k" : "any strides";
 }
 
-/** A software adapter runs eight lanes at a time and gains nothing from more; a GPU wants whole waves. */
-function lanesAcross(): number {
-  return isSoftware() ? 1 : 8;
+function kernelOf(tile: Tile): Kernel {
+  const { layout, rows, cols, halves } = tile;
+  const name = `matmul ${rows}x${cols}, ${layout}${halves ? " (f16)" : ""}`;
+  let kernel = kernels.get(name);
+  if (!kernel) kernels.set(name, kernel = new Kernel(name, tileWgsl(tile), WORK));
+  return kernel;
 }

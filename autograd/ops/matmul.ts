@@ -50,11 +50,24 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   ]);
 }
 
-/** Affine layer `x Wᵀ + b`: `[…, in] → […, out]`, with `weight` `[out, in]` as in PyTorch's checkpoints. */
+/**
+ * Affine layer `x Wᵀ + b`: `[…, in] → […, out]`, with `weight` `[out, in]` as in PyTorch's checkpoints.
+ *
+ * @throws {RangeError} If the inner sizes differ.
+ */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
+  checkFloats("linear", x);
+  checkReadable("linear", weight);
+  const lead = x.shape.slice(0, -1);
   return scope(() => {
-    const y = matmul(x, transpose(weight));
-    return bias ? add(y, bias) : y;
+    const rows = lead.length === 1 ? x : reshape(x, [numel(lead), x.shape.at(-1) ?? 0]);
+    // A rule of its own, not that of a product with a transpose: the weight's gradient then lies as the weight does.
+    const y = record(scope(() => multiply(rows, transpose(weight))), [
+      wrt(rows, [weight], (g) => multiply(g, weight)),
+      wrt(weight, [rows], (g) => scope(() => multiply(transpose(g), rows))),
+    ]);
+    const whole = lead.length === 1 ? y : reshape(y, [...lead, weight.shape[0]]);
+    return bias ? add(whole, bias) : whole;
   });
 }
 

@@ -9,7 +9,7 @@ import { MAX_BINDINGS } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
 import { broadcast, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkReadable, type Tensor } from "../../tensor/tensor.ts";
-import { record, wrt } from "../tape.ts";
+import { record, wrt, wrtAll } from "../tape.ts";
 import { sumTo } from "./reduce.ts";
 
 /** An op of one operand: `[…] → […]`. */
@@ -104,7 +104,10 @@ export function addAll(tensors: readonly Tensor[]): Tensor {
       const names = some.map((_, i) => `x${i}`);
       const operands = Object.fromEntries(some.map((term, i) => [names[i], term]));
       const sum = pointwise(names.join(" + "), operands, shape);
-      terms = [record(sum, some.map((term) => wrt(term, [], (g) => g))), ...terms.slice(MAX_TERMS)];
+      terms = [
+        record(sum, [wrtAll(some, [], (g) => some.map(() => g))]),
+        ...terms.slice(MAX_TERMS),
+      ];
     }
     return terms[0];
   });
