@@ -4,10 +4,12 @@
  * @module
  */
 
+import { indexSelect } from "../autograd/ops/embedding.ts";
 import { softmax } from "../autograd/ops/softmax.ts";
 import { topK } from "../autograd/ops/top_k.ts";
+import { concat } from "../autograd/ops/view.ts";
 import type { Clip } from "../clip/clip.ts";
-import type { Prompts } from "../clip/text.ts";
+import { type Prompts, releaseParts } from "../clip/text.ts";
 import type { Tokenizer } from "../clip/tokenizer.ts";
 import { tensor } from "../tensor/create.ts";
 import { keep, scope } from "../tensor/scope.ts";
@@ -40,6 +42,31 @@ export function classPrompts(
   return clip.text.prompts(ids, rows);
 }
 
+/** Prompts that are encoded at once where nothing trains: more need more memory, and are no faster. */
+const PROMPTS_AT_ONCE = 128;
+
+/** Text features of prompts, not normalized: `[K, E]`, encoded in parts if there are many. */
+export function encodePrompts(clip: Clip, prompts: Prompts): Tensor {
+  if (prompts.count <= PROMPTS_AT_ONCE) return clip.textFeatures(prompts);
+  const parts = prompts.parts(PROMPTS_AT_ONCE);
+  const places = placesOf(parts.flatMap(({ numbers }) => numbers));
+  try {
+    return scope(() => {
+      const features = concat(parts.map(({ prompts }) => clip.textFeatures(prompts)), 0);
+      return indexSelect(features, 0, tensor(Int32Array.from(places)));
+    });
+  } finally {
+    releaseParts(parts);
+  }
+}
+
+/** Where each number is in a list that has every one from 0 on. */
+export function placesOf(numbers: readonly number[]): number[] {
+  const places: number[] = [];
+  numbers.forEach((number, place) => places[number] = place);
+  return places;
+}
+
 /** The classes that an image looks most like. */
 export interface Prediction {
   /** Numbers of the classes, the likeliest first. */
@@ -57,7 +84,7 @@ export class Classifier {
   /** Runs the text tower once. The scale of the logits is the model's own unless given. */
   constructor(clip: Clip, prompts: Prompts, scale?: number) {
     this.#clip = clip;
-    this.#texts = keep(clip.textFeatures(prompts));
+    this.#texts = keep(encodePrompts(clip, prompts));
     this.#scale = scale;
   }
 

@@ -15,13 +15,14 @@ import { clipByNorm } from "../autograd/optim/clip_norm.ts";
 import { cosineAnnealing } from "../autograd/optim/schedule.ts";
 import { gradientsNow, recompute, valueAndGrad } from "../autograd/tape.ts";
 import type { Clip } from "../clip/clip.ts";
-import type { Items, Pass } from "../clip/layers.ts";
-import type { Prompts } from "../clip/text.ts";
+import type { Pass } from "../clip/layers.ts";
+import { type PromptPart, type Prompts, releaseParts } from "../clip/text.ts";
 import { tensor } from "../tensor/create.ts";
 import { hash3 } from "../tensor/random.ts";
 import { adopt, keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Adapters } from "./attach.ts";
+import { encodePrompts, placesOf } from "./classifier.ts";
 
 /** How adapters are trained. */
 export interface Recipe {
@@ -83,13 +84,6 @@ export interface MemoryPlan {
 /** Keeps the dropout's random numbers apart from others of the same seed. */
 const DROPOUT = 0x64726f70;
 
-/** Prompts that run together, and who they are. */
-interface PromptPart {
-  readonly prompts: Prompts;
-  readonly items?: Items;
-  readonly numbers?: readonly number[];
-}
-
 /** Trains the adapters of a model on batches of images, each class named by a prompt. */
 export class Trainer {
   readonly #clip: Clip;
@@ -100,9 +94,12 @@ export class Trainer {
   readonly #parameters: readonly Tensor[];
   /** How many blocks of Block-LoRA a parameter stands for. */
   readonly #copies: readonly number[];
-  readonly #parts: readonly PromptPart[];
-  /** The column of each class in the logits; none if in order. */
+  readonly #prompts: Prompts;
+  /** The prompts in parts, if they run in parts. */
+  readonly #parts: readonly PromptPart[] | null;
+  /** The column of each class in the logits, which follow the parts. */
   readonly #columns: readonly number[] | null;
+  /** The features of a text tower that does not change. */
   readonly #texts: Tensor | null;
   #step = 0;
 
@@ -127,11 +124,11 @@ export class Trainer {
       { parameters: downs, ...this.#rates(1) },
       { parameters: ups, ...this.#rates(copies) },
     ], { betas: recipe.betas });
-    const size = plan.textChunk ?? 0;
-    const parts = size > 0 ? prompts.parts(size) : null;
-    this.#parts = parts ?? [{ prompts }];
-    this.#columns = parts && columnsOf(parts.flatMap(({ numbers }) => numbers));
-    this.#texts = adapters.adapts("text") ? null : keep(scope(() => this.#textFeatures()));
+    const [trains, size] = [adapters.adapts("text"), plan.textChunk ?? 0];
+    this.#prompts = prompts;
+    this.#parts = trains && size > 0 ? prompts.parts(size) : null;
+    this.#columns = this.#parts && placesOf(this.#parts.flatMap(({ numbers }) => numbers));
+    this.#texts = trains ? null : keep(encodePrompts(clip, prompts));
   }
 
   /**
@@ -199,12 +196,12 @@ export class Trainer {
     });
   }
 
-  /** Text features `[K, E]`, in the order of `#columns`; without a pass, of inference. */
-  #textFeatures(pass?: Pass): Tensor {
+  /** Text features `[K, E]`, in the order of the columns. */
+  #textFeatures(pass: Pass): Tensor {
+    if (!this.#parts) return this.#clip.textFeatures(this.#prompts, pass);
     const run = ({ prompts, items }: PromptPart) =>
-      this.#clip.textFeatures(prompts, pass && { ...pass, items });
-    if (this.#parts.length === 1) return run(this.#parts[0]);
-    return concat(this.#parts.map((part) => pass ? recompute([], () => run(part)) : run(part)), 0);
+      recompute([], () => this.#clip.textFeatures(prompts, { ...pass, items }));
+    return concat(this.#parts.map(run), 0);
   }
 
   #imageParts(images: Tensor, classes: Tensor, pass: Pass): ImagePart[] {
@@ -242,11 +239,7 @@ export class Trainer {
   release(): void {
     this.#optimizer.release();
     this.#texts?.release();
-    if (!this.#columns) return;
-    for (const { prompts, items } of this.#parts) {
-      prompts.release();
-      items!.numbers.release();
-    }
+    if (this.#parts) releaseParts(this.#parts);
   }
 }
 
@@ -255,13 +248,6 @@ interface ImagePart {
   readonly images: Tensor;
   readonly classes: Tensor;
   readonly pass: Pass;
-}
-
-/** Where each class is, in an order of the classes. */
-function columnsOf(order: readonly number[]): number[] {
-  const columns: number[] = [];
-  order.forEach((number, column) => columns[number] = column);
-  return columns;
 }
 
 /** How many rows have their largest logit at the label. */

@@ -62,7 +62,7 @@ export class Prompts {
    * The same prompts in parts of at most `size`, the shortest first, so that each part is cut to a length of its own;
    * and the number that each prompt has here.
    */
-  parts(size: number): { prompts: Prompts; items: Items; numbers: readonly number[] }[] {
+  parts(size: number): PromptPart[] {
     const order = this.#rows.map((_, i) => i)
       .sort((a, b) => this.#rows[a].end - this.#rows[b].end || a - b);
     const tokens = this.ids.shape[1];
@@ -80,6 +80,24 @@ export class Prompts {
   release(): void {
     this.ids.release();
     this.ends.release();
+  }
+}
+
+/** Some of a set of prompts, cut to a length of their own. */
+export interface PromptPart {
+  /** The prompts. */
+  readonly prompts: Prompts;
+  /** Which of the set they are, for what is drawn at random. */
+  readonly items: Items;
+  /** The same on the host. */
+  readonly numbers: readonly number[];
+}
+
+/** Gives the tensors of parts back. */
+export function releaseParts(parts: readonly PromptPart[]): void {
+  for (const { prompts, items } of parts) {
+    prompts.release();
+    items.numbers.release();
   }
 }
 

@@ -9,6 +9,7 @@ import { concat } from "../autograd/ops/view.ts";
 import { gradientsNow, recompute, valueAndGrad, vjp } from "../autograd/tape.ts";
 import { type AdapterConfig, type Adapters, attach, METHODS } from "../blocklora/attach.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/attach.ts";
+import { encodePrompts } from "../blocklora/classifier.ts";
 import {
   DEFAULT_RECIPE,
   type MemoryPlan,
@@ -112,6 +113,23 @@ gpuTest("a memory plan without a text adapter chunks what runs once", async () =
     assertAlmostEquals(losses[0], losses[1], 1e-5);
   });
 });
+
+gpuTest(
+  "encodePrompts() gives many prompts in parts the features that they have at once",
+  async () => {
+    const clip = await clipOf(TINY);
+    const { ids, prompts: rows } = randomInputs(TINY, 1, 150);
+    const prompts = clip.text.prompts(ids, rows);
+    const before = memory().liveBuffers;
+    const [whole, parts] = [clip.textFeatures(prompts), encodePrompts(clip, prompts)];
+    const [expected, actual] = [await whole.data(), await parts.data()];
+    for (const [i, value] of expected.entries()) assertAlmostEquals(actual[i], value, 1e-5);
+    for (const made of [whole, parts]) made.release();
+    assertEquals(memory().liveBuffers, before);
+    prompts.release();
+    clip.release();
+  },
+);
 
 gpuTest("memory plans hold fewer bytes, and cost the passes that they say", async () => {
   await withAdapters({}, ({ clip, adapters, prompts, batch }) => {
