@@ -245,6 +245,33 @@ export class Adapters {
   }
 }
 
+/** How many numbers {@linkcode attach} would make trainable, and its errors. */
+export function countParameters(clip: Clip, config: AdapterConfig): number {
+  checkConfig(config);
+  const inner = config.rank / config.blocks;
+  const ups = KINDS[config.method].ups(config.blocks);
+  return chosenSites(clip, config).reduce((count, { linear }) => {
+    const [outputs, inputs] = linear.weight.shape;
+    return count + inner * (inputs + ups * outputs);
+  }, 0);
+}
+
+function checkConfig({ method, rank, blocks }: AdapterConfig): void {
+  if (!Number.isInteger(rank) || rank < 1) {
+    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive whole number`);
+  }
+  if (!Number.isInteger(blocks) || blocks < 1 || rank % blocks !== 0) {
+    throw new RangeError(
+      `Cannot split rank ${rank} into ${blocks} blocks: the rank must be a multiple of the number of blocks`,
+    );
+  }
+  if (method.startsWith("lora") && blocks !== 1) {
+    throw new RangeError(
+      `Cannot make LoRA of ${blocks} blocks: it has one, use block-lora for more`,
+    );
+  }
+}
+
 /** The class of each kind, and how many up-projections it keeps of n blocks. */
 const KINDS = {
   "block-lora": { Kind: BlockLora, ups: (blocks: number) => blocks },
@@ -260,20 +287,8 @@ const KINDS = {
  * @throws {RangeError} If the blocks do not divide the rank, or a choice of layers is not one.
  */
 export function attach(clip: Clip, config: AdapterConfig, seed: number): Adapters {
+  checkConfig(config);
   const { method, rank, blocks } = config;
-  if (!Number.isInteger(rank) || rank < 1) {
-    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive whole number`);
-  }
-  if (!Number.isInteger(blocks) || blocks < 1 || rank % blocks !== 0) {
-    throw new RangeError(
-      `Cannot split rank ${rank} into ${blocks} blocks: the rank must be a multiple of the number of blocks`,
-    );
-  }
-  if (method.startsWith("lora") && blocks !== 1) {
-    throw new RangeError(
-      `Cannot make LoRA of ${blocks} blocks: it has one, use block-lora for more`,
-    );
-  }
   const random = new Random(seed, "adapters");
   const inner = rank / blocks;
   const { Kind, ups: count } = KINDS[method];

@@ -166,6 +166,12 @@ export interface Score {
     readonly images: number;
     readonly correct: number;
   }[];
+  /** The class of each image. */
+  readonly labels: readonly number[];
+  /** What was predicted of it. */
+  readonly predictions: readonly number[];
+  /** Its path, below the data set's root. */
+  readonly paths: readonly string[];
 }
 
 /** Classifies every sample and compares with its label. */
@@ -178,13 +184,21 @@ export async function score(
   console: Console,
 ): Promise<Score> {
   const classes = names.map((name) => ({ name, images: 0, correct: 0 }));
+  const [truth, guesses]: [number[], number[]] = [[], []];
+  const missed = new Set<string>();
   let [images, correct] = [0, 0];
   for await (const { pixels, labels, skipped } of loader.evaluation(samples, batchSize)) {
-    for (const path of skipped) console.note(`skipped ${path}`);
+    for (const path of skipped) {
+      missed.add(path);
+      console.note(`skipped ${path}`);
+    }
     if (labels.length === 0) continue;
     const predictions: Prediction[] = await classifier.predict(pixels);
     for (const [i, label] of labels.entries()) {
-      const hit = predictions[i].classes[0] === label ? 1 : 0;
+      const [guess] = predictions[i].classes;
+      const hit = guess === label ? 1 : 0;
+      truth.push(label);
+      guesses.push(guess);
       classes[label].images++;
       classes[label].correct += hit;
       images++;
@@ -193,7 +207,9 @@ export async function score(
     console.progress(`evaluating ${images} of ${samples.length} images`, false);
   }
   if (images === 0) throw new Error("Cannot evaluate: not one image could be read");
-  return { images, correct, accuracy: correct / images, classes };
+  const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
+  const accuracy = correct / images;
+  return { images, correct, accuracy, classes, labels: truth, predictions: guesses, paths };
 }
 
 /**

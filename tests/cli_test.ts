@@ -65,7 +65,9 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
     for (const measured of [firstLoss, lastLoss, secondsPerStep, peakGpuBytes]) {
       assert(measured > 0 && Number.isFinite(measured), `${measured}`);
     }
-    const { imagesPerSecond, liveGpuBytes, submitsPerStep, ...named } = result;
+    const { imagesPerSecond, liveGpuBytes, submitsPerStep, peakBytesByOwner, ...named } = result;
+    const owners: number[] = Object.values(peakBytesByOwner);
+    assertEquals(owners.reduce((total, bytes) => total + bytes), peakGpuBytes);
     assert(imagesPerSecond > 0 && liveGpuBytes > 0 && liveGpuBytes < peakGpuBytes);
     assertEquals(submitsPerStep, 1);
     assertEquals(named, {
@@ -95,7 +97,7 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
       /step 3\/3 {2}loss [\d.]+ {2}accuracy [\d.]+ % {2}\d+ images\/s {2}0 s left {2}GPU [\d.]+ MB/,
     );
 
-    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl"]);
+    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
     const lines = await readLines(join(output, "metrics.jsonl"));
     assertEquals(lines.length, 4);
     for (const [step, line] of lines.slice(0, 3).entries()) {
@@ -257,7 +259,7 @@ Deno.test("train draws a split of CLASS/*, writes it down, and takes it and CoOp
     );
     assertEquals(reused.accuracy, drawn.accuracy);
     await assertSameBytes(output, again, [ADAPTER[1]]);
-    assertEquals(filesIn(again), [...ADAPTER, "metrics.jsonl"]);
+    assertEquals(filesIn(again), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
 
     // CoOp's data sets: images in a folder, the split beside it, names of its own.
     const coop = join(directory, "coop");
@@ -275,7 +277,7 @@ Deno.test("train draws a split of CLASS/*, writes it down, and takes it and CoOp
     const third = join(directory, "third");
     await json(["train", "--data", coop, ...SHORT, "--output", third]);
     assertEquals((await readJson(join(third, ADAPTER[0]))).octograd.classes, names);
-    assertEquals(filesIn(third), [...ADAPTER, "metrics.jsonl"]);
+    assertEquals(filesIn(third), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
     const evaluated = await json(["evaluate", "--data", coop, "--adapter", third]);
     assertEquals(evaluated.images, 6);
   });
@@ -320,7 +322,7 @@ Deno.test("train saves what is trained when it is interrupted, and leaves nothin
     await trainingBegun(metrics, killed);
     killed.kill("SIGKILL");
     await outcomeOf(killed);
-    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl"]);
+    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
     assertEquals(await Deno.readFile(join(output, ADAPTER[1])), before);
     assertEquals((await json(evaluate)).correct, correct);
   });
@@ -344,7 +346,10 @@ Deno.test("a command line that cannot be understood is refused with exit code 2,
     [["train", "--seed=-1"], /--seed: "-1" is not a whole number from 0 to 4294967295/],
     [["train", "--betas", "0.9"], /--betas: "0.9" is not two numbers/],
     [["train", "--crop-scale", "1,0.5"], /--crop-scale: 1 is more than 0.5/],
-    [["train", "--method", "dora"], /--method: "dora" is not one of block-lora, lora/],
+    [
+      ["train", "--method", "dora"],
+      /--method: "dora" is not one of block-lora, block-lora-collapsed, lora, lora-dense/,
+    ],
     [["train", "--data"], /--data: it needs a value, DIR/],
     [["train", "--output", "--json"], /--output: it needs a value, DIR/],
     [["classify"], /Cannot classify nothing: name at least one image/],
