@@ -12,6 +12,7 @@ import * as classify from "./classify.ts";
 import * as evaluate from "./evaluate.ts";
 import { type Flags, helpText, UsageError } from "./flags.ts";
 import * as merge from "./merge.ts";
+import * as sweep from "./sweep.ts";
 import * as train from "./train.ts";
 
 interface Command {
@@ -24,6 +25,7 @@ const COMMANDS: Record<string, Command & { run: (args: readonly string[]) => Pro
   evaluate: { ...evaluate, run: evaluate.evaluate },
   classify: { ...classify, run: classify.classify },
   merge: { ...merge, run: merge.merge },
+  sweep: { ...sweep, run: sweep.sweep },
 };
 
 /** Runs a command line and returns its exit code. */

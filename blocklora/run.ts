@@ -314,7 +314,10 @@ export interface RunResult {
 /** What every run on a setting has in common, and what its score says. */
 export function resultOf(
   { model, dataset, template }: Setting,
-  { accuracy, labels, predictions, paths }: Score,
+  { accuracy, labels, predictions, paths }: Pick<
+    Score,
+    "accuracy" | "labels" | "predictions" | "paths"
+  >,
 ):
   & Pick<RunResult, "format" | "version" | "device" | "model" | "data" | "classes" | "template">
   & Pick<RunResult, "accuracy" | "labels" | "predictions" | "images"> {
@@ -336,12 +339,12 @@ export function resultOf(
 /** The result of adapters that were trained. */
 export function adaptedResult(
   setting: Setting,
-  { adapter, recipe, shots, seed, cropScale, flip, plan }: Choice,
+  choice: Choice,
   outcome: Outcome,
   score: Score,
   { parameters, zeroShotAccuracy }: { parameters: number; zeroShotAccuracy: number | null },
 ): RunResult {
-  const { method, rank, blocks, ...others } = adapter;
+  const { adapter: { method, rank, blocks }, shots, seed } = choice;
   return {
     ...resultOf(setting, score),
     method,
@@ -355,15 +358,18 @@ export function adaptedResult(
     losses: thinned(outcome.losses),
     peakGpuBytes: outcome.peakBytes,
     peakBytesByOwner: outcome.peakByOwner,
-    settings: {
-      ...others,
-      ...recipeOf(recipe),
-      cropScale,
-      flip,
-      batchSize: setting.batchSize,
-      ...plan,
-    },
+    settings: settingsOf(setting, choice),
   };
+}
+
+/** What decides the numbers of an adapter's run, beside its method, shots and seed. */
+export function settingsOf(
+  { model, template, batchSize }: Pick<Setting, "model" | "template" | "batchSize">,
+  { adapter, recipe, cropScale, flip, plan }: Choice,
+): Record<string, unknown> {
+  const { method: _method, rank: _rank, blocks: _blocks, ...others } = adapter;
+  const own = { ...others, ...recipeOf(recipe), cropScale, flip, batchSize, ...plan };
+  return { model: model.name, template, ...own };
 }
 
 /** The numbers of a recipe; command line flags that came along with them stay behind. */

@@ -322,7 +322,7 @@ Deno.test("train saves what is trained when it is interrupted, and leaves nothin
     await trainingBegun(metrics, killed);
     killed.kill("SIGKILL");
     await outcomeOf(killed);
-    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
+    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl"]);
     assertEquals(await Deno.readFile(join(output, ADAPTER[1])), before);
     assertEquals((await json(evaluate)).correct, correct);
   });
