@@ -8,7 +8,8 @@ import type { Projection } from "../clip/layers.ts";
 import { type AdapterConfig, DEFAULT_ADAPTER, ENCODERS, METHODS } from "./attach.ts";
 import { choice, number, pair, text, toggle, UsageError, type Values } from "./flags.ts";
 import { type Choice, recipeOf } from "./run.ts";
-import { DEFAULT_RECIPE } from "./trainer.ts";
+import { parseBytes } from "./memory_plan.ts";
+import { DEFAULT_RECIPE, type MemoryPlan } from "./trainer.ts";
 
 /** Flags that say what is adapted, and how. */
 export const ADAPTER_FLAGS = {
@@ -45,14 +46,50 @@ export const ADAPTER_FLAGS = {
 
 /** Flags that say what a step does to need less memory. */
 export const MEMORY_FLAGS = {
-  recompute: toggle("keep only what enters each block, and run it again in the backward pass"),
-  textChunk: number(
+  memoryLimit: text<string | undefined>(
+    "BYTES",
+    "GPU memory to keep below, 4GB say: picks what is not chosen of the next three",
+    undefined,
+  ),
+  recompute: choice<"on" | "off" | "auto">(
+    ["on", "off", "auto"],
+    "keep only what enters each block, and run it again in the backward pass",
+    "auto",
+  ),
+  textChunk: number<number | undefined>(
     { from: 0, whole: true },
     "class prompts encoded at once, in two passes; 0 for all in one",
-    0,
+    undefined,
   ),
-  microBatch: number({ from: 0, whole: true }, "images encoded at once; 0 for all", 0),
+  microBatch: number<number | undefined>(
+    { from: 0, whole: true },
+    "images encoded at once; 0 for all",
+    undefined,
+  ),
 };
+
+/** What the memory flags ask for outright. */
+export function planOf(
+  { recompute, textChunk, microBatch }: Values<typeof MEMORY_FLAGS>,
+): MemoryPlan {
+  return {
+    ...(recompute !== "auto" && { recompute: recompute === "on" }),
+    ...(textChunk !== undefined && { textChunk }),
+    ...(microBatch !== undefined && { microBatch }),
+  };
+}
+
+/** Bytes of `--memory-limit`. */
+export function memoryLimitOf(
+  { memoryLimit }: Values<typeof MEMORY_FLAGS>,
+): number | undefined {
+  if (memoryLimit === undefined) return undefined;
+  try {
+    return parseBytes(memoryLimit);
+  } catch (error) {
+    throw new UsageError(`Cannot use --memory-limit: ${(error as Error).message}`);
+  }
+}
 
 /** Flags that say how adapters are trained. */
 export const TRAINING_FLAGS = {
@@ -112,7 +149,7 @@ export function choiceOf(flags: Chosen): Choice {
     seed: flags.seed,
     cropScale,
     flip: flags.flip,
-    plan: { recompute: flags.recompute, textChunk: flags.textChunk, microBatch: flags.microBatch },
+    plan: planOf(flags),
   };
 }
 

@@ -9,6 +9,7 @@
 
 import { NoAdapterError, shutDown } from "../tensor/device.ts";
 import * as classify from "./classify.ts";
+import * as cost from "./cost.ts";
 import * as evaluate from "./evaluate.ts";
 import { type Flags, helpText, UsageError } from "./flags.ts";
 import * as merge from "./merge.ts";
@@ -26,6 +27,7 @@ const COMMANDS: Record<string, Command & { run: (args: readonly string[]) => Pro
   classify: { ...classify, run: classify.classify },
   merge: { ...merge, run: merge.merge },
   sweep: { ...sweep, run: sweep.sweep },
+  cost: { ...cost, run: cost.cost },
 };
 
 /** Runs a command line and returns its exit code. */
