@@ -8,7 +8,8 @@ import type { Projection } from "../clip/layers.ts";
 import { type AdapterConfig, DEFAULT_ADAPTER, ENCODERS, METHODS } from "./attach.ts";
 import { choice, number, pair, text, toggle, UsageError, type Values } from "./flags.ts";
 import { type Choice, recipeOf } from "./run.ts";
-import { parseBytes } from "./memory_plan.ts";
+import { parseBytes, type Planned, type PlanRequest } from "./memory_plan.ts";
+import type { Answer } from "./plan_worker.ts";
 import { DEFAULT_RECIPE, type MemoryPlan } from "./trainer.ts";
 
 /** Flags that say what is adapted, and how. */
@@ -70,7 +71,7 @@ export const MEMORY_FLAGS = {
 
 /** What the memory flags ask for outright. */
 export function planOf(
-  { recompute, textChunk, microBatch }: Values<typeof MEMORY_FLAGS>,
+  { recompute, textChunk, microBatch }: Omit<Values<typeof MEMORY_FLAGS>, "memoryLimit">,
 ): MemoryPlan {
   return {
     ...(recompute !== "auto" && { recompute: recompute === "on" }),
@@ -89,6 +90,36 @@ export function memoryLimitOf(
   } catch (error) {
     throw new UsageError(`Cannot use --memory-limit: ${(error as Error).message}`);
   }
+}
+
+/**
+ * The fastest plan whose bytes stay below a limit, found beside a real device that is in use.
+ *
+ * @throws {RangeError} If no plan fits.
+ */
+export async function planBeside(request: PlanRequest): Promise<Planned> {
+  const worker = new Worker(new URL("./plan_worker.ts", import.meta.url), { type: "module" });
+  try {
+    worker.postMessage(request);
+    const { data } = await new Promise<MessageEvent<Answer>>((resolve, reject) => {
+      worker.onmessage = resolve;
+      worker.onerror = reject;
+    });
+    if ("error" in data) throw new RangeError(data.error);
+    return data.planned;
+  } finally {
+    worker.terminate();
+  }
+}
+
+/** A memory plan in words. */
+export function planText({ recompute, textChunk, microBatch }: MemoryPlan): string {
+  const parts = [
+    recompute ? "blocks recomputed" : "",
+    textChunk ? `prompts in parts of ${textChunk}` : "",
+    microBatch ? `images in parts of ${microBatch}` : "",
+  ];
+  return parts.filter((part) => part !== "").join(", ") || "the plain step";
 }
 
 /** Flags that say how adapters are trained. */
@@ -122,7 +153,7 @@ const ITERATIONS_A_SHOT = 500;
 type Chosen =
   & Values<typeof ADAPTER_FLAGS>
   & Values<typeof TRAINING_FLAGS>
-  & Values<typeof MEMORY_FLAGS>
+  & Omit<Values<typeof MEMORY_FLAGS>, "memoryLimit">
   & { readonly model: string | undefined; readonly shots: number; readonly seed: number };
 
 /** What a command line asks for; without a model it means the embedded one, which has presets of its own. */

@@ -11,7 +11,14 @@ import type { Precision } from "../clip/weights.ts";
 import { initDry } from "../tensor/device.ts";
 import { OWNERS } from "../tensor/memory.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
-import { ADAPTER_FLAGS, adapterConfigOf, MEMORY_FLAGS, memoryLimitOf, planOf } from "./choices.ts";
+import {
+  ADAPTER_FLAGS,
+  adapterConfigOf,
+  MEMORY_FLAGS,
+  memoryLimitOf,
+  planOf,
+  planText,
+} from "./choices.ts";
 import { Console } from "./console.ts";
 import { openFile, reasonOf } from "./file_source.ts";
 import { choice, number, parseOnlyFlags, text } from "./flags.ts";
@@ -99,16 +106,6 @@ export async function cost(args: readonly string[]): Promise<number> {
     plain: plainCounts,
   });
   return 0;
-}
-
-/** A memory plan in words. */
-export function planText({ recompute, textChunk, microBatch }: ReturnType<typeof planOf>): string {
-  const parts = [
-    recompute && "blocks recomputed",
-    textChunk && `prompts in parts of ${textChunk}`,
-    microBatch && `images in parts of ${microBatch}`,
-  ].filter((part) => typeof part === "string");
-  return parts.join(", ") || "the plain step";
 }
 
 /** The configuration of a model, without its weights. */

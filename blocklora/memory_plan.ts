@@ -89,12 +89,12 @@ export function planMemory({ config, precisions, step, limit, adapter }: PlanReq
     }
     clip.release();
   }
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
+  const inMegabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   throw new RangeError(
-    `Cannot take a step in ${gigabytes(limit)}: ` +
+    `Cannot take a step in ${inMegabytes(limit)}: ` +
       (least < Infinity
         ? `the least that any plan needs is ${
-          gigabytes(least)
+          inMegabytes(least)
         }, use a smaller batch or fewer adapters`
         : "every plan has a tensor that the adapter cannot bind, use a smaller batch"),
   );

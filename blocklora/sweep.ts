@@ -52,6 +52,7 @@ zero-shot, linear-probe, and METHOD-rR or METHOD-rR-nN of ${METHODS.join(", ")}.
 };
 
 const { method: _method, rank: _rank, blocks: _blocks, ...SHARED_ADAPTER_FLAGS } = ADAPTER_FLAGS;
+const { memoryLimit: _memoryLimit, ...SHARED_MEMORY_FLAGS } = MEMORY_FLAGS;
 
 /** The flags of `sweep`. */
 export const FLAGS = {
@@ -77,7 +78,7 @@ export const FLAGS = {
   output: text("DIR", "where the runs are", "runs/sweep"),
   ...SHARED_ADAPTER_FLAGS,
   ...TRAINING_FLAGS,
-  ...MEMORY_FLAGS,
+  ...SHARED_MEMORY_FLAGS,
   ...IMAGE_FLAGS,
   ...COMMON_FLAGS,
 };

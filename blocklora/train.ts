@@ -5,10 +5,18 @@
  */
 
 import { basename, join } from "node:path";
-import { adapterName } from "../tensor/device.ts";
-import { memory } from "../tensor/memory.ts";
+import { adapterName, dryTwin } from "../tensor/device.ts";
+import { limitMemory, memory } from "../tensor/memory.ts";
 import { type AdapterConfig, type Adapters, attach, countParameters } from "./attach.ts";
-import { ADAPTER_FLAGS, choiceOf, MEMORY_FLAGS, TRAINING_FLAGS } from "./choices.ts";
+import {
+  ADAPTER_FLAGS,
+  choiceOf,
+  MEMORY_FLAGS,
+  memoryLimitOf,
+  planBeside,
+  planText,
+  TRAINING_FLAGS,
+} from "./choices.ts";
 import { classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots } from "./dataset.ts";
@@ -78,8 +86,9 @@ const SPARE_BYTES = 2 ** 20;
 export async function train(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const choice = choiceOf(flags);
+  let choice = choiceOf(flags);
   const { adapter, recipe } = choice;
+  const limit = memoryLimitOf(flags);
 
   const { dataset, given } = await openData(flags);
   const shots = drawShots(dataset, flags.shots, flags.seed);
@@ -114,6 +123,28 @@ export async function train(args: readonly string[]): Promise<number> {
         read += labels.length;
         console.progress(`reading ${read} of ${shots.length} training images`);
       }
+    }
+    if (limit !== undefined) {
+      console.progress("counting what ways to need less memory would cost ...", true);
+      const { plan, cost } = await planBeside({
+        config: clip.config,
+        precisions: [flags.precision ?? "f32"],
+        step: {
+          adapter,
+          batch: Math.min(batchSize, shots.length),
+          promptTokens: prompts.lengths,
+          plan: choice.plan,
+        },
+        limit,
+        adapter: dryTwin(),
+      });
+      choice = { ...choice, plan };
+      limitMemory(limit);
+      console.note(
+        `memory limit ${megabytes(limit)}: ${planText(plan)}; a step needs ${
+          megabytes(cost.peakGpuBytes)
+        } and ${(cost.flops.total / 1e9).toFixed(1)} GFLOP`,
+      );
     }
     const zeroShotAccuracy = 100 * (await evaluate("zero-shot")).accuracy;
     adapters = attach(clip, adapter, flags.seed);

@@ -53,6 +53,11 @@ export class Prompts {
     this.ends = keep(tensor(Int32Array.from(rows, ({ end }) => end)));
   }
 
+  /** Tokens of each prompt, its start and end included. */
+  get lengths(): number[] {
+    return this.#rows.map(({ end }) => end + 1);
+  }
+
   /** How many prompts there are. */
   get count(): number {
     return this.#rows.length;

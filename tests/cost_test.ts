@@ -1,0 +1,214 @@
+/**
+ * What is counted without a GPU is what a GPU does.
+ */
+
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { fileURLToPath } from "node:url";
+import { DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
+import { parseBytes, planMemory } from "../blocklora/memory_plan.ts";
+import { EMBEDDED_MODEL, openModel } from "../blocklora/open_model.ts";
+import {
+  emptyClip,
+  imagenetTokens,
+  type StepCost,
+  stepCost,
+  type StepOptions,
+} from "../blocklora/step_cost.ts";
+import type { MemoryPlan } from "../blocklora/trainer.ts";
+import { add } from "../autograd/ops/pointwise.ts";
+import { matmul } from "../autograd/ops/matmul.ts";
+import { sum } from "../autograd/ops/reduce.ts";
+import { valueAndGrad } from "../autograd/tape.ts";
+import { ARCHITECTURES } from "../clip/config.ts";
+import type { Precision } from "../clip/weights.ts";
+import { tensor } from "../tensor/create.ts";
+import { dryTwin, init, initDry } from "../tensor/device.ts";
+import { attribute, measure, total } from "../tensor/measure.ts";
+import { memory } from "../tensor/memory.ts";
+import { scope } from "../tensor/scope.ts";
+import { octograd } from "./cli.ts";
+import { gpuTest } from "./gpu.ts";
+
+const PLANS: readonly MemoryPlan[] = [
+  {},
+  { recompute: true },
+  { textChunk: 3 },
+  { microBatch: 3 },
+  { recompute: true, textChunk: 4, microBatch: 2 },
+];
+/** Classes with prompts of several lengths. */
+const TOKENS = [7, 9, 8, 7, 12, 8, 7];
+
+gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async () => {
+  const cases = METHODS.flatMap((method) =>
+    PLANS.map((plan, i): { precision: Precision; step: StepOptions } => ({
+      precision: i % 2 ? "f16" : "f32",
+      step: {
+        adapter: { ...DEFAULT_ADAPTER, method, blocks: method.startsWith("lora") ? 1 : 4 },
+        promptTokens: TOKENS,
+        batch: 5,
+        plan,
+      },
+    }))
+  );
+  const real: StepCost[] = [];
+  const run = async ({ precision, step }: typeof cases[number]) => {
+    const { clip } = await openModel(fileURLToPath(EMBEDDED_MODEL), { precision });
+    real.push(stepCost(clip, step));
+    clip.release();
+  };
+  for (const each of cases) await run(each);
+  // Once more, with less room than the shelves would take.
+  const memoryLimit = Math.round((real[4].peakGpuBytes + real[4].peakHeldBytes) / 2);
+  const all = [...cases, { ...cases[4], step: { ...cases[4].step, memoryLimit } }];
+  await run(all.at(-1)!);
+  const { config } = await openModel(fileURLToPath(EMBEDDED_MODEL))
+    .then(({ clip }) => (clip.release(), clip));
+  const before = memory().liveBytes;
+  const twin = dryTwin();
+  initDry(twin);
+  assertEquals(dryTwin(), twin);
+  for (const [i, { precision, step }] of all.entries()) {
+    const clip = emptyClip(config, precision);
+    const dry = stepCost(clip, step);
+    clip.release();
+    assertEquals(dry, real[i], `${step.adapter.method} ${JSON.stringify(step.plan)}`);
+    const owners = Object.values(dry.peakBytesByOwner).reduce((total, bytes) => total + bytes);
+    assertEquals(owners, dry.peakGpuBytes);
+  }
+  const [free, limited] = [real[4], real.at(-1)!];
+  assertLess(limited.peakHeldBytes, memoryLimit);
+  assertGreater(free.peakHeldBytes, memoryLimit);
+  assertGreater(limited.submits, free.submits);
+  assertEquals(limited.flops, free.flops);
+  assertEquals(memory().liveBytes, before);
+  await init();
+});
+
+gpuTest("measure() tells phases, parts and kernels apart", () => {
+  const [x, w] = [tensor(new Float32Array(6), [2, 3]), tensor(new Float32Array(12), [3, 4])];
+  const { rows, savedBytes } = measure(() =>
+    scope(() => {
+      const product = () => attribute("product", () => matmul(x, w));
+      const { value, grads } = valueAndGrad(() => sum(add(product(), w.view([1, 4]))), [w]);
+      return [value, ...grads];
+    }).forEach((made) => made.release())
+  );
+  // Forward 2mnk; backward one such product, that of w's gradient.
+  assertEquals(total(rows, { part: "product", phase: "forward" }).flops, 2 * 2 * 3 * 4);
+  assertEquals(total(rows, { part: "product", phase: "backward" }).flops, 2 * 2 * 3 * 4);
+  assertEquals(total(rows, { phase: "optimizer" }).flops, 0);
+  assertEquals(savedBytes, { product: 4 * 6 });
+  const whole = total(rows);
+  const split = rows.reduce((flops, row) => flops + row.flops, 0);
+  assertEquals(whole.flops, split);
+  const matrices = rows.filter(({ kernel }) => kernel.startsWith("matmul"));
+  assertEquals(matrices.map(({ dispatches }) => dispatches), [1, 1]);
+  assertEquals(matrices[0].bytesRead, 4 * (6 + 12));
+  assertEquals(matrices[0].bytesWritten, 4 * 8);
+  for (const made of [x, w]) made.release();
+  assertThrows(() => measure(() => Promise.resolve()), TypeError, "await outside it");
+});
+
+Deno.test("a step of a known architecture is counted without weights or a GPU", () => {
+  initDry();
+  const clip = emptyClip(ARCHITECTURES["vit-b-16"]);
+  const step = {
+    adapter: DEFAULT_ADAPTER,
+    promptTokens: imagenetTokens(1000),
+    batch: 32,
+  };
+  const plain = stepCost(clip, step);
+  // 12 layers, q k v: of width 768 for images and of 512 for text.
+  assertEquals(plain.trainableParameters, 36 * (2 * 768 + 8 * 768) + 36 * (2 * 512 + 8 * 512));
+  assertEquals(plain.peakBytesByOwner.adapterWeights, 4 * plain.trainableParameters);
+  assertEquals(plain.peakBytesByOwner.optimizerState, 8 * plain.trainableParameters);
+  clip.release();
+
+  // The issue's bar: 4 GB, where the paper has a card of 24.
+  const request = { config: ARCHITECTURES["vit-b-16"], precisions: ["f32" as const], step };
+  const { plan, cost } = planMemory({ ...request, limit: 4e9 });
+  assertLess(cost.peakHeldBytes, 4e9);
+  assertLess(cost.flops.total, plain.flops.total);
+  assert(plan.textChunk > 0 && plan.microBatch > 0);
+});
+
+Deno.test("planMemory() keeps what is chosen, and says what the least is that fits", () => {
+  const step = {
+    adapter: DEFAULT_ADAPTER,
+    promptTokens: TOKENS,
+    batch: 4,
+    plan: { textChunk: 0, recompute: true },
+  };
+  const { clip } = { clip: ARCHITECTURES["vit-b-32"] };
+  const small = {
+    ...clip,
+    vision: { ...clip.vision, layers: 2, imageSize: 64 },
+    text: { ...clip.text, layers: 2, vocabulary: 100 },
+  };
+  const request = { config: small, precisions: ["f32", "f16"] as const, step };
+  const free = planMemory({ ...request, limit: 1e9 });
+  assertEquals([free.plan, free.precision], [
+    { recompute: true, textChunk: 0, microBatch: 0 },
+    "f32",
+  ]);
+  const tight = planMemory({ ...request, limit: free.cost.peakGpuBytes - 1e6 });
+  assertEquals([tight.plan.recompute, tight.plan.textChunk], [true, 0]);
+  assert(tight.plan.microBatch > 0 || tight.precision === "f16");
+  const error = assertThrows(() => planMemory({ ...request, limit: 1e6 }), RangeError);
+  assertStringIncludes(error.message, "Cannot take a step in 1.0 MB: the least that any plan");
+});
+
+Deno.test("parseBytes() reads what people write", () => {
+  assertEquals(parseBytes("4GB"), 4e9);
+  assertEquals(parseBytes(" 1.5 GiB "), 1.5 * 2 ** 30);
+  assertEquals(parseBytes("512mb"), 512e6);
+  assertEquals(parseBytes("4096"), 4096);
+  assertEquals(parseBytes("4096 B"), 4096);
+  for (const wrong of ["", "GB", "4XB", "-1GB", "0", "4 G B"]) {
+    assertThrows(() => parseBytes(wrong), RangeError, "is no number of bytes");
+  }
+});
+
+Deno.test("imagenetTokens() spreads any number of classes as ImageNet's are", () => {
+  const all = imagenetTokens(1000);
+  assertEquals([all.length, Math.max(...all), Math.min(...all)], [1000, 18, 8]);
+  assertEquals(all.reduce((total, tokens) => total + tokens), 9165);
+  assertEquals(imagenetTokens(1), [18]);
+  for (const classes of [10, 100, 2500]) {
+    const some = imagenetTokens(classes);
+    assertEquals([some.length, Math.max(...some)], [classes, 18]);
+    assert(some.every((tokens) => tokens >= 8));
+  }
+});
+
+Deno.test("cost prints a table and JSON, and refuses what is no model", async () => {
+  const counted = await octograd(
+    ["cost", "--model", "vit-b-32", "--classes", "10", "--batch", "2", "--json"],
+  );
+  const result = JSON.parse(counted.stdout);
+  const { flops, peakGpuBytes, peakBytesByOwner, trainableParameters } = result;
+  assertEquals(flops.total, flops.forward + flops.backward + flops.optimizer);
+  const owners: number[] = Object.values(peakBytesByOwner);
+  assertEquals(owners.reduce((total, bytes) => total + bytes), peakGpuBytes);
+  assertEquals(trainableParameters, 36 * 10 * (768 + 512));
+
+  const printed = await octograd(["cost", "--classes", "3", "--batch", "2", "--text-chunk", "2"]);
+  assertEquals(printed.code, 0, printed.stderr);
+  for (const line of ["prompts in parts of 2", "peak GPU memory", "saved activations"]) {
+    assertStringIncludes(printed.stdout, line);
+  }
+  const wrong = await octograd(["cost", "--model", "vit-x"]);
+  assertEquals([wrong.code, wrong.stdout], [1, ""]);
+  assertStringIncludes(wrong.stderr, 'Cannot find the model "vit-x": it is none of vit-b-32');
+  const none = await octograd(["cost", "--memory-limit", "1kB", "--classes", "2", "--batch", "1"]);
+  assertEquals(none.code, 1);
+  assertStringIncludes(none.stderr, "Cannot take a step in 0.0 MB");
+});
