@@ -44,7 +44,7 @@ export interface Measured<T> {
   readonly rows: readonly WorkRow[];
   /** How often work was handed to the GPU. */
   readonly submits: number;
-  /** Bytes of the buffers that tapes began to keep for a backward pass, by part. */
+  /** Bytes of the tensors that tapes began to keep for a backward pass, by part; of none that something else keeps. */
   readonly savedBytes: Readonly<Record<string, number>>;
   /** The most bytes that were live at once, what was live before included. */
   readonly peakBytes: number;

@@ -115,12 +115,13 @@ export function owned<T>(whose: Owner, body: () => T): T {
   }
 }
 
-/** Moves a live buffer from one owner to another; one that is not `from`'s stays where it is. */
-export function reassign(buffer: GPUBuffer, from: Owner, to: Owner): void {
-  if (ownerOf.get(buffer) !== from) return;
+/** Moves a live buffer from one owner to another, and tells whether it was `from`'s: else it stays where it is. */
+export function reassign(buffer: GPUBuffer, from: Owner, to: Owner): boolean {
+  if (ownerOf.get(buffer) !== from) return false;
   ownerOf.set(buffer, to);
   counters.byOwner[from] -= buffer.size;
   counters.byOwner[to] += buffer.size;
+  return true;
 }
 
 /**

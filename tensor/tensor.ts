@@ -130,8 +130,8 @@ export class Tensor {
     this.#assertLive();
     this.#owners++;
     if (this.#storage.saves++ > 0) return;
-    noteSaved(this.binding.size);
-    reassign(this.#storage.buffer, "workspace", "savedActivations");
+    const taken = reassign(this.#storage.buffer, "workspace", "savedActivations");
+    if (taken) noteSaved(this.binding.size);
   }
 
   /** Ends a {@linkcode save}. */

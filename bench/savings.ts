@@ -1,0 +1,178 @@
+/**
+ * `deno task savings`: what Block-LoRA saves over LoRA, counted and beside its formulas, and how much of a whole
+ * training step that is.
+ *
+ * @module
+ */
+
+import { type AdapterConfig, DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
+import { Console } from "../blocklora/console.ts";
+import { choice, number, parseOnlyFlags, toggle } from "../blocklora/flags.ts";
+import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
+import { ARCHITECTURES } from "../clip/config.ts";
+import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
+import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "./formulas.ts";
+import { adapterTimes } from "./gpu_time.ts";
+
+export { METHODS };
+
+/** The nominal ranks and blocks that are compared. */
+export const RANKS = [[2, 2], [4, 2], [4, 4], [8, 2], [8, 4], [8, 8], [16, 8]] as const;
+
+/** What is counted. */
+export interface SavingsOptions {
+  /** A name of {@linkcode ARCHITECTURES}. */
+  readonly model: string;
+  /** Class prompts, as long as ImageNet's. */
+  readonly classes: number;
+  /** Images. */
+  readonly batch: number;
+}
+
+/** One adapter's row. */
+export interface SavingsRow {
+  /** The kind of adapter. */
+  readonly method: AdapterConfig["method"];
+  /** Its nominal rank. */
+  readonly rank: number;
+  /** Its blocks; 1 for LoRA. */
+  readonly blocks: number;
+  /** What the engine counted in a whole training step. */
+  readonly counted: AdapterCost;
+  /** What the formulas say. */
+  readonly formula: AdapterCost;
+  /** FLOPs of the whole step. */
+  readonly stepFlops: number;
+  /** Peak bytes of the whole step. */
+  readonly stepBytes: number;
+  /** What the tape keeps in the whole step. */
+  readonly stepSaved: number;
+  /** The generalization bound over that of LoRA of the same rank. */
+  readonly bound: number;
+}
+
+/** Counts a training step with every adapter, on a device that computes nothing. */
+export function savings(
+  { model, classes, batch }: SavingsOptions,
+): { rows: SavingsRow[]; plain: SavingsOptions } {
+  initDry();
+  const config = ARCHITECTURES[model];
+  const clip = emptyClip(config);
+  const promptTokens = imagenetTokens(classes);
+  const sites = qkvSites([
+    { ...config.vision, rows: batch * clip.vision.tokens },
+    { ...config.text, rows: classes * Math.max(...promptTokens) },
+  ]);
+  const rows = RANKS.flatMap(([rank, n]) =>
+    METHODS.map((method): SavingsRow => {
+      const blocks = method.startsWith("lora") ? 1 : n;
+      const chosen = { method, rank, blocks };
+      const adapter = { ...DEFAULT_ADAPTER, ...chosen };
+      const cost = stepCost(clip, { adapter, promptTokens, batch });
+      const formula = adapterCost(chosen, sites);
+      const lora = adapterCost({ method: "lora", rank, blocks: 1 }, sites);
+      return {
+        ...chosen,
+        counted: {
+          parameters: cost.trainableParameters,
+          optimizerBytes: cost.peakBytesByOwner.optimizerState,
+          forward: cost.adapterFlops.forward,
+          backward: cost.adapterFlops.backward,
+          savedBytes: cost.adapterSavedBytes,
+        },
+        formula,
+        stepFlops: cost.flops.total,
+        stepBytes: cost.peakGpuBytes,
+        stepSaved: cost.peakBytesByOwner.savedActivations,
+        bound: boundRatio(formula.parameters, lora.parameters),
+      };
+    })
+  );
+  clip.release();
+  return { rows, plain: { model, classes, batch } };
+}
+
+const FLAGS = {
+  model: choice(Object.keys(ARCHITECTURES), "published architecture", "vit-b-16"),
+  classes: number({ from: 1, whole: true }, "class prompts, as long as ImageNet's", 1000),
+  batch: number({ from: 1, whole: true }, "images a step", 32),
+  time: toggle("measure adapters on the GPU too", true),
+  json: toggle("print one JSON document on stdout, everything else on stderr"),
+};
+
+/** Prints the table. */
+async function main(args: readonly string[]): Promise<void> {
+  const flags = parseOnlyFlags(args, FLAGS);
+  const console = new Console(flags.json);
+  const { rows } = savings(flags);
+  const times = flags.time ? await timed(flags.model, console) : null;
+  console.say(
+    `${flags.model}, q k v of both towers, ${flags.classes} classes, ${flags.batch} images: the adapters of one training step`,
+  );
+  console.say(
+    "counted by the engine; = where the formula (bench/formulas.ts) gives the same number, to the last digit; " +
+      "in brackets the share of the whole step",
+  );
+  const header = ["r,n", "adapter", "parameters", "AdamW", "forward", "backward"];
+  const lines = [[...header, "kept for backward", "bound", ...(times ? ["time"] : [])]];
+  for (const row of rows) {
+    const { counted, formula, stepFlops, stepSaved } = row;
+    const same = (of: keyof AdapterCost) => counted[of] === formula[of] ? "=" : `≠ ${formula[of]}`;
+    const flops = (of: "forward" | "backward") =>
+      `${(counted[of] / 1e9).toFixed(2)} GF ${same(of)} (${
+        (100 * counted[of] / stepFlops).toFixed(2)
+      } %)`;
+    lines.push([
+      `${row.rank},${row.blocks}`,
+      row.method,
+      `${counted.parameters} ${same("parameters")}`,
+      `${(counted.optimizerBytes / 1e6).toFixed(2)} MB ${same("optimizerBytes")}`,
+      flops("forward"),
+      flops("backward"),
+      `${(counted.savedBytes / 1e6).toFixed(0)} MB ${same("savedBytes")} (${
+        (100 * counted.savedBytes / stepSaved).toFixed(0)
+      } %)`,
+      `× ${row.bound.toFixed(2)}`,
+      ...(times ? [times.get(`${row.method} ${row.rank} ${row.blocks}`)!] : []),
+    ]);
+  }
+  const widths = lines[0].map((_, i) => Math.max(...lines.map((line) => line[i].length)));
+  for (const line of lines) {
+    console.say(line.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd());
+  }
+  const whole = rows[0];
+  console.say(
+    `the whole step: ${(whole.stepFlops / 1e9).toFixed(0)} GFLOP, ${
+      (whole.stepBytes / 1e9).toFixed(2)
+    } GB at most with ${whole.method} (${whole.rank},${whole.blocks})`,
+  );
+  console.finish({ ...flags, rows, times: times && Object.fromEntries(times) });
+}
+
+/** Time of each adapter's projection, forward and backward, over that of the frozen projection alone. */
+async function timed(model: string, console: Console): Promise<Map<string, string> | null> {
+  try {
+    await init();
+  } catch (error) {
+    if (!(error instanceof NoAdapterError)) throw error;
+    console.note("no time: there is no GPU here");
+    return null;
+  }
+  const { width } = ARCHITECTURES[model].vision;
+  console.note(`timing a projection [197, ${width}] × [${width}, ${width}] on ${adapterName()}`);
+  const shapes = RANKS.flatMap(([rank, n]) =>
+    METHODS.map((method) => ({ method, rank, blocks: method.startsWith("lora") ? 1 : n }))
+  );
+  const found = await adapterTimes(shapes, { width, rows: 197 });
+  return new Map(
+    shapes.map(({ method, rank, blocks }, i) => [
+      `${method} ${rank} ${blocks}`,
+      `${found.adapted[i].toFixed(2)} ms (frozen ${found.frozen.toFixed(2)})`,
+    ]),
+  );
+}
+
+if (import.meta.main) {
+  await main(Deno.args);
+  shutDown();
+}

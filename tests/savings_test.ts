@@ -1,0 +1,64 @@
+/**
+ * What the engine counts of adapters is what the formulas say, exactly.
+ */
+
+import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { adapterCost, boundRatio, qkvSites } from "../bench/formulas.ts";
+import { METHODS, RANKS, savings } from "../bench/savings.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/attach.ts";
+import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
+import { ARCHITECTURES } from "../clip/config.ts";
+import { initDry } from "../tensor/device.ts";
+
+const [CLASSES, BATCH] = [20, 3];
+
+for (const name of ["vit-b-16", "vit-l-14"]) {
+  Deno.test(`adapters of ${name} cost what their formulas say`, () => {
+    initDry();
+    const config = ARCHITECTURES[name];
+    const promptTokens = imagenetTokens(CLASSES);
+    const clip = emptyClip(config);
+    const sites = qkvSites([
+      { ...config.vision, rows: BATCH * clip.vision.tokens },
+      { ...config.text, rows: CLASSES * Math.max(...promptTokens) },
+    ]);
+    for (const [rank, blocks] of RANKS) {
+      for (const method of METHODS) {
+        const chosen = { method, rank, blocks: method.startsWith("lora") ? 1 : blocks };
+        const step = { adapter: { ...DEFAULT_ADAPTER, ...chosen }, promptTokens, batch: BATCH };
+        const counted = stepCost(clip, step);
+        const { parameters, optimizerBytes, forward, backward, savedBytes } = adapterCost(
+          chosen,
+          sites,
+        );
+        assertEquals(
+          {
+            parameters: counted.trainableParameters,
+            optimizerBytes: counted.peakBytesByOwner.optimizerState,
+            forward: counted.adapterFlops.forward,
+            backward: counted.adapterFlops.backward,
+            savedBytes: counted.adapterSavedBytes,
+          },
+          { parameters, optimizerBytes, forward, backward, savedBytes },
+          `${method} (${rank}, ${blocks})`,
+        );
+      }
+    }
+    clip.release();
+  });
+}
+
+Deno.test("Block-LoRA has the parameters that its paper counts, and the bound's ratio follows", () => {
+  const site = { inputs: 5, outputs: 7, rows: 1, tracked: true, adds: false };
+  const block = adapterCost({ method: "block-lora", rank: 8, blocks: 4 }, [site]).parameters;
+  const lora = adapterCost({ method: "lora", rank: 8, blocks: 1 }, [site]).parameters;
+  assertEquals([block, lora], [8 * 7 + 2 * 5, 8 * (7 + 5)]);
+  assertAlmostEquals(boundRatio(block, lora), Math.sqrt(66 / 96), 1e-12);
+});
+
+Deno.test("savings has a row for each adapter, and its counts are the formulas'", () => {
+  const { rows, plain } = savings({ model: "vit-b-32", classes: 3, batch: 1 });
+  assertEquals(rows.length, RANKS.length * METHODS.length);
+  for (const { counted, formula } of rows) assertEquals(counted, formula);
+  assertEquals(plain.model, "vit-b-32");
+});
