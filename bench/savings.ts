@@ -5,19 +5,29 @@
  * @module
  */
 
-import { type AdapterConfig, DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
+import { DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
 import { Console } from "../blocklora/console.ts";
 import { choice, number, parseOnlyFlags, toggle } from "../blocklora/flags.ts";
 import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
 import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "./formulas.ts";
-import { adapterTimes } from "./gpu_time.ts";
-
-export { METHODS };
+import { adapterTimes, type Shape } from "./gpu_time.ts";
 
 /** The nominal ranks and blocks that are compared. */
 export const RANKS = [[2, 2], [4, 2], [4, 4], [8, 2], [8, 4], [8, 8], [16, 8]] as const;
+
+/** Every adapter that is compared: by rank, LoRA first, then Block-LoRA by its blocks. */
+export const SHAPES: readonly Shape[] = [...new Set(RANKS.map(([rank]) => rank))].flatMap((
+  rank,
+) => [
+  ...METHODS.filter((method) => method.startsWith("lora"))
+    .map((method) => ({ method, rank, blocks: 1 })),
+  ...RANKS.filter(([r]) => r === rank).flatMap(([, blocks]) =>
+    METHODS.filter((method) => method.startsWith("block"))
+      .map((method) => ({ method, rank, blocks }))
+  ),
+]);
 
 /** What is counted. */
 export interface SavingsOptions {
@@ -30,13 +40,7 @@ export interface SavingsOptions {
 }
 
 /** One adapter's row. */
-export interface SavingsRow {
-  /** The kind of adapter. */
-  readonly method: AdapterConfig["method"];
-  /** Its nominal rank. */
-  readonly rank: number;
-  /** Its blocks; 1 for LoRA. */
-  readonly blocks: number;
+export interface SavingsRow extends Shape {
   /** What the engine counted in a whole training step. */
   readonly counted: AdapterCost;
   /** What the formulas say. */
@@ -54,7 +58,7 @@ export interface SavingsRow {
 /** Counts a training step with every adapter, on a device that computes nothing. */
 export function savings(
   { model, classes, batch }: SavingsOptions,
-): { rows: SavingsRow[]; plain: SavingsOptions } {
+): SavingsRow[] {
   initDry();
   const config = ARCHITECTURES[model];
   const clip = emptyClip(config);
@@ -63,33 +67,29 @@ export function savings(
     { ...config.vision, rows: batch * clip.vision.tokens },
     { ...config.text, rows: classes * Math.max(...promptTokens) },
   ]);
-  const rows = RANKS.flatMap(([rank, n]) =>
-    METHODS.map((method): SavingsRow => {
-      const blocks = method.startsWith("lora") ? 1 : n;
-      const chosen = { method, rank, blocks };
-      const adapter = { ...DEFAULT_ADAPTER, ...chosen };
-      const cost = stepCost(clip, { adapter, promptTokens, batch });
-      const formula = adapterCost(chosen, sites);
-      const lora = adapterCost({ method: "lora", rank, blocks: 1 }, sites);
-      return {
-        ...chosen,
-        counted: {
-          parameters: cost.trainableParameters,
-          optimizerBytes: cost.peakBytesByOwner.optimizerState,
-          forward: cost.adapterFlops.forward,
-          backward: cost.adapterFlops.backward,
-          savedBytes: cost.adapterSavedBytes,
-        },
-        formula,
-        stepFlops: cost.flops.total,
-        stepBytes: cost.peakGpuBytes,
-        stepSaved: cost.peakBytesByOwner.savedActivations,
-        bound: boundRatio(formula.parameters, lora.parameters),
-      };
-    })
-  );
+  const rows = SHAPES.map((shape): SavingsRow => {
+    const adapter = { ...DEFAULT_ADAPTER, ...shape };
+    const cost = stepCost(clip, { adapter, promptTokens, batch });
+    const formula = adapterCost(shape, sites);
+    const lora = adapterCost({ method: "lora", rank: shape.rank, blocks: 1 }, sites);
+    return {
+      ...shape,
+      counted: {
+        parameters: cost.trainableParameters,
+        optimizerBytes: cost.peakBytesByOwner.optimizerState,
+        forward: cost.adapterFlops.forward,
+        backward: cost.adapterFlops.backward,
+        savedBytes: cost.adapterSavedBytes,
+      },
+      formula,
+      stepFlops: cost.flops.total,
+      stepBytes: cost.peakGpuBytes,
+      stepSaved: cost.peakBytesByOwner.savedActivations,
+      bound: boundRatio(formula.parameters, lora.parameters),
+    };
+  });
   clip.release();
-  return { rows, plain: { model, classes, batch } };
+  return rows;
 }
 
 const FLAGS = {
@@ -104,7 +104,7 @@ const FLAGS = {
 async function main(args: readonly string[]): Promise<void> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const { rows } = savings(flags);
+  const rows = savings(flags);
   const times = flags.time ? await timed(flags.model, console) : null;
   console.say(
     `${flags.model}, q k v of both towers, ${flags.classes} classes, ${flags.batch} images: the adapters of one training step`,
@@ -160,12 +160,9 @@ async function timed(model: string, console: Console): Promise<Map<string, strin
   }
   const { width } = ARCHITECTURES[model].vision;
   console.note(`timing a projection [197, ${width}] × [${width}, ${width}] on ${adapterName()}`);
-  const shapes = RANKS.flatMap(([rank, n]) =>
-    METHODS.map((method) => ({ method, rank, blocks: method.startsWith("lora") ? 1 : n }))
-  );
-  const found = await adapterTimes(shapes, { width, rows: 197 });
+  const found = await adapterTimes(SHAPES, { width, rows: 197 });
   return new Map(
-    shapes.map(({ method, rank, blocks }, i) => [
+    SHAPES.map(({ method, rank, blocks }, i) => [
       `${method} ${rank} ${blocks}`,
       `${found.adapted[i].toFixed(2)} ms (frozen ${found.frozen.toFixed(2)})`,
     ]),
