@@ -13,6 +13,7 @@ import * as cost from "./cost.ts";
 import * as evaluate from "./evaluate.ts";
 import { type Flags, helpText, UsageError } from "./flags.ts";
 import * as merge from "./merge.ts";
+import * as report from "./report.ts";
 import * as sweep from "./sweep.ts";
 import * as train from "./train.ts";
 
@@ -27,6 +28,7 @@ const COMMANDS: Record<string, Command & { run: (args: readonly string[]) => Pro
   classify: { ...classify, run: classify.classify },
   merge: { ...merge, run: merge.merge },
   sweep: { ...sweep, run: sweep.sweep },
+  report: { ...report, run: report.report },
   cost: { ...cost, run: cost.cost },
 };
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { concat } from "../autograd/ops/view.ts";
 import type { Prompts } from "../clip/text.ts";
 import manifest from "../deno.json" with { type: "json" };
@@ -332,7 +332,7 @@ export function resultOf(
     accuracy: 100 * accuracy,
     labels,
     predictions,
-    images: paths,
+    images: paths.map((path) => relative(dataset.root, path)),
   };
 }
 

@@ -22,6 +22,7 @@ import { Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots } from "./dataset.ts";
 import { number, parseOnlyFlags, text } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
+import { writeReport } from "./report.ts";
 import {
   adaptedResult,
   evaluateOn,
@@ -190,6 +191,7 @@ export async function train(args: readonly string[]): Promise<number> {
       const known = { parameters, zeroShotAccuracy };
       const written = adaptedResult(setting, choice, outcome, adapted, known);
       await writeResult(output, written, timingOf(outcome));
+      await writeReport(output, dataset);
     }
     await new Metrics(output, true).log({ event: "end", ...result });
     console.finish(result);

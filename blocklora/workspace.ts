@@ -170,7 +170,7 @@ export interface Score {
   readonly labels: readonly number[];
   /** What was predicted of it. */
   readonly predictions: readonly number[];
-  /** Its path, below the data set's root. */
+  /** Its file. */
   readonly paths: readonly string[];
 }
 
