@@ -176,25 +176,24 @@ export function accuracies(
   mark: (text: string) => string,
 ): { header: string[]; rows: { label: string; cells: string[] }[] } {
   const columns = shots.length > 0 ? shots : [0];
-  const meanOf = (row: Row, count: number) =>
-    row.cells.find((cell) => cell.shots === count)?.accuracy.mean ?? -Infinity;
-  const best = columns.map((count) => Math.max(...rows.map((row) => meanOf(row, count))));
+  // What takes no shots is the same in every column.
+  const cellOf = ({ cells }: Row, count: number) =>
+    cells.find(({ shots }) => shots === count) ?? cells.find(({ shots }) => shots === 0);
+  const best = columns.map((count) =>
+    Math.max(...rows.map((row) => cellOf(row, count)?.accuracy.mean ?? -Infinity))
+  );
   return {
-    header: ["method", "trained parameters", ...columns.map(shotsName), "seeds"],
+    header: ["method", ...columns.map(shotsName), "trained parameters", "seeds"],
     rows: rows.map((row) => {
-      // What has no shots is the same in every column.
-      const constant = row.cells.length === 1 && row.cells[0].shots === 0;
       const cells = columns.map((count, i) => {
-        const cell = constant ? row.cells[0] : row.cells.find(({ shots }) => shots === count);
+        const cell = cellOf(row, count);
         if (!cell) return "";
-        const text = spread(cell.accuracy);
-        return cell.accuracy.mean === best[i] ? mark(text) : text;
+        return cell.accuracy.mean === best[i] ? mark(spread(cell.accuracy)) : spread(cell.accuracy);
       });
-      const seeds = Math.max(...row.cells.map(({ runs }) => runs.length));
-      return {
-        label: row.label,
-        cells: [row.parameters.toLocaleString("en"), ...cells, constant ? "" : `${seeds}`],
-      };
+      const seeds = new Set(row.cells.flatMap(({ runs }) => runs.map(({ seed }) => seed)));
+      seeds.delete(null);
+      const parameters = row.parameters.toLocaleString("en");
+      return { label: row.label, cells: [...cells, parameters, seeds.size ? `${seeds.size}` : ""] };
     }),
   };
 }
@@ -215,14 +214,16 @@ function differences(contest: Contest): string {
   const others = contest.rows.filter((row) => row !== block && row.label !== "zero-shot");
   if (!block || others.length === 0 || contest.shots.length === 0) return "";
   const rows = others.map((other) => [
-    `${escaped(block.label)} − ${escaped(other.label)}`,
+    `− ${escaped(other.label)}`,
     ...contest.shots.map((shots) => {
       const found = difference(block, other, shots);
       return found ? spread(found, true) : "";
     }),
   ]);
   return table(
-    "Differences in percent points, paired by seed; where the spread is as large, the runs tell no difference",
+    `${
+      escaped(block.label)
+    } less each other method, in percent points, runs paired by seed; where the spread is as large, they tell no difference`,
     ["", ...contest.shots.map(shotsName)],
     rows,
   );
@@ -260,7 +261,7 @@ async function images(
     const uri = `data:image/${type};base64,${Buffer.from(content).toString("base64")}`;
     const hit = truth === guess;
     figures.push(
-      `<div><img src="${uri}" alt="${escaped(classes[truth])}" loading="lazy"><span class="${
+      `<div><img src="${uri}" alt="${escaped(classes[truth])}"><span class="${
         hit ? "right" : "wrong"
       }">${hit ? "✓" : "✗"} ${escaped(classes[guess])}</span>${
         hit ? "" : `<small>is ${escaped(classes[truth])}</small>`

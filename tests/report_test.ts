@@ -1,0 +1,190 @@
+/**
+ * The report: its numbers, and a page that needs nothing but itself.
+ */
+
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertLess,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import {
+  contestsOf,
+  difference,
+  labelOf,
+  readRuns,
+  spread,
+  summarize,
+} from "../blocklora/report_data.ts";
+import { accuracies, pageOf } from "../blocklora/report_page.ts";
+import type { RunResult } from "../blocklora/run.ts";
+import { octograd, withDirectory } from "./cli.ts";
+
+const IMAGES = fileURLToPath(new URL("../blocklora/fashion_mnist/", import.meta.url));
+const NASTY = '<b>&"';
+
+/** A run as a sweep leaves it, of two classes and four images. */
+function runOf(given: Partial<RunResult>): RunResult {
+  return {
+    format: 1,
+    version: "0.1.0",
+    device: "a device",
+    model: "a model",
+    data: "two things",
+    classes: [NASTY, "plain"],
+    template: "a photo of a {}.",
+    method: "lora",
+    rank: 2,
+    blocks: 1,
+    shots: 1,
+    seed: 1,
+    iterations: 3,
+    trainableParameters: 100,
+    accuracy: 50,
+    zeroShotAccuracy: 25,
+    losses: [[0, 3], [1, 2], [2, 1]],
+    peakGpuBytes: 6e6,
+    peakBytesByOwner: {
+      frozenWeights: 1e6,
+      adapterWeights: 1e6,
+      gradients: 1e6,
+      optimizerState: 1e6,
+      savedActivations: 1e6,
+      workspace: 1e6,
+    },
+    labels: [0, 0, 1, 1],
+    predictions: [0, 1, 1, 1],
+    images: ["test/bag/a.png", "test/bag/b.png", "test/bag/c.png", "test/bag/d.png"],
+    settings: { learningRate: 1 },
+    ...given,
+  };
+}
+
+const UNTRAINED = { rank: null, blocks: null, losses: [], peakBytesByOwner: null } as const;
+
+/** Two methods, two numbers of shots, three seeds, and zero-shot. */
+const RUNS: RunResult[] = [
+  runOf({ ...UNTRAINED, method: "zero-shot", shots: 0, seed: null, accuracy: 25 }),
+  ...[1, 4].flatMap((shots) =>
+    [1, 2, 3].flatMap((seed) => [
+      runOf({ shots, seed, accuracy: 10 * shots + seed }),
+      runOf({
+        shots,
+        seed,
+        method: "block-lora",
+        rank: 8,
+        blocks: 4,
+        trainableParameters: 60,
+        accuracy: 10 * shots + 3 * seed,
+      }),
+    ])
+  ),
+];
+
+Deno.test("summarize() gives mean and standard deviation of the sample", () => {
+  assertEquals(summarize([5]), { mean: 5, deviation: null, count: 1 });
+  const { mean, deviation, count } = summarize([2, 4, 4, 4, 5, 5, 7, 9]);
+  assertEquals([mean, count], [5, 8]);
+  assertAlmostEquals(deviation!, Math.sqrt(32 / 7), 1e-12);
+  assertEquals(spread({ mean: 62.25, deviation: 0.75, count: 3 }), "62.3 ± 0.8");
+  assertEquals(spread({ mean: -1, deviation: 2, count: 3 }, true), "−1.0 ± 2.0");
+  assertEquals(spread({ mean: 1, deviation: null, count: 1 }, true), "+1.0");
+});
+
+Deno.test("contestsOf() sorts runs, and difference() pairs them by seed", () => {
+  const [contest, ...others] = contestsOf(RUNS.toReversed());
+  assertEquals(others, []);
+  assertEquals(contest.shots, [1, 4]);
+  assertEquals(contest.rows.map(({ label }) => label), [
+    "zero-shot",
+    "LoRA r = 2",
+    "Block-LoRA (8, 4)",
+  ]);
+  const [, lora, block] = contest.rows;
+  assertEquals(lora.cells.map(({ shots }) => shots), [1, 4]);
+  assertEquals(lora.cells[1].runs.map(({ seed }) => seed), [1, 2, 3]);
+  assertEquals(lora.cells[1].accuracy, { mean: 42, deviation: 1, count: 3 });
+  // 2, 4, 6 points ahead by seed.
+  assertEquals(difference(block, lora, 4), { mean: 4, deviation: 2, count: 3 });
+  assertEquals(difference(block, lora, 16), null);
+
+  const { header, rows } = accuracies(contest, (text) => `*${text}*`);
+  assertEquals(header, ["method", "1 shot", "4 shots", "trained parameters", "seeds"]);
+  assertEquals(rows.map(({ cells }) => cells), [
+    ["*25.0*", "25.0", "100", ""],
+    ["12.0 ± 1.0", "42.0 ± 1.0", "100", "3"],
+    ["16.0 ± 3.0", "*46.0 ± 3.0*", "60", "3"],
+  ]);
+});
+
+Deno.test("labelOf() names every method", () => {
+  const names = ["linear-probe", "lora-dense", "block-lora-collapsed"].map((method) =>
+    labelOf(runOf({ method, rank: 8, blocks: 2 }))
+  );
+  assertEquals(names, ["linear probe", "LoRA r = 8, dense", "Block-LoRA (8, 2), collapsed"]);
+});
+
+Deno.test("the page has every part, and asks for nothing", async () => {
+  const path = (await Array.fromAsync(Deno.readDir(join(IMAGES, "test", "bag"))))[0].name;
+  const images = Array.from({ length: 4 }, () => `test/bag/${path}`);
+  const runs = RUNS.map((run) => ({ ...run, images }));
+  const page = await pageOf(runs, new Map([["two things", IMAGES]]));
+  const parts = ["Accuracy against shots", "Accuracy against trained parameters", "Training loss"]
+    .concat("Peak GPU memory", "Confusion matrix", "Test images", "Settings", "learning rate");
+  for (const part of parts) assertStringIncludes(page, part);
+  assertEquals(page.match(/<svg/g)?.length, 5);
+  assertEquals(page.match(/src="data:image\/png;base64,/g)?.length, 4);
+  assertStringIncludes(page, "✗ plain");
+  assertStringIncludes(page, "46.0 ± 3.0");
+  // Names are text, not markup.
+  assert(!page.includes("<b>&"));
+  assertStringIncludes(page, "&lt;b&gt;&amp;");
+  // Nothing to load or run: no address but the names of SVG's vocabularies.
+  const addresses = [...page.matchAll(/https?:\/\/[^"\s<]+/g)].map(([address]) => address);
+  assertEquals(addresses.filter((address) => !address.startsWith("http://www.w3.org/")), []);
+  assert(!/<script|<link rel="stylesheet"/.test(page));
+  assertMatch(page, /^<!doctype html>\n<html lang="en">/);
+  assertLess(page.length, 1e6);
+
+  const without = await pageOf(runs, new Map());
+  assertStringIncludes(without, "name the directory of two things with --data");
+});
+
+Deno.test("the page of one run has no empty plots", async () => {
+  const page = await pageOf([runOf({})], new Map());
+  assertStringIncludes(page, "<h1>LoRA r = 2 on two things</h1>");
+  assertStringIncludes(page, "50.0 % of 4 test images right, 25.0 % before training");
+  assert(!page.includes("Accuracy against"));
+  assertEquals(page.match(/<svg/g)?.length, 3);
+});
+
+Deno.test("a report is made of all runs below a directory, and of nothing else", async () => {
+  await withDirectory(async (directory) => {
+    const write = async (name: string, content: string) => {
+      await Deno.mkdir(join(directory, name), { recursive: true });
+      await Deno.writeTextFile(join(directory, name, "result.json"), content);
+    };
+    const nothing = await octograd(["report", "--runs", directory]);
+    assertEquals(nothing.code, 1);
+    assertStringIncludes(nothing.stderr, "there is no finished run in");
+
+    await write("a/b", JSON.stringify(RUNS[1]));
+    await write("c", JSON.stringify(RUNS[2]));
+    await write(".c.1234", "half a ru");
+    assertEquals((await readRuns([directory])).length, 2);
+    const made = await octograd(["report", "--runs", directory, "--markdown"]);
+    assertEquals(made.code, 0, made.stderr);
+    assertStringIncludes(made.stdout, "| Block-LoRA (8, 4) | **13.0** | 60 | 1 |");
+    assertStringIncludes(await Deno.readTextFile(join(directory, "report.html")), "2 runs");
+
+    await write("d", JSON.stringify({ format: 2 }));
+    const error = await assertRejects(() => readRuns([directory]), Error, "d/result.json");
+    assertStringIncludes(error.message, "it is not the result of a run of this version");
+    await assertRejects(() => readRuns([join(directory, "none")]), Error, "no such directory");
+  });
+});

@@ -1,0 +1,198 @@
+/**
+ * Sweeps: what they run, in which shares, and that nothing is lost when one is killed.
+ */
+
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { join } from "node:path";
+import { fitProbe, probePredictions } from "../blocklora/probe.ts";
+import { plansOf, shardOf } from "../blocklora/sweep.ts";
+import { UsageError } from "../blocklora/flags.ts";
+import { memory } from "../tensor/memory.ts";
+import { Random } from "../tensor/random.ts";
+import { copyData, octograd, outcomeOf, spawn, withDirectory } from "./cli.ts";
+import { gpuTest } from "./gpu.ts";
+
+const LISTS = {
+  data: "a,b/c",
+  methods: "zero-shot,linear-probe,lora-r2,block-lora-r8-n4",
+  shots: "1,4",
+  seeds: "1,2,3",
+};
+
+Deno.test("plansOf() has every method, shot, seed and data set once", () => {
+  const plans = plansOf(LISTS);
+  assertEquals(plans.length, 2 * (1 + 3 * 2 * 3));
+  assertEquals(new Set(plans.map((plan) => JSON.stringify(plan))).size, plans.length);
+  const block = plans.at(-1)!;
+  assertEquals([block.data, block.shots, block.seed], ["b/c", 4, 3]);
+  assertEquals(block.method, {
+    name: "block-lora-r8-n4",
+    kind: "adapter",
+    method: "block-lora",
+    rank: 8,
+    blocks: 4,
+  });
+  for (
+    const [wrong, message] of [
+      [{ methods: "lora" }, '--methods: "lora" is not zero-shot'],
+      [{ methods: "dora-r2" }, '"dora-r2" is not'],
+      [{ shots: "1,0" }, "--shots"],
+      [{ seeds: "" }, "--seeds"],
+      [{ data: "x/a,y/a" }, 'two data sets are called "a"'],
+    ] as const
+  ) {
+    assertThrows(() => plansOf({ ...LISTS, ...wrong }), UsageError, message);
+  }
+});
+
+Deno.test("shardOf() takes the flag, then Slurm's task, then Kubernetes'", () => {
+  assertEquals(shardOf(undefined, {}), { index: 0, count: 1 });
+  const slurm = {
+    SLURM_ARRAY_TASK_ID: "5",
+    SLURM_ARRAY_TASK_COUNT: "4",
+    SLURM_ARRAY_TASK_MIN: "3",
+  };
+  const kubernetes = { JOB_COMPLETION_INDEX: "1", JOB_COMPLETIONS: "3" };
+  assertEquals(shardOf(undefined, slurm), { index: 2, count: 4 });
+  assertEquals(shardOf(undefined, kubernetes), { index: 1, count: 3 });
+  assertEquals(shardOf("0/2", { ...slurm, ...kubernetes }), { index: 0, count: 2 });
+  for (const wrong of ["2/2", "1", "1/2/3", "a/2", "-1/2", "0/0", "/"]) {
+    assertThrows(() => shardOf(wrong, {}), UsageError, "is no share");
+  }
+  const alone = { JOB_COMPLETION_INDEX: "1" };
+  assertThrows(() => shardOf(undefined, alone), UsageError, "JOB_COMPLETIONS");
+
+  const plans = plansOf(LISTS);
+  const shares = [0, 1, 2].map((index) => plans.filter((_, i) => i % 3 === index));
+  assertEquals(new Set(shares.flat()), new Set(plans));
+  assertEquals(shares.flat().length, plans.length);
+});
+
+gpuTest("fitProbe() finds the least of its objective", async () => {
+  const random = new Random(3, "probe");
+  const [width, classes, count, penalty] = [6, 3, 30, 0.05];
+  const labels = Array.from({ length: count }, (_, i) => i % classes);
+  const values = Float32Array.from(
+    { length: count * width },
+    (_, i) => random.normal() + (i % width === labels[Math.floor(i / width)] ? 2 : 0),
+  );
+  const features = { values, labels, width };
+  const before = memory().liveBuffers;
+  const probe = await fitProbe(features, classes, { steps: 600, learningRate: 0.3, penalty });
+  const [weight, bias] = [await probe.weight.data(), await probe.bias.data()];
+
+  // In 64 bits: the objective there, and that its gradient is 0.
+  const rows = labels.map((_, i) => {
+    const row = Array.from(values.subarray(i * width, (i + 1) * width));
+    const length = Math.hypot(...row);
+    return row.map((value) => value / length);
+  });
+  let loss = 0;
+  const gradient = new Float64Array(classes * width);
+  rows.forEach((row, i) => {
+    const scores = Array.from(
+      { length: classes },
+      (_, k) => row.reduce((sum, value, j) => sum + value * weight[k * width + j], bias[k]),
+    );
+    const total = scores.reduce((sum, score) => sum + Math.exp(score), 0);
+    loss += (Math.log(total) - scores[labels[i]]) / count;
+    for (let k = 0; k < classes; k++) {
+      const flow = (Math.exp(scores[k]) / total - Number(k === labels[i])) / count;
+      row.forEach((value, j) => gradient[k * width + j] += flow * value);
+    }
+  });
+  weight.forEach((value, i) => {
+    loss += penalty / 2 * value ** 2;
+    assertAlmostEquals(gradient[i] + penalty * value, 0, 1e-4);
+  });
+  assertAlmostEquals(probe.losses.at(-1)!, loss, 1e-4);
+  assertAlmostEquals(probe.losses[0], Math.log(classes), 1e-5);
+
+  const guesses = await probePredictions(probe, features);
+  const hits = guesses.filter((guess, i) => guess === labels[i]).length;
+  assertGreater(hits, 0.8 * count);
+  for (const matrix of [probe.weight, probe.bias]) matrix.release();
+  assertEquals(memory().liveBuffers, before);
+});
+
+/** Every result below a directory, by its path; directories of runs that are not complete count too. */
+async function resultsIn(directory: string, path = ""): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for await (const { name, isDirectory } of Deno.readDir(join(directory, path))) {
+    if (isDirectory) {
+      const inner = await resultsIn(directory, join(path, name));
+      if (inner.size === 0) found.set(join(path, name), "nothing");
+      for (const [key, value] of inner) found.set(key, value);
+    } else if (name === "result.json") {
+      found.set(join(path, name), await Deno.readTextFile(join(directory, path, name)));
+    }
+  }
+  return found;
+}
+
+Deno.test("a sweep that is killed three times ends with the results of one undisturbed", async () => {
+  await withDirectory(async (directory) => {
+    const data = await copyData(join(directory, "data"));
+    const args = ["sweep", "--data", data, "--shots", "1,2", "--seeds", "1", "--iterations", "3"]
+      .concat("--methods", "zero-shot,linear-probe,lora-r2,block-lora-r4-n2", "--batch-size", "4");
+    const undisturbed = join(directory, "undisturbed");
+    const began = performance.now();
+    const whole = await octograd([...args, "--output", undisturbed, "--json"]);
+    const time = performance.now() - began;
+    assertEquals(whole.code, 0, whole.stderr);
+    const { done, skipped, runs } = JSON.parse(whole.stdout);
+    assertEquals([done, skipped, runs.length], [7, 0, 7]);
+    const expected = await resultsIn(undisturbed);
+    assertEquals(expected.size, 7);
+
+    const disturbed = join(directory, "disturbed");
+    let killed = 0;
+    while (killed < 3) {
+      const child = spawn([...args, "--output", disturbed]);
+      const timer = setTimeout(() => child.kill("SIGKILL"), (0.2 + 0.6 * Math.random()) * time);
+      const { code } = await outcomeOf(child);
+      clearTimeout(timer);
+      // Done before its time: nothing was disturbed, again from the start.
+      if (code === 0) await Deno.remove(disturbed, { recursive: true });
+      else killed++;
+    }
+    const finished = await octograd([...args, "--output", disturbed, "--json"]);
+    assertEquals(finished.code, 0, finished.stderr);
+    const last = JSON.parse(finished.stdout);
+    assertEquals(last.done + last.skipped, 7);
+    assertEquals(await resultsIn(disturbed), expected);
+
+    const result = JSON.parse(
+      expected.get(join("data", "block-lora-r4-n2-2shots-seed1", "result.json"))!,
+    );
+    const { labels, predictions, images, accuracy, losses, peakBytesByOwner } = result;
+    const hits = labels.filter((label: number, i: number) => label === predictions[i]).length;
+    assertAlmostEquals(accuracy, 100 * hits / labels.length, 1e-9);
+    assertEquals([images.length, losses.length], [labels.length, 3]);
+    assert(images.every((path: string) => path.startsWith("test/")), images[0]);
+    const owners: number[] = Object.values(peakBytesByOwner);
+    assertEquals(owners.reduce((sum, bytes) => sum + bytes), result.peakGpuBytes);
+    assertLess(result.trainableParameters, 23040);
+    assert(!/"\/|file:/.test(JSON.stringify(result)), "a path of this machine");
+
+    // The same names with other settings are other runs.
+    const other = await octograd([...args, "--output", disturbed, "--learning-rate", "1"]);
+    assertEquals(other.code, 1);
+    assertStringIncludes(other.stderr, "its learningRate is 0.005, now it would be 1");
+    const shares = await Promise.all(
+      ["0/2", "1/2"].map((shard) =>
+        octograd([...args, "--output", disturbed, "--shard", shard, "--json"])
+      ),
+    );
+    const counts = shares.map(({ stdout }) => JSON.parse(stdout).skipped);
+    assertEquals(counts, [4, 3]);
+  });
+});
