@@ -12,7 +12,8 @@ import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
 import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "./formulas.ts";
-import { adapterTimes, type Shape } from "./gpu_time.ts";
+import { adapterTimes } from "./gpu_time.ts";
+import type { Shape } from "./layers.ts";
 
 /** The nominal ranks and blocks that are compared. */
 export const RANKS = [[2, 2], [4, 2], [4, 4], [8, 2], [8, 4], [8, 8], [16, 8]] as const;

@@ -10,6 +10,7 @@ import { copyData, copyImages, filesIn, octograd, outcomeOf, spawn, withDirector
 
 const SHORT = ["--iterations", "3", "--shots", "2", "--batch-size", "8"];
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
+const RUN_FILES = [...ADAPTER, "metrics.jsonl", "report.html", "result.json", "timing.json"];
 
 /**
  * What the embedded model multiplies cosines with: its `logit_scale` is 2.755859375. A merged model and a PEFT adapter
@@ -97,7 +98,7 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
       /step 3\/3 {2}loss [\d.]+ {2}accuracy [\d.]+ % {2}\d+ images\/s {2}0 s left {2}GPU [\d.]+ MB/,
     );
 
-    assertEquals(filesIn(output), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
+    assertEquals(filesIn(output), RUN_FILES);
     const lines = await readLines(join(output, "metrics.jsonl"));
     assertEquals(lines.length, 4);
     for (const [step, line] of lines.slice(0, 3).entries()) {
@@ -259,7 +260,7 @@ Deno.test("train draws a split of CLASS/*, writes it down, and takes it and CoOp
     );
     assertEquals(reused.accuracy, drawn.accuracy);
     await assertSameBytes(output, again, [ADAPTER[1]]);
-    assertEquals(filesIn(again), [...ADAPTER, "metrics.jsonl", "result.json", "timing.json"]);
+    assertEquals(filesIn(again), RUN_FILES);
 
     // CoOp's data sets: images in a folder, the split beside it, names of its own.
     const coop = join(directory, "coop");
