@@ -8,8 +8,10 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ARCHITECTURES, type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
 import type { Precision } from "../clip/weights.ts";
-import { initDry } from "../tensor/device.ts";
+import { adapterName, dryTwin, init, initDry, shutDown } from "../tensor/device.ts";
+import { PHASES } from "../tensor/measure.ts";
 import { OWNERS } from "../tensor/memory.ts";
+import { Random } from "../tensor/random.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import {
   ADAPTER_FLAGS,
@@ -21,11 +23,19 @@ import {
 } from "./choices.ts";
 import { Console } from "./console.ts";
 import { openFile, reasonOf } from "./file_source.ts";
-import { choice, number, parseOnlyFlags, text } from "./flags.ts";
+import { choice, number, parseOnlyFlags, text, toggle } from "./flags.ts";
 import { planMemory } from "./memory_plan.ts";
 import { EMBEDDED_MODEL, exists, readJson } from "./open_model.ts";
-import { emptyClip, imagenetTokens, type StepCost, stepCost } from "./step_cost.ts";
-import type { MemoryPlan } from "./trainer.ts";
+import {
+  emptyClip,
+  imagenetTokens,
+  randomClip,
+  realStep,
+  type RealStepCost,
+  type StepCost,
+  stepCost,
+  type StepOptions,
+} from "./step_cost.ts";
 import { COMMON_FLAGS, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
@@ -36,7 +46,8 @@ export const ABOUT = {
 runs on a device that does nothing. The model is one of ${
       Object.keys(ARCHITECTURES).join(", ")
     }, a directory
-or a file as for train, or a hub id, of which only the configuration is read; the embedded one if not given.`,
+or a file as for train, or a hub id, of which only the configuration is read; the embedded one if not given.
+With --real the step is taken too, on this machine's GPU with random weights, and its counts stand beside.`,
 };
 
 /** The flags of `cost`. */
@@ -52,6 +63,7 @@ export const FLAGS = {
   ...ADAPTER_FLAGS,
   precision: choice<Precision>(["f32", "f16"], "how the frozen matrices are stored", "f32"),
   ...MEMORY_FLAGS,
+  real: toggle("take the step too, with random weights, and compare"),
   ...COMMON_FLAGS,
 };
 
@@ -72,18 +84,15 @@ export async function cost(args: readonly string[]): Promise<number> {
   };
   const limit = memoryLimitOf(flags);
   const given = planOf(flags);
-  const planned = limit === undefined
-    ? null
-    : planMemory({ config, precisions: [precision], step: { ...step, plan: given }, limit });
-  initDry();
-  const costOf = (precision: Precision, plan: MemoryPlan) => {
-    const clip = emptyClip(config, precision);
-    const cost = stepCost(clip, { ...step, plan });
-    clip.release();
-    return cost;
-  };
-  const found = planned?.cost ?? costOf(precision, given);
-  const plain = costOf("f32", {});
+  if (flags.real) await init();
+  const twin = flags.real ? dryTwin() : undefined;
+  const planned = limit === undefined ? null : planMemory({
+    config,
+    precisions: [precision],
+    step: { ...step, plan: given },
+    limit,
+    adapter: twin,
+  });
   const plan = planned?.plan ?? given;
   const longest = Math.max(...step.promptTokens);
   console.say(
@@ -93,19 +102,56 @@ export async function cost(args: readonly string[]): Promise<number> {
       `${adapter.method} r = ${adapter.rank}, n = ${adapter.blocks}`,
   );
   console.say(`${planned ? "chosen: " : ""}${planText(plan)}, frozen matrices in ${precision}`);
-  for (const line of table(found, plain)) console.say(line);
-  const { rows: _rows, ...counts } = found;
-  const { rows: _plainRows, ...plainCounts } = plain;
+
+  const chosen = { ...step, plan, ...(limit !== undefined && { memoryLimit: limit }) };
+  const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
+  initDry(twin);
+  // The first step of a process is what a real one is compared with.
+  const count = (precision: Precision, options: StepOptions) => {
+    const clip = emptyClip(config, precision);
+    const cost = stepCost(clip, { ...options, warm: !real });
+    clip.release();
+    return cost;
+  };
+  const found = planned && !real ? planned.cost : count(precision, chosen);
+  const plain = count("f32", { ...step, plan: {} });
+  const columns: Column[] = [["counted", found], ["plain step", plain]];
+  if (real) columns.splice(1, 0, ["measured", real]);
+  for (const line of table(columns)) console.say(line);
+  if (real) {
+    console.say(`The real step: loss ${real.loss.toFixed(4)}, ${real.seconds.toFixed(1)} s`);
+  }
+  const withoutRows = <T extends StepCost>({ rows: _rows, ...counts }: T) => counts;
   console.finish({
     model: flags.model ?? "emoji-clip-tiny",
     ...{ classes, batch, precision },
     ...{ method: adapter.method, rank: adapter.rank, blocks: adapter.blocks },
     plan,
     memoryLimit: limit ?? null,
-    ...counts,
-    plain: plainCounts,
+    ...withoutRows(found),
+    plain: withoutRows(plain),
+    real: real && withoutRows(real),
   });
   return 0;
+}
+
+/** Takes a step of a random model on the GPU. */
+async function takeStep(
+  config: ClipConfig,
+  precision: Precision,
+  options: StepOptions,
+  console: Console,
+): Promise<RealStepCost> {
+  const random = new Random(1, "cost");
+  await init();
+  console.say(`taking a step on ${adapterName()}`);
+  const clip = randomClip(config, precision, random);
+  try {
+    return await realStep(clip, options, random);
+  } finally {
+    clip.release();
+    shutDown();
+  }
 }
 
 /** The configuration of a model, without its weights. */
@@ -155,37 +201,29 @@ const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(2)} MB`;
 const gigaflops = (flops: number) => `${(flops / 1e9).toFixed(2)} GFLOP`;
 const share = (part: number, whole: number) => `${(100 * part / whole).toFixed(2)} %`;
 
-/** The counts beside those of the plain step in f32. */
-function table(found: StepCost, plain: StepCost): string[] {
-  const bytes = OWNERS.map((owner) => [
-    `  ${LABELS[owner]}`,
-    megabytes(found.peakBytesByOwner[owner]),
-    megabytes(plain.peakBytesByOwner[owner]),
-  ]);
-  const flops = (["forward", "backward", "optimizer"] as const).map((phase) => [
-    `  ${phase}`,
-    gigaflops(found.flops[phase]),
-    gigaflops(plain.flops[phase]),
-  ]);
-  const rows = [
-    ["", "this step", "plain step"],
-    ["trainable parameters", `${found.trainableParameters}`, `${plain.trainableParameters}`],
-    ["peak GPU memory", megabytes(found.peakGpuBytes), megabytes(plain.peakGpuBytes)],
-    ...bytes,
-    ["with buffers kept for reuse", megabytes(found.peakHeldBytes), megabytes(plain.peakHeldBytes)],
-    ["work", gigaflops(found.flops.total), gigaflops(plain.flops.total)],
-    ...flops,
-    [
+type Column = readonly [title: string, cost: StepCost];
+
+/** Counts side by side. */
+function table(columns: readonly Column[]): string[] {
+  const row = (label: string, cell: (cost: StepCost) => string) =>
+    label.padEnd(28) + columns.map(([, cost]) => cell(cost).padStart(16)).join("");
+  return [
+    "".padEnd(28) + columns.map(([title]) => title.padStart(16)).join(""),
+    row("trainable parameters", (cost) => `${cost.trainableParameters}`),
+    row("peak GPU memory", (cost) => megabytes(cost.peakGpuBytes)),
+    ...OWNERS.map((owner) =>
+      row(`  ${LABELS[owner]}`, (cost) => megabytes(cost.peakBytesByOwner[owner]))
+    ),
+    row("with buffers kept for reuse", (cost) => megabytes(cost.peakHeldBytes)),
+    row("work", (cost) => gigaflops(cost.flops.total)),
+    ...PHASES.map((phase) => row(`  ${phase}`, (cost) => gigaflops(cost.flops[phase]))),
+    row(
       "  of it the adapters'",
-      share(found.adapterFlops.total, found.flops.total),
-      share(plain.adapterFlops.total, plain.flops.total),
-    ],
-    ["bytes read", megabytes(found.bytesRead), megabytes(plain.bytesRead)],
-    ["bytes written", megabytes(found.bytesWritten), megabytes(plain.bytesWritten)],
-    ["dispatches", `${found.dispatches}`, `${plain.dispatches}`],
-    ["submits", `${found.submits}`, `${plain.submits}`],
+      ({ flops, adapterFlops }) => share(adapterFlops.total, flops.total),
+    ),
+    row("bytes read", (cost) => megabytes(cost.bytesRead)),
+    row("bytes written", (cost) => megabytes(cost.bytesWritten)),
+    row("dispatches", (cost) => `${cost.dispatches}`),
+    row("submits", (cost) => `${cost.submits}`),
   ];
-  return rows.map(([label, own, other]) =>
-    `${label.padEnd(28)}${own.padStart(16)}${other.padStart(16)}`
-  );
 }

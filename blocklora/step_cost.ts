@@ -1,5 +1,5 @@
 /**
- * What a training step costs, counted without running it: on a dry device, for any model and any settings.
+ * What a training step costs, for any model and any settings: counted without running it on a dry device, or measured.
  *
  * @module
  */
@@ -8,12 +8,22 @@ import { Clip } from "../clip/clip.ts";
 import type { ClipConfig } from "../clip/config.ts";
 import { Prompts } from "../clip/text.ts";
 import { type Precision, storedAs, Weights, weightShapes } from "../clip/weights.ts";
-import { measure, type Phase, PHASES, total, type WorkRow } from "../tensor/measure.ts";
+import { tensor } from "../tensor/create.ts";
+import {
+  measure,
+  type Measured,
+  type Phase,
+  PHASES,
+  total,
+  type WorkRow,
+} from "../tensor/measure.ts";
 import { type BytesByOwner, limitMemory, memory, owned, resetPeak } from "../tensor/memory.ts";
 import { flush, trim } from "../tensor/queue.ts";
+import type { Random } from "../tensor/random.ts";
 import { keep } from "../tensor/scope.ts";
-import { Tensor } from "../tensor/tensor.ts";
-import { type AdapterConfig, attach } from "./attach.ts";
+import { numel, type Shape } from "../tensor/shape.ts";
+import { type Dtype, Tensor } from "../tensor/tensor.ts";
+import { type AdapterConfig, type Adapters, attach } from "./attach.ts";
 import { DEFAULT_RECIPE, type MemoryPlan, Trainer } from "./trainer.ts";
 
 /** A training step. */
@@ -60,13 +70,45 @@ export interface StepCost {
   readonly rows: readonly WorkRow[];
 }
 
+/** What a step that ran cost. */
+export interface RealStepCost extends StepCost {
+  /** Its loss. */
+  readonly loss: number;
+  /** Wall-clock time until the loss was read. */
+  readonly seconds: number;
+}
+
 /** A model whose weights are there, in their sizes, and have no values. */
 export function emptyClip(config: ClipConfig, precision: Precision = "f32"): Clip {
+  return clipOf(config, precision, (_name, shape, dtype) => Tensor.empty(shape, dtype));
+}
+
+/** A model of random weights, by which activations keep about their size from layer to layer. */
+export function randomClip(config: ClipConfig, precision: Precision, random: Random): Clip {
+  return clipOf(config, precision, (name, shape, dtype) => {
+    const isNormScale = /norm\d?\.weight$/.test(name);
+    const deviation = shape.length < 2 ? 0.02 : 1 / Math.sqrt(numel(shape.slice(1)));
+    const mean = name === "logit_scale" ? Math.log(100) : isNormScale ? 1 : 0;
+    return tensor(noise(random.fork(name), numel(shape), deviation, mean), shape, dtype);
+  });
+}
+
+function clipOf(
+  config: ClipConfig,
+  precision: Precision,
+  make: (name: string, shape: Shape, dtype: Dtype) => Tensor,
+): Clip {
   const tensors = [...weightShapes(config)].map(([name, shape]) => {
-    const make = () => keep(Tensor.empty(shape, storedAs(name, shape, precision)));
-    return [name, owned("frozenWeights", make)] as const;
+    const made = () => keep(make(name, shape, storedAs(name, shape, precision)));
+    return [name, owned("frozenWeights", made)] as const;
   });
   return new Clip(config, new Weights(new Map(tensors)));
+}
+
+/** Numbers of the given mean and standard deviation, spread evenly: fast to draw. */
+function noise(random: Random, count: number, deviation = 1, mean = 0): Float32Array<ArrayBuffer> {
+  const width = deviation * Math.sqrt(12);
+  return Float32Array.from({ length: count }, () => mean + width * (random.uniform() - 0.5));
 }
 
 /**
@@ -76,52 +118,101 @@ export function emptyClip(config: ClipConfig, precision: Precision = "f32"): Cli
  * @throws {RangeError} If the adapters do not fit the model, or a tensor is too large for the device.
  */
 export function stepCost(clip: Clip, options: StepOptions): StepCost {
-  const { adapter, promptTokens, batch, plan, memoryLimit = Infinity, warm = true } = options;
-  const { imageSize } = clip.config.vision;
+  const step = prepare(clip, options);
+  const take = () => {
+    step.take().release();
+    flush();
+  };
+  try {
+    if (options.warm ?? true) take();
+    resetPeak();
+    return costOf(step.adapters, measure(take));
+  } finally {
+    step.release();
+  }
+}
+
+/**
+ * Takes one step on random images and prompts, waits until it is done, and counts it.
+ *
+ * @throws As {@linkcode stepCost}, and whatever the GPU refuses.
+ */
+export async function realStep(
+  clip: Clip,
+  options: Omit<StepOptions, "warm">,
+  random: Random,
+): Promise<RealStepCost> {
+  const step = prepare(clip, options, random);
+  try {
+    resetPeak();
+    const start = performance.now();
+    const measured = measure(() => {
+      const stats = step.take();
+      flush();
+      return stats;
+    });
+    const [loss] = await measured.value.data();
+    const seconds = (performance.now() - start) / 1000;
+    measured.value.release();
+    return { ...costOf(step.adapters, measured), loss, seconds };
+  } finally {
+    step.release();
+  }
+}
+
+/** A step that is ready to be taken, on images and prompts of zeros if not of random values. */
+function prepare(
+  clip: Clip,
+  { adapter, promptTokens, batch, plan, memoryLimit = Infinity }: StepOptions,
+  random?: Random,
+): { adapters: Adapters; take: () => Tensor; release: () => void } {
+  const { vision, text } = clip.config;
   const longest = Math.max(...promptTokens);
+  const draw = (below: number) => random ? random.next() % below : 0;
   const prompts = new Prompts(promptTokens.map((tokens) => ({
-    ids: new Int32Array(longest),
+    ids: Int32Array.from({ length: longest }, () => draw(text.vocabulary)),
     end: tokens - 1,
   })));
   const adapters = attach(clip, adapter, 1);
   const trainer = new Trainer(clip, adapters, prompts, DEFAULT_RECIPE, plan);
+  const count = batch * 3 * vision.imageSize ** 2;
   const images = {
-    pixels: new Float32Array(batch * 3 * imageSize ** 2),
-    labels: new Int32Array(batch),
+    pixels: random ? noise(random, count) : new Float32Array(count),
+    labels: Int32Array.from({ length: batch }, () => draw(promptTokens.length)),
   };
-  const step = () => {
-    trainer.step(images).release();
-    flush();
+  trim();
+  limitMemory(memoryLimit);
+  return {
+    adapters,
+    take: () => trainer.step(images),
+    release: () => {
+      limitMemory(Infinity);
+      trainer.release();
+      adapters.release();
+      prompts.release();
+    },
   };
-  try {
-    trim();
-    limitMemory(memoryLimit);
-    if (warm) step();
-    resetPeak();
-    const { rows, submits, savedBytes, peakBytes, peakByOwner } = measure(step);
-    const flopsOf = (part?: string) => {
-      const of = (phase?: Phase) =>
-        total(rows, { ...(part !== undefined && { part }), ...(phase && { phase }) }).flops;
-      const phases = Object.fromEntries(PHASES.map((phase) => [phase, of(phase)]));
-      return { ...phases as Record<Phase, number>, total: of() };
-    };
-    const { bytesRead, bytesWritten, dispatches } = total(rows);
-    return {
-      trainableParameters: adapters.parameterCount,
-      peakGpuBytes: peakBytes,
-      peakBytesByOwner: peakByOwner,
-      peakHeldBytes: memory().peakHeldBytes,
-      flops: flopsOf(),
-      adapterFlops: flopsOf("adapter"),
-      adapterSavedBytes: savedBytes["adapter"] ?? 0,
-      ...{ bytesRead, bytesWritten, dispatches, submits, rows },
-    };
-  } finally {
-    limitMemory(Infinity);
-    trainer.release();
-    adapters.release();
-    prompts.release();
-  }
+}
+
+function costOf(adapters: Adapters, measured: Measured<unknown>): StepCost {
+  const { rows, submits, savedBytes, peakBytes, peakByOwner } = measured;
+  const flopsOf = (part?: string) => {
+    const of = (phase?: Phase) =>
+      total(rows, { ...(part !== undefined && { part }), ...(phase && { phase }) }).flops;
+    const phases = Object.fromEntries(PHASES.map((phase) => [phase, of(phase)]));
+    return { ...phases as Record<Phase, number>, total: of() };
+  };
+  const { bytesRead, bytesWritten, dispatches } = total(rows);
+  return {
+    trainableParameters: adapters.parameterCount,
+    peakGpuBytes: peakBytes,
+    peakBytesByOwner: peakByOwner,
+    peakHeldBytes: memory().peakHeldBytes,
+    flops: flopsOf(),
+    adapterFlops: flopsOf("adapter"),
+    adapterSavedBytes: savedBytes["adapter"] ?? 0,
+    ...{ bytesRead, bytesWritten, dispatches, submits, rows },
+  };
 }
 
 /**

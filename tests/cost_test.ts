@@ -205,6 +205,16 @@ Deno.test("cost prints a table and JSON, and refuses what is no model", async ()
   for (const line of ["prompts in parts of 2", "peak GPU memory", "saved activations"]) {
     assertStringIncludes(printed.stdout, line);
   }
+  const taken = await octograd(
+    ["cost", "--classes", "9", "--batch", "3", "--memory-limit", "12MB", "--real", "--json"],
+  );
+  const { real, memoryLimit, plain: _plain, ...counts } = JSON.parse(taken.stdout);
+  for (const key of ["peakGpuBytes", "peakHeldBytes", "peakBytesByOwner", "flops", "dispatches"]) {
+    assertEquals(real[key], counts[key], key);
+  }
+  assertLess(real.peakHeldBytes, memoryLimit);
+  assert(real.loss > 0 && real.loss < 30, `${real.loss}`);
+
   const wrong = await octograd(["cost", "--model", "vit-x"]);
   assertEquals([wrong.code, wrong.stdout], [1, ""]);
   assertStringIncludes(wrong.stderr, 'Cannot find the model "vit-x": it is none of vit-b-32');
