@@ -6,9 +6,11 @@
  */
 
 import { DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
+import { runCommand } from "../blocklora/command.ts";
 import { Console } from "../blocklora/console.ts";
 import { choice, number, parseOnlyFlags, toggle } from "../blocklora/flags.ts";
 import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
+import { COMMON_FLAGS } from "../blocklora/workspace.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
 import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "./formulas.ts";
@@ -93,16 +95,24 @@ export function savings(
   return rows;
 }
 
+const ABOUT = {
+  usage: "octograd savings [--model NAME] [--classes N] [--batch N] [flags]",
+  about:
+    `Counts what every adapter costs in a training step: parameters, AdamW's bytes, FLOPs, what is kept for the
+backward pass, and sets each beside its formula. "bound" is the generalization bound over that of LoRA of the same rank;
+"time" is one projection, forward and backward, on this machine's GPU if it has one.`,
+};
+
 const FLAGS = {
   model: choice(Object.keys(ARCHITECTURES), "published architecture", "vit-b-16"),
   classes: number({ from: 1, whole: true }, "class prompts, as long as ImageNet's", 1000),
   batch: number({ from: 1, whole: true }, "images a step", 32),
   time: toggle("measure adapters on the GPU too", true),
-  json: toggle("print one JSON document on stdout, everything else on stderr"),
+  ...COMMON_FLAGS,
 };
 
 /** Prints the table. */
-async function main(args: readonly string[]): Promise<void> {
+async function run(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
   const rows = savings(flags);
@@ -148,6 +158,7 @@ async function main(args: readonly string[]): Promise<void> {
     } GB at most with ${whole.method} (${whole.rank},${whole.blocks})`,
   );
   console.finish({ ...flags, rows, times: times && Object.fromEntries(times) });
+  return 0;
 }
 
 /** Time of each adapter's projection, forward and backward, over that of the frozen projection alone. */
@@ -171,6 +182,7 @@ async function timed(model: string, console: Console): Promise<Map<string, strin
 }
 
 if (import.meta.main) {
-  await main(Deno.args);
+  const code = await runCommand("savings", { ABOUT, FLAGS, run }, Deno.args);
   shutDown();
+  Deno.exit(code);
 }
