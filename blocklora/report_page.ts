@@ -161,7 +161,7 @@ function table(
     `<tr><th scope="row">${first}</th>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`
   );
   return `<div class="scroll" tabindex="0" role="region" aria-label="${caption}">
-<table><caption>${caption}</caption>
+<table><caption><span>${caption}</span></caption>
 <thead><tr>${head}</tr></thead>
 <tbody>
 ${body.join("\n")}
@@ -279,6 +279,8 @@ function evenly<T>(list: readonly T[], count: number): T[] {
   return Array.from({ length: size }, (_, i) => list[Math.floor((i + 0.5) * list.length / size)]);
 }
 
+const inOrder = (a: string, b: string) => a.localeCompare(b, "en", { numeric: true });
+
 function settingsTable(runs: readonly RunResult[]): string {
   const values = new Map<string, Set<string>>();
   const note = (key: string, value: unknown) => {
@@ -298,7 +300,9 @@ function settingsTable(runs: readonly RunResult[]): string {
   }
   const rows = [...values].map(([key, found]) => {
     const words = key.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
-    return `<tr><th scope="row">${words}</th><td>${escaped([...found].join(", "))}</td></tr>`;
+    return `<tr><th scope="row">${words}</th><td>${
+      escaped([...found].sort(inOrder).join(", "))
+    }</td></tr>`;
   });
   return `<div class="scroll"><table class="settings"><caption>Of all runs; those of adapters where others have none</caption>
 <tbody>
