@@ -8,7 +8,14 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ARCHITECTURES, type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
 import type { Precision } from "../clip/weights.ts";
-import { adapterName, dryTwin, init, initDry, shutDown } from "../tensor/device.ts";
+import {
+  adapterName,
+  type DryAdapter,
+  dryTwin,
+  init,
+  initDry,
+  shutDown,
+} from "../tensor/device.ts";
 import { PHASES } from "../tensor/measure.ts";
 import { OWNERS } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
@@ -104,17 +111,18 @@ export async function cost(args: readonly string[]): Promise<number> {
   console.say(`${planned ? "chosen: " : ""}${planText(plan)}, frozen matrices in ${precision}`);
 
   const chosen = { ...step, plan, ...(limit !== undefined && { memoryLimit: limit }) };
-  const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
-  initDry(twin);
-  // The first step of a process is what a real one is compared with.
-  const count = (precision: Precision, options: StepOptions) => {
+  // With a real step beside it, the first step of a process is the one to count.
+  const count = (adapter: DryAdapter | undefined, precision: Precision, options: StepOptions) => {
+    initDry(adapter);
     const clip = emptyClip(config, precision);
-    const cost = stepCost(clip, { ...options, warm: !real });
+    const cost = stepCost(clip, { ...options, warm: !flags.real });
     clip.release();
     return cost;
   };
-  const found = planned && !real ? planned.cost : count(precision, chosen);
-  const plain = count("f32", { ...step, plan: {} });
+  const found = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
+  // The plain step may need larger tensors than this adapter binds.
+  const plain = count(twin && { software: twin.software }, "f32", { ...step, plan: {} });
+  const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
   const columns: Column[] = [["counted", found], ["plain step", plain]];
   if (real) columns.splice(1, 0, ["measured", real]);
   for (const line of table(columns)) console.say(line);
