@@ -4,7 +4,7 @@
  * @module
  */
 
-import { patchEmbedding } from "../autograd/ops/matmul.ts";
+import { patchEmbedding } from "../autograd/ops/conv.ts";
 import { add } from "../autograd/ops/pointwise.ts";
 import { concat, expand, reshape, slice } from "../autograd/ops/view.ts";
 import { attribute } from "../tensor/measure.ts";

@@ -6,7 +6,8 @@ import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
 import { dropout, maskedDropout } from "../autograd/ops/dropout.ts";
 import { embedding, gather, indexSelect, takeToken } from "../autograd/ops/embedding.ts";
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
-import { matmul, patchEmbedding } from "../autograd/ops/matmul.ts";
+import { conv2d, patchEmbedding } from "../autograd/ops/conv.ts";
+import { matmul } from "../autograd/ops/matmul.ts";
 import { add, clamp, exp, maskedFill, mul, sigmoid, where } from "../autograd/ops/pointwise.ts";
 import { max, mean, sum } from "../autograd/ops/reduce.ts";
 import { softmax } from "../autograd/ops/softmax.ts";
@@ -65,6 +66,26 @@ const REFUSED: Record<string, [() => unknown, typeof RangeError | typeof TypeErr
     () => patchEmbedding(x(1, 4, 8, 8), x(5, 3, 4, 4)),
     RangeError,
     "Cannot embed patches of [1,4,8,8] by [5,3,4,4]: channels are 4 and 3, a patch is 4 by 4",
+  ],
+  "conv2d of other channels": [
+    () => conv2d(x(1, 4, 8, 8), x(6, 3, 3, 3)),
+    RangeError,
+    "1 groups of 3 channels are not 4, or do not share 6 evenly",
+  ],
+  "conv2d by half a pixel": [
+    () => conv2d(x(1, 3, 8, 8), x(6, 3, 3, 3), null, { stride: 0.5 }),
+    RangeError,
+    "stride is 0.5,0.5, it must be integers from 1 on",
+  ],
+  "conv2d of a kernel larger than the image": [
+    () => conv2d(x(1, 3, 4, 4), x(6, 3, 3, 3), null, { dilation: 2 }),
+    RangeError,
+    "it fits the image nowhere",
+  ],
+  "crossEntropy that ignores half a label": [
+    () => crossEntropy(x(2, 3), ids(2), { ignoreIndex: 0.5 }),
+    RangeError,
+    "Cannot ignore label 0.5: it must be an integer",
   ],
   "sum over an axis that is not there": [
     () => sum(x(2, 3), { axis: 2 }),

@@ -1,12 +1,14 @@
 /** One row an op: each is held to a plain loop in 64 bits, and its gradients to that loop's central differences. */
 
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { conv2d, type Conv2dOptions, patchEmbedding } from "../autograd/ops/conv.ts";
 import { full, ones, zeros } from "../autograd/ops/create.ts";
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
+import { cumsum } from "../autograd/ops/cumsum.ts";
 import { dropout, maskedDropout } from "../autograd/ops/dropout.ts";
 import { embedding, gather, indexSelect, takeToken } from "../autograd/ops/embedding.ts";
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
-import { linear, matmul, patchEmbedding } from "../autograd/ops/matmul.ts";
+import { linear, matmul } from "../autograd/ops/matmul.ts";
 import { l2Normalize } from "../autograd/ops/normalize.ts";
 import {
   abs,
@@ -381,6 +383,58 @@ for (const [height, width] of [[6, 9], [7, 10]]) {
   };
 }
 
+for (
+  const [height, width, options] of [
+    [5, 6, {}],
+    [5, 7, { padding: 1, stride: [2, 3] }],
+    [9, 8, { dilation: [3, 2], padding: [2, 0], groups: 2 }],
+  ] as [number, number, Conv2dOptions][]
+) {
+  const { groups = 1 } = options;
+  const [down, across] = (["stride", "padding", "dilation"] as const).map((name) =>
+    [options[name] ?? (name === "padding" ? 0 : 1)].flat() as number[]
+  ).reduce<number[][]>(
+    (all, values) => [0, 1].map((axis) => [...all[axis], values[axis] ?? values[0]]),
+    [[], []],
+  );
+  const count = (size: number, kernel: number, [stride, padding, dilation]: number[]) =>
+    Math.floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1;
+  const shape = [2, 6, count(height, 3, down), count(width, 2, across)];
+  ROWS[`conv2d of ${height} by ${width} pixels, ${JSON.stringify(options)}`] = {
+    op: (x, w, b) => conv2d(x, w, b, options),
+    operands: [[2, 4, height, width], [6, 4 / groups, 3, 2], [6]],
+    reference: (x, w, b) =>
+      Grid.of(shape, (image, out, row, col) => {
+        let total = b.at(out);
+        const first = Math.floor(out / (6 / groups)) * 4 / groups;
+        for (let c = 0; c < 4 / groups; c++) {
+          for (let i = 0; i < 3; i++) {
+            for (let j = 0; j < 2; j++) {
+              const y = row * down[0] - down[1] + i * down[2];
+              const at = col * across[0] - across[1] + j * across[2];
+              if (y < 0 || y >= height || at < 0 || at >= width) continue;
+              total += x.at(image, first + c, y, at) * w.at(out, c, i, j);
+            }
+          }
+        }
+        return total;
+      }),
+  };
+}
+for (const [shape, axis] of [[[3, 5, 2], 1], [[2, 700], -1], [[515, 3], 0], [[0, 4], 1]] as const) {
+  const at = axis < 0 ? shape.length + axis : axis;
+  ROWS[`cumsum of [${shape}] along ${axis}`] = {
+    op: (x) => cumsum(x, axis),
+    operands: [shape],
+    reference: (x) =>
+      Grid.of(shape, (...index) => {
+        let total = 0;
+        for (let i = 0; i <= index[at]; i++) total += x.at(...index.with(at, i));
+        return total;
+      }),
+  };
+}
+
 /** Every slice over `axes`, made one number by `fold`. */
 function reduced(
   x: Grid,
@@ -555,6 +609,22 @@ for (const labelSmoothing of [0, 0.1, 1]) {
     };
     ROWS[`${name}, each row's`] = { op: with_("none"), operands, reference: loss };
   }
+}
+for (const [ignoreIndex, labels] of [[2, [0, 2, 3, 2]], [-100, [1, -100, 0, 4]]] as const) {
+  const targets: Operand = { shape: [4], values: (_, i) => labels[i], dtype: "i32" };
+  ROWS[`crossEntropy without the rows of label ${ignoreIndex}`] = {
+    op: (x, t) => crossEntropy(x, t, { labelSmoothing: 0.1, ignoreIndex }),
+    operands: [[4, 5], targets],
+    reference: (x, t) => {
+      const counted = [...t.data.keys()].filter((row) => t.data[row] !== ignoreIndex);
+      const losses = counted.map((row) => {
+        const own = [...x.data.slice(5 * row, 5 * row + 5)];
+        const above = Math.log(total(own.map(Math.exp)));
+        return above - 0.9 * own[t.data[row]] - 0.1 * average(own);
+      });
+      return new Grid([], Float64Array.of(average(losses)));
+    },
+  };
 }
 ROWS["crossEntropy of a label that is no class"] = {
   op: (x, t) => crossEntropy(x, t, { reduction: "none" }),

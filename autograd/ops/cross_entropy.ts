@@ -7,9 +7,11 @@
 import wgsl from "../../kernels/cross_entropy.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/cross_entropy_backward.wgsl" with { type: "text" };
 import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
+import { pointwise } from "../../kernels/pointwise.ts";
 import { scope } from "../../tensor/scope.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
+import { div } from "./pointwise.ts";
 import { mean, sum } from "./reduce.ts";
 import { contiguous } from "./view.ts";
 
@@ -28,6 +30,8 @@ export interface CrossEntropyOptions {
   readonly labelSmoothing?: number;
   /** The mean (default) or sum of the rows' losses, or each of them. */
   readonly reduction?: "mean" | "sum" | "none";
+  /** The label of rows that have no loss and no gradient, and do not count in the mean; none by default. */
+  readonly ignoreIndex?: number;
 }
 
 /**
@@ -41,7 +45,7 @@ export interface CrossEntropyOptions {
 export function crossEntropy(
   logits: Tensor,
   labels: Tensor,
-  { labelSmoothing: smoothing = 0, reduction = "mean" }: CrossEntropyOptions = {},
+  { labelSmoothing: smoothing = 0, reduction = "mean", ignoreIndex }: CrossEntropyOptions = {},
 ): Tensor {
   const [rows, cols] = logits.shape;
   if (
@@ -61,6 +65,26 @@ export function crossEntropy(
         MAX_STEPS / 2
       } classes are possible`,
     );
+  }
+  if (ignoreIndex !== undefined) {
+    if (!Number.isInteger(ignoreIndex)) {
+      throw new RangeError(`Cannot ignore label ${ignoreIndex}: it must be an integer`);
+    }
+    return scope(() => {
+      const operands = { labels, ignored: BigInt(ignoreIndex >>> 0) };
+      const isIgnored = "u32(labels) == ignored";
+      // The largest u32 is no class.
+      const known = pointwise(
+        `select(u32(labels), 4294967295u, ${isIgnored})`,
+        operands,
+        [rows],
+        "u32",
+      );
+      const each = crossEntropy(logits, known, { labelSmoothing: smoothing, reduction: "none" });
+      if (reduction !== "mean") return reduction === "sum" ? sum(each) : each;
+      const counted = pointwise(`select(1.0, 0.0, ${isIgnored})`, operands, [rows]);
+      return div(sum(each), sum(counted));
+    });
   }
   return scope(() => {
     const [x, target] = [contiguous(logits), contiguous(labels)];

@@ -11,7 +11,7 @@ import { checkFloats, checkReadable, type Tensor } from "../../tensor/tensor.ts"
 import { record, wrt } from "../tape.ts";
 import { add } from "./pointwise.ts";
 import { sumTo } from "./reduce.ts";
-import { permute, reshape, slice, squeeze, transpose, unsqueeze } from "./view.ts";
+import { reshape, squeeze, transpose, unsqueeze } from "./view.ts";
 
 /**
  * Matrix product over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. A vector `[k]`
@@ -68,35 +68,5 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
     ]);
     const whole = lead.length === 1 ? y : reshape(y, [...lead, weight.shape[0]]);
     return bias ? add(whole, bias) : whole;
-  });
-}
-
-/**
- * The image cut into patches, each multiplied with `weight`: `[B, 3, H, W]` with `[C, 3, P, P]` to `[B, patches, C]`,
- * row by row. A convolution whose stride is its kernel's size; pixels beyond the last whole patch are ignored.
- *
- * @throws {RangeError} If the channels differ, or the patches are not square.
- */
-export function patchEmbedding(images: Tensor, weight: Tensor): Tensor {
-  const [batch, channels, height, width] = images.shape;
-  const [embedding, depth, patch, across] = weight.shape;
-  if (images.shape.length !== 4 || weight.shape.length !== 4) {
-    throw new RangeError(
-      `Cannot embed patches of [${images.shape}] by [${weight.shape}]: both need four axes`,
-    );
-  }
-  if (channels !== depth || patch !== across || patch === 0) {
-    throw new RangeError(
-      `Cannot embed patches of [${images.shape}] by [${weight.shape}]: channels are ${channels} and ` +
-        `${depth}, a patch is ${patch} by ${across}`,
-    );
-  }
-  const [rows, cols] = [Math.floor(height / patch), Math.floor(width / patch)];
-  return scope(() => {
-    const whole = slice(slice(images, 2, 0, rows * patch), 3, 0, cols * patch);
-    const split = reshape(whole, [batch, channels, rows, patch, cols, patch]);
-    const patches = permute(split, [0, 2, 4, 1, 3, 5]); // [B, rows, cols, 3, P, P]
-    const flat = reshape(patches, [batch, rows * cols, channels * patch * patch]);
-    return matmul(flat, transpose(reshape(weight, [embedding, channels * patch * patch])));
   });
 }

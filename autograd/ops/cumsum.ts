@@ -1,0 +1,54 @@
+/**
+ * Cumulative sums.
+ *
+ * @module
+ */
+
+import wgsl from "../../kernels/cumsum.wgsl" with { type: "text" };
+import { Kernel, spread } from "../../kernels/kernel.ts";
+import { pointwise } from "../../kernels/pointwise.ts";
+import { scope } from "../../tensor/scope.ts";
+import { resolveAxis } from "../../tensor/shape.ts";
+import { checkFloats, Tensor } from "../../tensor/tensor.ts";
+import { record, wrt } from "../tape.ts";
+import { contiguous, detach, pad, reshape, slice, transpose } from "./view.ts";
+
+const kernel = new Kernel("cumsum.wgsl", wgsl, { flops: ({ rows, cols }) => rows * cols });
+
+/** What one invocation sums; a longer row is cut into such parts, whose sums are summed first. */
+const PART = 256;
+
+/** Sums of `x` up to and with each element along `axis`, the last by default. Agrees with `torch.cumsum`. */
+export function cumsum(x: Tensor, axis = -1): Tensor {
+  checkFloats("cumsum", x);
+  const at = resolveAxis(axis, x.shape.length);
+  const run = (x: Tensor, reverse: boolean) =>
+    scope(() => transpose(scan(contiguous(transpose(detach(x), at, -1)), reverse), at, -1));
+  return record(run(x, false), [wrt(x, [], (g) => run(g, true))]);
+}
+
+/** The sums along the last axis, from its end if `reverse`. */
+function scan(x: Tensor, reverse: boolean): Tensor {
+  const { shape } = x;
+  const cols = shape.at(-1)!;
+  if (cols <= PART) {
+    const y = Tensor.empty(shape);
+    const rows = cols && x.size / cols;
+    const grid = spread(Math.ceil(rows / 64));
+    kernel.run([x], [y], { rows, cols }, grid, { REVERSE: Number(reverse) });
+    return y;
+  }
+  return scope(() => {
+    const [rows, parts] = [x.size / cols, Math.ceil(cols / PART)];
+    const filled = pad(reshape(x, [rows, cols]), [[0, 0], [0, parts * PART - cols]]);
+    const within = scan(reshape(filled, [rows, parts, PART]), reverse);
+    const edge = reverse ? 0 : PART - 1;
+    const totals = scan(reshape(slice(within, 2, edge, edge + 1), [rows, parts]), reverse);
+    const before = reverse
+      ? slice(pad(totals, [[0, 0], [0, 1]]), 1, 1)
+      : slice(pad(totals, [[0, 0], [1, 0]]), 1, 0, parts);
+    const sums = { within, before: reshape(before, [rows, parts, 1]) };
+    const y = pointwise("within + before", sums, [rows, parts, PART]);
+    return reshape(slice(reshape(y, [rows, parts * PART]), 1, 0, cols), shape);
+  });
+}
