@@ -22,7 +22,7 @@ export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
   const device = {
     limits,
     features: new Set(),
-    queue: { submit: nothing, writeBuffer: nothing },
+    queue: { submit: nothing, writeBuffer: nothing, onSubmittedWorkDone: nothing },
     lost: new Promise(nothing),
     destroy: nothing,
     pushErrorScope: nothing,
@@ -30,6 +30,7 @@ export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
     createBuffer: ({ size }: GPUBufferDescriptor) => ({
       size,
       destroy: nothing,
+      unmap: nothing,
       mapAsync: () => Promise.resolve(),
       getMappedRange: () => new ArrayBuffer(size),
     }),

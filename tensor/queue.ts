@@ -198,6 +198,24 @@ export function write(
 }
 
 /**
+ * Deno looks every 10 ms whether a buffer is mapped. Its `onSubmittedWorkDone()` however, once called, holds the thread
+ * until the GPU is done, and the buffer is mapped then, although its promise does not know it yet.
+ */
+const CAN_HOLD = globalThis.navigator?.userAgent?.startsWith("Deno/") ?? false;
+
+/**
+ * Short waits are held: a thread that is held hears no Ctrl-C, and of a long wait, or one for many bytes, 10 ms are a
+ * small part.
+ */
+const HOLD_MS = 100;
+const HOLD_BYTES = 2 ** 23;
+let lastWait = Infinity;
+
+/** Readbacks whose promise is still to settle: one in so many is waited for, so that events get their turn. */
+const MAX_HELD = 16;
+let held = 0;
+
+/**
  * Submits what is recorded, waits for it, and copies `bytes` bytes of `buffer` from `offset` on.
  *
  * @throws {KernelError} What the GPU refused since the last readback.
@@ -205,24 +223,41 @@ export function write(
  */
 export async function read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
   const device = gpu();
+  const hold = CAN_HOLD && lastWait < HOLD_MS && bytes <= HOLD_BYTES && held < MAX_HELD;
   const staging = device.createBuffer({
     label: "readback",
-    size: Math.max(bytes, 4),
+    size: Math.max(4, Math.ceil(bytes / 4) * 4),
     usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync() has settled.
+    mappedAtCreation: hold,
   });
+  let mapped: Promise<unknown> | undefined;
   try {
+    if (hold) staging.unmap();
     pass?.end();
     pass = null;
     encoder ??= device.createCommandEncoder();
     encoder.copyBufferToBuffer(buffer, offset, staging, 0, bytes);
     flush();
     counters.readbacks++;
+    const start = performance.now();
     let refused: unknown;
-    await staging.mapAsync(GPUMapMode.READ).catch((error) => refused = error);
+    held++;
+    mapped = staging.mapAsync(GPUMapMode.READ).catch((error) => refused = error);
+    if (hold) device.queue.onSubmittedWorkDone();
+    else await mapped;
+    lastWait = performance.now() - start;
     await settle();
-    if (refused) throw await refusal(refused);
+    if (refused) throw refused;
     return staging.getMappedRange().slice(0, bytes);
+  } catch (error) {
+    throw error instanceof DOMException ? await refusal(error) : error;
   } finally {
-    staging.destroy();
+    if (mapped) {
+      mapped.then(() => {
+        held--;
+        staging.destroy();
+      });
+    } else staging.destroy();
   }
 }

@@ -1,0 +1,248 @@
+/**
+ * What engines are compared on: inputs drawn from a seed, and what a float64 reference makes of them.
+ *
+ * @module
+ */
+
+import { Random } from "../../tensor/random.ts";
+import { numel, type Shape } from "../../tensor/shape.ts";
+import { block, type BlockWeights, layerNorm, mlpStep, quickGelu, softmax } from "./reference.ts";
+
+/** What an engine runs, and on what. */
+export type Program =
+  | { readonly op: "matmul"; readonly transpose?: "a" | "b" }
+  | { readonly op: "softmax" | "layer_norm" | "quick_gelu" | "mlp_step" }
+  | { readonly op: "attention"; readonly causal: boolean }
+  | { readonly op: "block" | "block_gradients"; readonly heads: number };
+
+/** A comparison. */
+export interface Case {
+  /** What the table calls it. */
+  readonly name: string;
+  /** What is run. */
+  readonly program: Program;
+  /** Shapes of its inputs, by name. */
+  readonly shapes: Readonly<Record<string, Shape>>;
+  /** How often it runs for the check: twice where a run changes what the next one gives. */
+  readonly runs: number;
+  /** Numbers that sum up what it should give, in 64 bits. */
+  readonly expect: (inputs: Inputs) => number[];
+  /** The same numbers of what an engine's runs gave. */
+  readonly digest: (outputs: readonly Float32Array[], inputs: Inputs) => number[];
+}
+
+/** Values by name. */
+export type Inputs = Readonly<Record<string, Float32Array<ArrayBuffer>>>;
+
+/** Draws a case's inputs: the same for every engine. Weights are small, so that no sum grows with its length. */
+export function draw({ shapes }: Case): Inputs {
+  return Object.fromEntries(
+    Object.entries(shapes).map(([name, shape]) => {
+      const random = new Random(1, name);
+      const deviation = shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 1;
+      return [name, Float32Array.from({ length: numel(shape) }, () => deviation * random.normal())];
+    }),
+  );
+}
+
+/** Some indices below `count`, spread over all of them. */
+function sample(count: number, size: number): number[] {
+  const random = new Random(2, "sample");
+  return Array.from({ length: Math.min(size, count) }, () => Math.floor(random.uniform() * count));
+}
+
+function matmul(m: number, k: number, n: number, transpose?: "a" | "b"): Case {
+  const places = sample(m * n, 200);
+  const x = transpose === "a" ? `[${k},${m}]ᵀ` : `[${m},${k}]`;
+  const y = transpose === "b" ? `[${n},${k}]ᵀ` : `[${k},${n}]`;
+  return {
+    name: `matmul ${x} x ${y}`,
+    program: { op: "matmul", transpose },
+    runs: 1,
+    shapes: {
+      a: transpose === "a" ? [k, m] : [m, k],
+      b: transpose === "b" ? [n, k] : [k, n],
+    },
+    expect: ({ a, b }) =>
+      places.map((at) => {
+        const [row, col] = [Math.floor(at / n), at % n];
+        let sum = 0;
+        for (let i = 0; i < k; i++) {
+          sum += a[transpose === "a" ? i * m + row : row * k + i] *
+            b[transpose === "b" ? col * k + i : i * n + col];
+        }
+        return sum;
+      }),
+    digest: ([y]) => places.map((at) => y[at]),
+  };
+}
+
+/** An op that works on each row by itself, checked on some rows. */
+function byRow(
+  program: Program,
+  rows: Shape,
+  cols: number,
+  more: Readonly<Record<string, Shape>>,
+  row: (x: Float64Array, inputs: Inputs) => Float64Array,
+): Case {
+  const some = sample(numel(rows), 5);
+  return {
+    name: `${program.op} [${[...rows, cols]}]`,
+    program,
+    runs: 1,
+    shapes: { x: [...rows, cols], ...more },
+    expect: (inputs) =>
+      some.flatMap((r) => [
+        ...row(Float64Array.from(inputs.x.subarray(r * cols, (r + 1) * cols)), inputs),
+      ]),
+    digest: ([y]) => some.flatMap((r) => [...y.subarray(r * cols, (r + 1) * cols)]),
+  };
+}
+
+function attention(causal: boolean): Case {
+  const [batch, heads, tokens, width] = [8, 12, 197, 64];
+  const shape = [batch, heads, tokens, width];
+  const rows = sample(batch * heads * tokens, 10);
+  return {
+    name: `attention ${shape.join("x")}${causal ? " causal" : ""}`,
+    program: { op: "attention", causal },
+    runs: 1,
+    shapes: { q: shape, k: shape, v: shape },
+    expect: ({ q, k, v }) =>
+      rows.flatMap((row) => {
+        const head = Math.floor(row / tokens) * tokens;
+        const seen = causal ? row % tokens + 1 : tokens;
+        const scores = new Float64Array(seen);
+        for (let j = 0; j < seen; j++) {
+          for (let d = 0; d < width; d++) {
+            scores[j] += q[row * width + d] * k[(head + j) * width + d] / Math.sqrt(width);
+          }
+        }
+        const weights = softmax(scores);
+        return Array.from({ length: width }, (_, d) =>
+          weights.reduce((sum, weight, j) => sum + weight * v[(head + j) * width + d], 0));
+      }),
+    digest: ([y]) => rows.flatMap((row) => [...y.subarray(row * width, (row + 1) * width)]),
+  };
+}
+
+const BLOCK = { batch: 16, tokens: 65, width: 256, heads: 4 };
+
+/** Shapes of a transformer block's weights, in the order in which gradients are given. */
+function blockShapes(width: number): Record<keyof BlockWeights, Shape> {
+  const [square, vector] = [[width, width], [width]];
+  return {
+    norm1: vector,
+    norm1Bias: vector,
+    q: square,
+    qBias: vector,
+    k: square,
+    kBias: vector,
+    v: square,
+    vBias: vector,
+    o: square,
+    oBias: vector,
+    norm2: vector,
+    norm2Bias: vector,
+    fc1: [4 * width, width],
+    fc1Bias: [4 * width],
+    fc2: [width, 4 * width],
+    fc2Bias: vector,
+  };
+}
+
+/** The names of a block's weights, in the order in which gradients are given. */
+export const BLOCK_WEIGHTS = Object.keys(blockShapes(1)) as (keyof BlockWeights)[];
+
+function blockForward(): Case {
+  const { batch, tokens, width, heads } = BLOCK;
+  const places = sample(batch * tokens * width, 200);
+  const run = (inputs: Inputs) => block(inputs.x, inputs as BlockWeights, BLOCK);
+  return {
+    name: "block forward",
+    program: { op: "block", heads },
+    runs: 1,
+    shapes: { x: [batch, tokens, width], ...blockShapes(width) },
+    expect: (inputs) => {
+      const y = run(inputs);
+      return places.map((at) => y[at]);
+    },
+    digest: ([y]) => places.map((at) => y[at]),
+  };
+}
+
+/** Of `sum(flow · block(x))`, the derivatives along a random direction of half of the weights, then of the others. */
+function blockGradients(): Case {
+  const { batch, tokens, width, heads } = BLOCK;
+  const shapes = blockShapes(width);
+  const half = BLOCK_WEIGHTS.length / 2;
+  const halves = [BLOCK_WEIGHTS.slice(0, half), BLOCK_WEIGHTS.slice(half)];
+  const direction = (name: keyof BlockWeights) => {
+    const random = new Random(3, name);
+    const deviation = 1 / Math.sqrt(shapes[name][1] ?? 1);
+    return Float64Array.from({ length: numel(shapes[name]) }, () => deviation * random.normal());
+  };
+  return {
+    name: "block forward and backward",
+    program: { op: "block_gradients", heads },
+    runs: 1,
+    shapes: { x: [batch, tokens, width], flow: [batch, tokens, width], ...shapes },
+    expect: (inputs) =>
+      // The quotient of a central difference is wrong by ε², far below what 32 bits lose.
+      halves.map((names) => {
+        const directions = names.map((name) => [name, direction(name)] as const);
+        const [high, low] = [1e-4, -1e-4].map((step) => {
+          const moved = Object.fromEntries(directions.map(([name, along]) => [
+            name,
+            along.map((value, i) => inputs[name][i] + step * value),
+          ]));
+          const y = block(inputs.x, { ...inputs, ...moved } as BlockWeights, BLOCK);
+          return y.reduce((sum, value, i) => sum + value * inputs.flow[i], 0);
+        });
+        return (high - low) / 2e-4;
+      }),
+    digest: (grads) =>
+      halves.map((names, part) =>
+        names.reduce((sum, name, i) => {
+          const along = direction(name);
+          return grads[part * half + i].reduce((sum, value, j) => sum + value * along[j], sum);
+        }, 0)
+      ),
+  };
+}
+
+function mlp(): Case {
+  return {
+    name: "mlp step 784-256-10, batch 128",
+    program: { op: "mlp_step" },
+    runs: 2,
+    shapes: { x: [128, 784], y: [128], w1: [256, 784], b1: [256], w2: [10, 256], b2: [10] },
+    expect: mlpStep,
+    digest: (losses) => losses.map(([loss]) => loss),
+  };
+}
+
+/** All comparisons. */
+export const CASES: readonly Case[] = [
+  ...[256, 512, 1024, 2048].map((size) => matmul(size, size, size)),
+  matmul(1576, 768, 768),
+  matmul(1576, 768, 3072),
+  matmul(1576, 768, 768, "b"),
+  matmul(1576, 768, 3072, "b"),
+  matmul(768, 1576, 768, "a"),
+  matmul(768, 1576, 3072, "a"),
+  byRow({ op: "softmax" }, [96, 197], 197, {}, softmax),
+  byRow(
+    { op: "layer_norm" },
+    [1576],
+    768,
+    { weight: [768], bias: [768] },
+    (x, { weight, bias }) => layerNorm(x, weight, bias),
+  ),
+  byRow({ op: "quick_gelu" }, [1576], 3072, {}, (x) => x.map(quickGelu)),
+  attention(false),
+  attention(true),
+  blockForward(),
+  blockGradients(),
+  mlp(),
+];

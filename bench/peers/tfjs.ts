@@ -1,0 +1,124 @@
+/**
+ * The compared programs in TensorFlow.js on its WebGPU backend.
+ *
+ * @module
+ */
+
+// The backend takes a global `window` for the sign of a browser, and a browser for the sign of WebGPU.
+Object.assign(globalThis, { window: globalThis });
+const tf = await import("npm:@tensorflow/tfjs-core@4.22.0");
+// The core's module for Node.js leaves the gradients out; they come with the whole.
+await import("npm:@tensorflow/tfjs@4.22.0");
+await import("npm:@tensorflow/tfjs-backend-webgpu@4.22.0");
+import type {
+  Scalar,
+  Tensor,
+  Tensor1D,
+  Tensor2D,
+  Tensor4D,
+  Variable,
+} from "npm:@tensorflow/tfjs-core@4.22.0";
+
+import { BLOCK_WEIGHTS, type Case } from "./cases.ts";
+import type { Engine } from "./engine.ts";
+import { labelOf, RATE } from "./reference.ts";
+
+type Tensors = Record<string, Tensor>;
+
+const quickGelu = (x: Tensor) => tf.mul(x, tf.sigmoid(tf.mul(x, 1.702)));
+
+function layerNorm(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
+  const { mean, variance } = tf.moments(x, -1, true);
+  const normal = tf.mul(tf.sub(x, mean), tf.rsqrt(tf.add(variance, 1e-5)));
+  return tf.add(tf.mul(normal, weight), bias);
+}
+
+function attention(q: Tensor, k: Tensor, v: Tensor, causal = false): Tensor {
+  const scores = tf.mul(tf.matMul(q, k, false, true), 1 / Math.sqrt(q.shape.at(-1)!));
+  if (!causal) return tf.matMul(tf.softmax(scores), v);
+  const tokens = q.shape.at(-2)!;
+  const seen = tf.linalg.bandPart(tf.ones([tokens, tokens]) as Tensor2D, -1, 0);
+  return tf.matMul(tf.softmax(tf.add(scores, tf.mul(tf.sub(seen, 1), 1e9))), v);
+}
+
+function block(t: Tensors, heads: number): Tensor {
+  const [batch, tokens, width] = t.x.shape;
+  const linear = (x: Tensor, name: string) => {
+    const y = tf.matMul(tf.reshape(x, [batch * tokens, -1]), t[name] as Tensor2D, false, true);
+    return tf.reshape(tf.add(y, t[`${name}Bias`]), [batch, tokens, -1]);
+  };
+  const split = (x: Tensor) =>
+    tf.transpose(tf.reshape(x, [batch, tokens, heads, width / heads]) as Tensor4D, [0, 2, 1, 3]);
+  const normed = layerNorm(t.x, t.norm1, t.norm1Bias);
+  const [q, k, v] = ["q", "k", "v"].map((name) => split(linear(normed, name)));
+  const mixed = tf.reshape(tf.transpose(attention(q, k, v), [0, 2, 1, 3]), [batch, tokens, width]);
+  const attended = tf.add(t.x, linear(mixed, "o"));
+  const hidden = quickGelu(linear(layerNorm(attended, t.norm2, t.norm2Bias), "fc1"));
+  return tf.add(attended, linear(hidden, "fc2"));
+}
+
+function programOf({ program }: Case, t: Tensors): () => Tensor[] {
+  switch (program.op) {
+    case "matmul": {
+      const { transpose: which } = program;
+      return () => [tf.matMul(t.a, t.b, which === "a", which === "b")];
+    }
+    case "softmax":
+      return () => [tf.softmax(t.x)];
+    case "layer_norm":
+      return () => [layerNorm(t.x, t.weight, t.bias)];
+    case "quick_gelu":
+      return () => [quickGelu(t.x)];
+    case "attention":
+      return () => [attention(t.q, t.k, t.v, program.causal)];
+    case "block":
+      return () => [block(t, program.heads)];
+    case "block_gradients": {
+      const gradients = tf.grads((...weights: Tensor[]) => {
+        const named = Object.fromEntries(BLOCK_WEIGHTS.map((name, i) => [name, weights[i]]));
+        return tf.sum(tf.mul(block({ ...t, ...named }, program.heads), t.flow));
+      });
+      return () => gradients(BLOCK_WEIGHTS.map((name) => t[name]));
+    }
+    case "mlp_step": {
+      const [w1, b1, w2, b2] = ["w1", "b1", "w2", "b2"].map((name) => tf.variable(t[name]));
+      const adam = tf.train.adam(RATE);
+      const loss = () => {
+        const hidden = tf.relu(
+          tf.add(tf.matMul(t.x as Tensor2D, w1 as Variable & Tensor2D, false, true), b1),
+        );
+        const logits = tf.add(tf.matMul(hidden, w2 as Variable & Tensor2D, false, true), b2);
+        return tf.losses.softmaxCrossEntropy(t.labels, logits) as Scalar;
+      };
+      return () => [adam.minimize(loss, true)!];
+    }
+  }
+}
+
+/** TensorFlow.js. */
+export const engine: Engine = {
+  title: `tfjs ${tf.version_core}`,
+  async start() {
+    await tf.setBackend("webgpu");
+    await tf.ready();
+    return "";
+  },
+  prepare(of, inputs) {
+    const tensors: Tensors = Object.fromEntries(
+      Object.entries(of.shapes).map((
+        [name, shape],
+      ) => [name, tf.tensor(inputs[name], [...shape])]),
+    );
+    if (of.program.op === "mlp_step") {
+      tensors.labels = tf.oneHot(Array.from(inputs.y, labelOf) as unknown as Tensor1D, 10);
+    }
+    const program = programOf(of, tensors);
+    return {
+      run: () => tf.tidy(program),
+      read: (result: Tensor[]) =>
+        Promise.all(result.map(async (y) => await y.data() as Float32Array)),
+      wait: (results: Tensor[][]) => results.at(-1)!.at(-1)!.data(),
+      free: (result: Tensor[]) => tf.dispose(result),
+    };
+  },
+};
