@@ -30,7 +30,7 @@ export interface Row {
   readonly many: Readonly<Record<Engine, number>>;
   /** The ratio of `many`. */
   readonly manyRatio: number;
-  /** Milliseconds of the first run in a fresh process, kernels compiled anew. */
+  /** Milliseconds of the first run in a fresh process, with no kernel compiled before. */
   readonly first: Readonly<Record<Engine, number>>;
   /** The ratio of `first`. */
   readonly firstRatio: number;
@@ -41,16 +41,19 @@ const FLAGS = {
   help: COMMON_FLAGS.help,
   only: text("TEXT", "compare in the cases whose names hold this", ""),
   rounds: number({ from: 1, whole: true }, "take the median of this many turns", 1),
-  keepCache: toggle("leave the driver its cache of compiled kernels"),
+  warm: toggle("leave the driver the kernels that it compiled for earlier runs"),
 };
 
 const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
-async function measure(engine: Engine, name: string, cache: boolean): Promise<Measured> {
+/** What points the drivers of Mesa and NVIDIA to a cache of compiled kernels. */
+const CACHES = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
+
+async function measure(engine: Engine, name: string, cache: string | null): Promise<Measured> {
   const child = new URL("./peers/child.ts", import.meta.url);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", child.href, engine, name],
-    env: cache ? {} : { MESA_SHADER_CACHE_DISABLE: "true", __GL_SHADER_DISK_CACHE: "0" },
+    env: Object.fromEntries(cache === null ? [] : CACHES.map((name) => [name, cache])),
   }).output();
   const decoder = new TextDecoder();
   const line = decoder.decode(stdout).split("\n").find((line) => line.startsWith("{"));
@@ -68,11 +71,18 @@ async function measure(engine: Engine, name: string, cache: boolean): Promise<Me
 }
 
 /** Compares the engines in one case. */
-async function compare(name: string, rounds: number, cache: boolean): Promise<[Row, Measured[]]> {
+async function compare(name: string, rounds: number, warm: boolean): Promise<[Row, Measured[]]> {
   const all: Measured[][] = [];
   for (let round = 0; round < rounds; round++) {
     const turn: Measured[] = [];
-    for (const engine of ENGINES) turn.push(await measure(engine, name, cache));
+    for (const engine of ENGINES) {
+      const cache = warm ? null : await Deno.makeTempDir();
+      try {
+        turn.push(await measure(engine, name, cache));
+      } finally {
+        if (cache !== null) await Deno.remove(cache, { recursive: true });
+      }
+    }
     all.push(turn);
   }
   const by = (value: (measured: Measured) => number) => {
@@ -93,7 +103,7 @@ const ABOUT = {
 };
 
 async function run(args: readonly string[]): Promise<number> {
-  const { json, only, rounds, keepCache: cache } = parseOnlyFlags(args, FLAGS);
+  const { json, only, rounds, warm } = parseOnlyFlags(args, FLAGS);
   const cases = CASES.filter(({ name }) => name.includes(only));
   if (cases.length === 0) throw new UsageError(`Cannot find a case with "${only}" in its name`);
   const console = new Console(json);
@@ -101,7 +111,7 @@ async function run(args: readonly string[]): Promise<number> {
   const cells = (texts: readonly string[]) =>
     texts.map((text, i) => i ? text.padStart(24) : text.padEnd(36)).join("");
   for (const [i, { name }] of cases.entries()) {
-    const [row, turn] = await compare(name, rounds, cache);
+    const [row, turn] = await compare(name, rounds, warm);
     if (i === 0) {
       console.say(
         `${turn[0].device}, Deno ${Deno.version.deno}, ${
