@@ -270,7 +270,7 @@ shellTest("lists every task, and needs nothing for that", async () => {
   const config = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
   const tasks = config.tasks as Record<string, { description: string }>;
   const lines = Object.entries(tasks).map(([name, { description }]) =>
-    `  ${name.padEnd(8)}  ${description}`
+    `  ${name.padEnd(11)}  ${description}`
   );
   const usage = ["Usage: ./octograd TASK [ARGS]", "", "Tasks:", ...lines, ""].join("\n");
   for (const flag of ["--help", "-h"]) {
