@@ -97,7 +97,7 @@ export class Kernel {
   ): void {
     if (grid.includes(0)) return;
     const operands = [...inputs, ...outputs];
-    const bindings = operands.map((operand) => "binding" in operand ? operand.binding : operand);
+    const bindings = operands.map((operand) => "binding" in operand ? atLeastQuad(operand) : operand);
     const explain = (message: string) =>
       new KernelError(`Cannot run ${this.name} on ${shapesOf(operands)}: ${message}`, this.name);
     this.#check(operands, bindings, grid, explain);
@@ -226,6 +226,11 @@ export class Kernel {
       },
     );
   }
+}
+
+/** What a tensor is bound as: one of fewer elements than a vec4 takes the room of one, which every buffer has. */
+function atLeastQuad({ binding }: Tensor): Binding {
+  return binding.size >= 16 ? binding : { ...binding, size: 16 };
 }
 
 /** What a binding of WGSL's type `element` holds; not said of integers, which serve as the bits of floats too. */

@@ -4,148 +4,283 @@
  * @module
  */
 
-import { isSoftware } from "../tensor/device.ts";
-import { broadcast, broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
+import { lanes, subgroupPrelude } from "../tensor/device.ts";
+import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Kernel, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
-import { type Layout, type Tile, tileWgsl } from "./matmul_tile.ts";
+import { type Along, type EpilogueCode, type Tile, tileWgsl } from "./matmul_tile.ts";
 import { pointwise } from "./pointwise.ts";
+import { reduceMiddle } from "./reduce.ts";
+import { pinnedTile, style, type TileSize } from "./style.ts";
 
-/** A multiplication and an addition for each element of the inner axis. */
-const WORK = {
-  flops: ({ m, n, k, groups, tiles_m, tiles_n }: Sizes) =>
-    2 * m * n * k * (groups / (tiles_m * tiles_n)),
-};
+/** What becomes of a product before it is stored. */
+export interface Epilogue {
+  /** What is stored: WGSL of `x`, the product, and of the operands by their names; `"x"` by default. */
+  readonly expression?: string;
+  /** WGSL of `x` and the vectors, whose value is stored in a second result; none by default. */
+  readonly kept?: string;
+  /** Operands `[n]`, which all rows have in common. */
+  readonly vectors?: Readonly<Record<string, Tensor>>;
+  /** Operands of the result's shape. */
+  readonly matrices?: Readonly<Record<string, Tensor>>;
+  /** Numbers, which compile nothing anew when they change. */
+  readonly numbers?: Readonly<Record<string, number>>;
+  /** A product `[m, r] × [r, n]` of few terms, added to the other before all else. Takes no batch. */
+  readonly low?: readonly [a: Tensor, c: Tensor];
+  /** A mask over the elements of a row-major operand, or over the low product. */
+  readonly mask?: Mask & { readonly over: "a" | "c" | "low" };
+}
+
+/** Which elements dropout lets through (`dropout` in autograd/ops says how it is drawn), and what they are multiplied with. */
+export interface Mask {
+  /** The last of three words that are hashed. */
+  readonly seed: number;
+  /** The second of them. */
+  readonly stream: number;
+  /** Elements whose hash is below this fall. */
+  readonly below: number;
+  /** What the others are multiplied with. */
+  readonly gain: number;
+  /** Where the elements are a part of a batch: the number of each item in it, an item's elements here and there. */
+  readonly items?: { readonly numbers: Tensor; readonly item: number; readonly pitch: number };
+}
+
 const kernels = new Map<string, Kernel>();
 const MAX_BATCH_AXES = 3;
 
 /**
- * `a × b` over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. `b` may be f16.
+ * `a × c` over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. `c` may be f16.
  *
  * @throws {RangeError} If the inner sizes differ, or the leading axes do not broadcast.
  */
-export function multiply(a: Tensor, b: Tensor): Tensor {
+export function multiply(a: Tensor, c: Tensor): Tensor {
+  return multiplyThen(a, c, {})[0];
+}
+
+/**
+ * As {@linkcode multiply}, with what is done to the product before it is stored; gives the result, and what is kept
+ * beside it. Matrices and vectors lie row-major from the start of their buffers.
+ */
+export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tensor, kept: Tensor | null] {
   const [m, k] = a.shape.slice(-2);
-  const [inner, n] = b.shape.slice(-2);
-  if (a.shape.length < 2 || b.shape.length < 2 || k !== inner) {
-    const what = a.shape.length < 2 || b.shape.length < 2
+  const [inner, n] = c.shape.slice(-2);
+  if (a.shape.length < 2 || c.shape.length < 2 || k !== inner) {
+    const what = a.shape.length < 2 || c.shape.length < 2
       ? "both need two axes"
       : `inner sizes are ${k} and ${inner}`;
-    throw new RangeError(`Cannot matmul [${a.shape}] with [${b.shape}]: ${what}`);
+    throw new RangeError(`Cannot matmul [${a.shape}] with [${c.shape}]: ${what}`);
   }
-  const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
-  if (k === 0) return pointwise("0.0", {}, [...batch, m, n]);
-  if (k > MAX_STEPS) return multiplyInParts(a, b, [...batch, m, n]);
-  const strides = [a, b].map((x) =>
-    broadcastStrides(x.shape.slice(0, -2), x.strides.slice(0, -2), batch)
-  );
+  const batch = broadcast(a.shape.slice(0, -2), c.shape.slice(0, -2));
+  const strides = [a, c].map((x) => broadcastStrides(x.shape.slice(0, -2), x.strides.slice(0, -2), batch));
   const axes = collapse(batch, strides);
   if (axes.shape.length > MAX_BATCH_AXES) {
     // More batch axes than the kernel counts: row-major copies have one.
-    const copies = [a, b].map((x) => pointwise("x", { x }, [...batch, ...x.shape.slice(-2)]));
-    return multiply(copies[0], copies[1]);
+    const copies = [a, c].map((x) => pointwise("x", { x }, [...batch, ...x.shape.slice(-2)]));
+    return multiplyThen(copies[0], copies[1], epilogue);
   }
-  const out = Tensor.empty([...batch, m, n]);
-  if (out.size === 0) return out;
+  const batches = batch.reduce((count, size) => count * size, 1);
+  const code = codeOf(epilogue);
+  const plan = planOf(a, c, { m, n, k, batches }, code);
+  const { tile, parts } = plan;
+  const shape = [...batch, m, n];
+  const out = Tensor.empty(parts > 1 ? [parts, ...shape] : shape);
+  const kept = code.kept === null ? null : Tensor.empty(shape);
+  const [tiles_m, tiles_n] = [Math.ceil(m / (tile.rows * tile.down)), Math.ceil(n / (tile.cols * tile.across))];
+  const groups = tiles_m * tiles_n * batches * parts;
   const lead = MAX_BATCH_AXES - axes.shape.length;
-  const step = (operand: number, axis: number) => axes.strides[operand][axis - lead] ?? 0;
-  const variant = choose(a, b, m, n, k);
-  const [tiles_m, tiles_n] = [Math.ceil(m / variant.rows), Math.ceil(n / variant.cols)];
-  const groups = batch.reduce((count, size) => count * size, tiles_m * tiles_n);
-  variant.kernel.run(
-    [a, b],
-    [out],
+  const { vectors = {}, matrices = {}, low, mask } = epilogue;
+  const laid = (operand: 0 | 1, x: Tensor, outer: number, inner: number) => {
+    const name = operand === 0 ? "a" : "c";
+    const step = (axis: number) => axes.strides[operand][axis - lead] ?? 0;
+    return {
+      [`${name}_offset`]: x.offset,
+      [`${name}_batch0`]: step(0),
+      [`${name}_batch1`]: step(1),
+      [`${name}_batch2`]: step(2),
+      [`${name}_outer`]: x.strides.at(outer)!,
+      [`${name}_inner`]: x.strides.at(inner)!,
+    };
+  };
+  kernelOf(tile).run(
+    [
+      ...[a, c, ...Object.values(vectors), ...Object.values(matrices)],
+      ...(low ?? []),
+      ...(mask?.items ? [mask.items.numbers] : []),
+    ],
+    kept ? [out, kept] : [out],
     {
-      m,
-      n,
-      k,
-      tiles_m,
-      tiles_n,
-      groups,
+      ...{ m, n, k, parts, tiles_m, tiles_n, groups, batches },
+      part: plan.part,
       batch1: axes.shape[1 - lead] ?? 1,
       batch2: axes.shape[2 - lead] ?? 1,
-      a_offset: a.offset,
-      a_batch0: step(0, 0),
-      a_batch1: step(0, 1),
-      a_batch2: step(0, 2),
-      a_row: a.strides.at(-2)!,
-      a_col: a.strides.at(-1)!,
-      c_offset: b.offset,
-      c_batch0: step(1, 0),
-      c_batch1: step(1, 1),
-      c_batch2: step(1, 2),
-      c_row: b.strides.at(-2)!,
-      c_col: b.strides.at(-1)!,
+      ...laid(0, a, -2, -1),
+      ...laid(1, c, -1, -2),
+      ...lowSizes(low),
+      ...maskSizes(mask),
+      ...Object.fromEntries(Object.entries(epilogue.numbers ?? {}).map(([name, value]) => [`${name}_value`, value])),
     },
     spread(groups),
-    variant.constants,
   );
-  return out;
+  return [parts > 1 ? reduceMiddle(out, 1, parts, out.size / parts, "sum").view(shape) : out, kept];
 }
 
-/** The sum of two products, each over a part of the inner axis. */
-function multiplyInParts(a: Tensor, b: Tensor, shape: Shape): Tensor {
-  const k = b.shape.at(-2)!;
-  // Whole vec4s, for the kernel that wants them.
-  const half = Math.ceil(k / 8) * 4;
-  const part = (x: Tensor, axis: number, from: number, to: number) =>
-    x.view(x.shape.with(axis, to - from), x.strides, x.offset + from * x.strides.at(axis)!);
-  const [low, high] = [[0, half], [half, k]]
-    .map(([from, to]) => multiply(part(a, -1, from, to), part(b, -2, from, to)));
-  return pointwise("low + high", { low, high }, shape);
-}
-
-/** A kernel that multiplies, the rows and columns that a workgroup of it makes, and its constants. */
-interface Variant {
-  readonly kernel: Kernel;
-  readonly rows: number;
-  readonly cols: number;
-  readonly constants: { readonly LANES_X: number; readonly LANES_Y: number };
-}
-
-/** Multiplications from which on the large tile earns the half second that it takes to compile. */
-const MANY = 2 ** 22;
-
-function choose(a: Tensor, b: Tensor, m: number, n: number, k: number): Variant {
-  // Eight lanes, the width of a software adapter, lie along the columns, or along the rows of a narrow product. Such an
-  // adapter gains nothing from more; a GPU wants whole waves.
-  const across = isSoftware() ? 1 : 8;
-  const [LANES_X, LANES_Y] = n > 8 ? [8, across] : [1, 8 * across];
-  const layout = layoutOf(a, b, m, n, k);
-  const [rows, cols] = tileSize(layout, m, n, k);
+function codeOf({ expression = "x", kept, vectors = {}, matrices = {}, numbers = {}, low, mask }: Epilogue): EpilogueCode {
   return {
-    kernel: kernelOf({ layout, rows, cols, halves: b.dtype === "f16" }),
-    rows: rows * LANES_Y,
-    cols: cols * LANES_X,
-    constants: { LANES_X, LANES_Y },
+    expression,
+    kept: kept ?? null,
+    vectors: Object.keys(vectors),
+    matrices: Object.keys(matrices),
+    numbers: Object.keys(numbers),
+    low: low !== undefined,
+    masked: mask?.over ?? null,
+    items: mask?.items !== undefined,
   };
 }
 
-/** Rows and columns of an invocation's tile. A GPU has no registers for the large one. */
-function tileSize(layout: Layout, m: number, n: number, k: number): [rows: number, cols: number] {
-  if (layout === "any strides") {
-    return n <= 2 ? [8, 2] : n <= 4 ? [8, 4] : m <= 2 ? [2, 8] : [4, 8];
-  }
-  if (isSoftware() && m >= 16 && n >= 64 && m * n * k >= MANY) return [16, 16];
-  return n <= 4 ? [8, 4] : [8, 8];
+function lowSizes(low: Epilogue["low"]): Sizes {
+  if (!low) return {};
+  const [a, c] = low;
+  return {
+    rank: a.shape[1],
+    low_a_row: a.strides[0],
+    low_a_col: a.strides[1],
+    low_c_row: c.strides[1],
+    low_c_col: c.strides[0],
+  };
 }
 
-function layoutOf(a: Tensor, b: Tensor, m: number, n: number, k: number): Layout {
-  const along = (x: Tensor, axis: number) =>
+function maskSizes(mask: Epilogue["mask"]): Sizes {
+  if (!mask) return {};
+  const { seed, stream, below, gain, items } = mask;
+  return { seed, stream, below, gain, item: items?.item ?? 1, pitch: items?.pitch ?? 1 };
+}
+
+interface Extent {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly batches: number;
+}
+
+/** Rows and columns of an invocation's tile, and the invocations of a workgroup along each. */
+type Shape = Pick<Tile, "rows" | "cols" | "across" | "down">;
+
+/** Which kernel makes a product, in how many parts along k, and how many fours of k a part has. */
+function planOf(
+  a: Tensor,
+  c: Tensor,
+  extent: Extent,
+  epilogue: EpilogueCode,
+): { tile: Tile; parts: number; part: number } {
+  const { m, n, k } = extent;
+  const fours = Math.ceil(k / 4);
+  const shape = shapeOf(extent);
+  const summed = epilogue.expression === "x" && epilogue.kept === null && !epilogue.low;
+  const wanted = summed ? partsOf(extent, shape) : 1;
+  // Parts begin where workgroup memory is filled anew.
+  const part = Math.max(1, Math.ceil(fours / wanted / 4) * 4);
+  if (part > MAX_STEPS) {
+    throw new RangeError(`Cannot matmul [${a.shape}] with [${c.shape}]: at most ${4 * MAX_STEPS} are summed in one pass`);
+  }
+  const tile: Tile = {
+    ...shape,
+    style: style(),
+    a: alongOf(a, -1, -2, k, m),
+    c: alongOf(c, -2, -1, k, n),
+    halves: c.dtype === "f16",
+    ragged: k % 4 !== 0,
+    quads: n % 4 === 0,
+    epilogue,
+  };
+  return { tile, part, parts: Math.max(1, Math.ceil(fours / part)) };
+}
+
+function alongOf(x: Tensor, inner: number, outer: number, k: number, size: number): Along {
+  const along = (axis: number) =>
     x.strides.at(axis) === 1 &&
     [x.offset, ...x.strides.toSpliced(x.strides.length + axis, 1)].every((step) => step % 4 === 0);
-  if (n % 4 === 0 && along(b, -1)) {
-    if (k % 4 === 0 && along(a, -1)) return "a along k, c along n";
-    if (m % 4 === 0 && along(a, -2)) return "a along m, c along n";
-  }
-  const alongK = k % 4 === 0 && along(a, -1) && along(b, -2);
-  return alongK ? "a along k, c along k" : "any strides";
+  if (k % 4 === 0 && along(inner)) return "inner";
+  return size % 4 === 0 && along(outer) ? "outer" : "any";
 }
 
+/** Results with at most so many rows, or columns, have tiles of their own. */
+const THIN = 16;
+
+/** Multiplications from which on a larger tile earns the time that it takes to compile. */
+const WORK: Readonly<Record<TileSize, number>> = { small: 0, medium: 2 ** 21, large: 2 ** 29 };
+
+const APART: Readonly<Record<"lane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>> = {
+  lane: { small: [4, 4], medium: [8, 8], large: [16, 8] },
+  subgroup: { small: [8, 4], medium: [16, 4], large: [24, 8] },
+};
+
+const fours = (count: number) => 4 * Math.ceil(count / 4);
+
+function shapeOf({ m, n, k, batches }: Extent): Shape {
+  const kind = style();
+  if (kind === "workgroup") return workgroupShape(m, n, batches);
+  const width = kind === "subgroup" ? lanes() : 8;
+  if (n <= THIN && m >= 4 * n) {
+    const cols = Math.max(4, fours(n));
+    return { rows: cols === 4 ? 8 : 4, cols, across: 1, down: width };
+  }
+  const work = m * n * k * batches;
+  const size = pinnedTile() ?? (work < WORK.medium ? "small" : work < WORK.large ? "medium" : "large");
+  const [rows, cols] = APART[kind][size];
+  return { rows: Math.min(rows, Math.max(4, fours(m))), cols, across: width, down: 1 };
+}
+
+/** Tiles of a GPU: 8 × 8 an invocation, in workgroups of 256 where there are enough of them to keep it busy. */
+const TOGETHER: Readonly<Record<TileSize, Shape>> = {
+  small: { rows: 4, cols: 4, across: 8, down: 8 },
+  medium: { rows: 8, cols: 8, across: 8, down: 8 },
+  large: { rows: 8, cols: 8, across: 16, down: 16 },
+};
+const BUSY = 512;
+
+function workgroupShape(m: number, n: number, batches: number): Shape {
+  const pinned = pinnedTile();
+  if (pinned) return TOGETHER[pinned];
+  if (m <= THIN) return { rows: 4, cols: 4, across: 16, down: 4 };
+  if (n <= THIN) return { rows: 4, cols: 4, across: 4, down: 16 };
+  if (m <= 32 || n <= 32) return TOGETHER.small;
+  return batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY ? TOGETHER.large : TOGETHER.medium;
+}
+
+/** Fewer workgroups than this leave a GPU idle, and parts along k shorter than this are not worth their sum. */
+const [FEW_GROUPS, LEAST_PART] = [256, 256];
+
+/** Into how many parts along k a product is cut. */
+function partsOf({ m, n, k, batches }: Extent, { rows, cols, across, down }: Shape): number {
+  const least = Math.max(1, Math.ceil(k / 4 / MAX_STEPS));
+  if (style() !== "workgroup") return least;
+  const groups = batches * Math.ceil(m / (rows * down)) * Math.ceil(n / (cols * across));
+  return Math.max(least, Math.min(Math.floor(k / LEAST_PART), Math.floor(FEW_GROUPS / groups)));
+}
+
+/** A multiplication and an addition for each element of the inner axis, and of the low product's. */
+const COUNT = {
+  flops: ({ m, n, k, batches, rank = 0 }: Sizes) => 2 * m * n * (k * batches + rank),
+};
+
 function kernelOf(tile: Tile): Kernel {
-  const { layout, rows, cols, halves } = tile;
-  const name = `matmul ${rows}x${cols}, ${layout}${halves ? " (f16)" : ""}`;
-  let kernel = kernels.get(name);
-  if (!kernel) kernels.set(name, kernel = new Kernel(name, tileWgsl(tile), WORK));
+  const key = JSON.stringify(tile);
+  let kernel = kernels.get(key);
+  if (!kernel) kernels.set(key, kernel = new Kernel(nameOf(tile), preludeOf(tile) + tileWgsl(tile), COUNT));
   return kernel;
+}
+
+function preludeOf(tile: Tile): string {
+  return tile.style === "subgroup" ? subgroupPrelude() : "";
+}
+
+/** What profiles and errors call a kernel: its tile, how its operands lie, and what else it does. */
+function nameOf({ rows, cols, across, down, a, c, halves, epilogue }: Tile): string {
+  const { expression, low, masked } = epilogue;
+  return [
+    `matmul ${rows * down}x${cols * across}, a ${a}, c ${c}${halves ? " f16" : ""}`,
+    ...(low ? ["low rank"] : []),
+    ...(masked ? [`dropout of ${masked}`] : []),
+    ...(expression === "x" ? [] : [expression]),
+  ].join(", ");
 }

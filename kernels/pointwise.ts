@@ -162,13 +162,7 @@ ${
   }>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn evaluate_(${["i: u32", ...parameters].join(", ")}) -> ${dtype} {
-${
-    scalars.map((scalar) => scalar.split("_value")[0])
-      .map((name) => `  let ${name} = sizes.${name}_value;`).join("\n")
-  }
-  return ${expression};
-}
+${evaluator("evaluate_", expression, ["i: u32", ...parameters], scalars.map((scalar) => scalar.split("_value")[0]), dtype)}
 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -190,4 +184,18 @@ ${
 `;
   const each = operations(expression);
   return new Kernel(`pointwise "${expression}"`, wgsl, { flops: ({ count }) => each * count });
+}
+
+/** A WGSL function of an expression over `parameters` and the numbers that `sizes` has a `_value` of. */
+export function evaluator(
+  name: string,
+  expression: string,
+  parameters: readonly string[],
+  numbers: readonly string[],
+  type = "f32",
+): string {
+  return `fn ${name}(${parameters.join(", ")}) -> ${type} {
+${numbers.map((number) => `  let ${number} = sizes.${number}_value;`).join("\n")}
+  return ${expression};
+}`;
 }

@@ -44,6 +44,7 @@ export class OutOfMemoryError extends Error {
 let starting: Promise<void> | null = null;
 let device: GPUDevice | null = null;
 let information: GPUAdapterInfo | null = null;
+let enableSubgroups: string | null = null;
 let lost: DeviceLostError | null = null;
 let failure: Error | null = null;
 const checks: Promise<Error | null>[] = [];
@@ -57,6 +58,9 @@ const LIMITS = [
   "maxComputeWorkgroupSizeX",
   "maxComputeWorkgroupStorageSize",
 ] as const;
+
+/** Features that are asked for where they are. */
+const OPTIONAL_FEATURES = ["timestamp-query", "shader-f16"] as const;
 
 /** The largest buffer of a dry run, unless it is told another one: what GPUs of the day allow. */
 const DRY_BYTES = 2 ** 32 - 4;
@@ -88,6 +92,8 @@ export interface DryAdapter {
   readonly maxStorageBufferBindingSize?: number;
   /** Whether it computes on the CPU, so that the kernels of such adapters run. */
   readonly software?: boolean;
+  /** Invocations of a subgroup, or 0 where kernels cannot rely on their number. */
+  readonly lanes?: number;
 }
 
 /**
@@ -97,42 +103,79 @@ export interface DryAdapter {
  */
 export function initDry(adapter: DryAdapter = {}): void {
   const limits = { maxBufferSize: DRY_BYTES, maxStorageBufferBindingSize: DRY_BYTES, ...adapter };
+  const { software = false, lanes = 0 } = adapter;
   adopt(nullDevice(limits), {
     description: "dry run",
-    isFallbackAdapter: adapter.software ?? false,
-  } as GPUAdapterInfo);
+    isFallbackAdapter: software,
+    subgroupMinSize: lanes,
+    subgroupMaxSize: lanes,
+  } as GPUAdapterInfo, lanes > 0 ? "" : null);
   starting = null;
 }
 
 /** Gives what {@linkcode initDry} needs to take the real adapter's place. */
 export function dryTwin(): Required<DryAdapter> {
   const { maxBufferSize, maxStorageBufferBindingSize } = gpu().limits;
-  return { maxBufferSize, maxStorageBufferBindingSize, software: isSoftware() };
+  return { maxBufferSize, maxStorageBufferBindingSize, software: isSoftware(), lanes: lanes() };
 }
 
-function adopt(made: GPUDevice, info: GPUAdapterInfo): void {
+function adopt(made: GPUDevice, info: GPUAdapterInfo, subgroups: string | null): void {
   device = made;
   information = info;
+  enableSubgroups = subgroups;
   lost = failure = null;
   checks.length = 0;
   for (const reset of resets) reset();
 }
 
-async function start(): Promise<void> {
+async function findAdapter(): Promise<GPUAdapter> {
   const adapter = await globalThis.navigator?.gpu?.requestAdapter({
     powerPreference: "high-performance",
   });
-  if (!adapter) {
-    throw new NoAdapterError(
-      "Cannot find a WebGPU adapter: install a Vulkan driver (on Debian and Ubuntu the software driver is " +
-        "`apt-get install mesa-vulkan-drivers libvulkan1`), or use a browser with WebGPU",
-    );
-  }
+  if (adapter) return adapter;
+  throw new NoAdapterError(
+    "Cannot find a WebGPU adapter: install a Vulkan driver (on Debian and Ubuntu the software driver is " +
+      "`apt-get install mesa-vulkan-drivers libvulkan1`), or use a browser with WebGPU",
+  );
+}
+
+async function start(): Promise<void> {
+  const adapter = await findAdapter();
   const requiredLimits: Record<string, number> = {};
   for (const limit of LIMITS) requiredLimits[limit] = adapter.limits[limit];
-  const requiredFeatures = (["timestamp-query", "shader-f16"] as const)
+  const requiredFeatures: GPUFeatureName[] = OPTIONAL_FEATURES
     .filter((feature) => adapter.features.has(feature));
-  const made = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+  const request = (adapter: GPUAdapter, ...more: GPUFeatureName[]) =>
+    adapter.requestDevice({
+      requiredLimits,
+      requiredFeatures: [...requiredFeatures, ...more],
+    });
+  const { isFallbackAdapter, subgroupMinSize, subgroupMaxSize } = adapter.info;
+  let made: GPUDevice | null = null;
+  if (isFallbackAdapter && subgroupMinSize > 0 && subgroupMinSize === subgroupMaxSize) {
+    // Deno grants the feature without listing it; who does not is asked again, and another adapter, for some serve once.
+    made = await request(adapter, "subgroups").catch(() => null);
+  }
+  const directive = made && await subgroupDirective(made);
+  made ??= await request(await findAdapter());
+  watch(made);
+  adopt(made, adapter.info, directive);
+}
+
+/** WGSL that lets a shader use subgroups, which not every compiler knows; null if nothing does. */
+async function subgroupDirective(made: GPUDevice): Promise<string | null> {
+  for (const directive of ["enable subgroups;\n", ""]) {
+    made.pushErrorScope("validation");
+    made.createShaderModule({
+      code: directive + "@compute @workgroup_size(1) fn main() { _ = subgroupBroadcast(1.0, 0u); }",
+    });
+    if (await made.popErrorScope() === null) return directive;
+  }
+  return null;
+}
+
+/** Listens to what a device says by itself. */
+function watch(made: GPUDevice): void {
   made.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     const { error } = event as GPUUncapturedErrorEvent;
@@ -149,7 +192,6 @@ async function start(): Promise<void> {
     );
     starting = null;
   });
-  adopt(made, adapter.info);
 }
 
 /** Runs `reset` whenever a device is made, to forget what belonged to the one before. */
@@ -188,6 +230,17 @@ export function adapterName(): string {
 export function isSoftware(): boolean {
   gpu();
   return information!.isFallbackAdapter;
+}
+
+/** Invocations of a subgroup where kernels may rely on it: on a software adapter whose subgroups are all of one size. */
+export function lanes(): number {
+  gpu();
+  return enableSubgroups === null ? 0 : information!.subgroupMinSize;
+}
+
+/** What a shader that uses subgroups begins with. */
+export function subgroupPrelude(): string {
+  return enableSubgroups ?? "";
 }
 
 /**

@@ -123,6 +123,7 @@ function drop(): void {
 onStart(() => {
   drop();
   forgetBindGroups();
+  forgetStagings();
 });
 
 /** Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what the GPU refused. */
@@ -175,6 +176,8 @@ export function flush(): void {
 export function trim(): void {
   if (encoder) flush();
   clearShelves();
+  for (const shelf of stagings.values()) for (const buffer of shelf) buffer.destroy();
+  forgetStagings();
   forgetBindGroups();
 }
 onLimit(trim);
@@ -203,17 +206,56 @@ export function write(
  */
 const CAN_HOLD = globalThis.navigator?.userAgent?.startsWith("Deno/") ?? false;
 
-/**
- * Short waits are held: a thread that is held hears no Ctrl-C, and of a long wait, or one for many bytes, 10 ms are a
- * small part.
- */
+/** Short waits are held: a thread that is held hears no Ctrl-C, and of a long wait 10 ms are a small part. */
 const HOLD_MS = 100;
-const HOLD_BYTES = 2 ** 23;
-let lastWait = Infinity;
+let lastWait = 0;
 
 /** Readbacks whose promise is still to settle: one in so many is waited for, so that events get their turn. */
 const MAX_HELD = 16;
 let held = 0;
+
+/** Buffers that readbacks have gone through, by size: to make one costs more than to fill it. */
+let stagings = new Map<number, GPUBuffer[]>();
+let stagedBytes = 0;
+const MAX_STAGED_BYTES = 2 ** 26;
+/** How often they were forgotten: what comes back later is not theirs. */
+let generation = 0;
+
+/** Whether what is mapped is a copy, as in Deno since 2.9.5, and no view that ends when the buffer is unmapped. */
+let copies = false;
+
+function staging(bytes: number): GPUBuffer {
+  const size = Math.max(256, 2 ** Math.ceil(Math.log2(bytes)));
+  const found = stagings.get(size)?.pop();
+  if (found) {
+    stagedBytes -= size;
+    return found;
+  }
+  const made = gpu().createBuffer({
+    label: "readback",
+    size,
+    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync() has settled.
+    mappedAtCreation: CAN_HOLD,
+  });
+  if (CAN_HOLD) made.unmap();
+  return made;
+}
+
+function putBack(buffer: GPUBuffer): void {
+  const { size } = buffer;
+  if (stagedBytes + size > MAX_STAGED_BYTES) return buffer.destroy();
+  stagedBytes += size;
+  const others = stagings.get(size);
+  if (others) others.push(buffer);
+  else stagings.set(size, [buffer]);
+}
+
+function forgetStagings(): void {
+  generation++;
+  stagings = new Map();
+  stagedBytes = 0;
+}
 
 /**
  * Submits what is recorded, waits for it, and copies `bytes` bytes of `buffer` from `offset` on.
@@ -223,41 +265,41 @@ let held = 0;
  */
 export async function read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
   const device = gpu();
-  const hold = CAN_HOLD && lastWait < HOLD_MS && bytes <= HOLD_BYTES && held < MAX_HELD;
-  const staging = device.createBuffer({
-    label: "readback",
-    size: Math.max(4, Math.ceil(bytes / 4) * 4),
-    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync() has settled.
-    mappedAtCreation: hold,
-  });
+  const hold = CAN_HOLD && lastWait < HOLD_MS && held < MAX_HELD;
+  const born = generation;
+  let target: GPUBuffer | undefined;
+  let range: ArrayBuffer | undefined;
   let mapped: Promise<unknown> | undefined;
   try {
-    if (hold) staging.unmap();
+    target = staging(bytes);
     pass?.end();
     pass = null;
     encoder ??= device.createCommandEncoder();
-    encoder.copyBufferToBuffer(buffer, offset, staging, 0, bytes);
+    encoder.copyBufferToBuffer(buffer, offset, target, 0, bytes);
     flush();
     counters.readbacks++;
     const start = performance.now();
     let refused: unknown;
     held++;
-    mapped = staging.mapAsync(GPUMapMode.READ).catch((error) => refused = error);
+    mapped = target.mapAsync(GPUMapMode.READ, 0, bytes).catch((error) => refused = error);
     if (hold) device.queue.onSubmittedWorkDone();
     else await mapped;
     lastWait = performance.now() - start;
     await settle();
     if (refused) throw refused;
-    return staging.getMappedRange().slice(0, bytes);
+    range = target.getMappedRange(0, bytes);
+    return copies ? range : range.slice(0);
   } catch (error) {
     throw error instanceof DOMException ? await refusal(error) : error;
   } finally {
-    if (mapped) {
-      mapped.then(() => {
-        held--;
-        staging.destroy();
-      });
-    } else staging.destroy();
+    // What went wrong may have left it in any state.
+    if (!range) target?.destroy();
+    mapped?.then(() => {
+      held--;
+      if (!target || !range) return;
+      target.unmap();
+      copies = CAN_HOLD && !range.detached;
+      if (born === generation) putBack(target);
+    });
   }
 }
