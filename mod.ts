@@ -78,6 +78,7 @@ export {
   wrt,
   wrtAll,
 } from "./autograd/tape.ts";
+export * from "./autograd/ops/attention.ts";
 export * from "./autograd/ops/conv.ts";
 export * from "./autograd/ops/create.ts";
 export * from "./autograd/ops/cross_entropy.ts";
@@ -89,7 +90,7 @@ export * from "./autograd/ops/matmul.ts";
 export * from "./autograd/ops/normalize.ts";
 export * from "./autograd/ops/pointwise.ts";
 export * from "./autograd/ops/reduce.ts";
-export * from "./autograd/ops/softmax.ts";
+export { logSoftmax, softmax } from "./autograd/ops/softmax.ts";
 export * from "./autograd/ops/top_k.ts";
 export * from "./autograd/ops/view.ts";
 export * from "./autograd/optim/adam.ts";

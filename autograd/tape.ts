@@ -16,8 +16,15 @@ export interface Flow {
   readonly inputs: readonly Tensor[];
   /** The tensors that `vjp` reads, kept until it has run. */
   readonly saves: readonly Tensor[];
-  /** The gradients of `inputs` from `g`, that of the output; an input that does not need one (`needs`) may get null. */
-  readonly vjp: (g: Tensor, needs: readonly boolean[]) => readonly (Tensor | null)[];
+  /**
+   * The gradients of `inputs` from `g`, that of the output; an input that does not need one (`needs`) may get null. One
+   * for which `found` is asked is the sum with what that gives, if anything: the input's gradient through other ops.
+   */
+  readonly vjp: (
+    g: Tensor,
+    needs: readonly boolean[],
+    found: (input: number) => Tensor | null,
+  ) => readonly (Tensor | null)[];
 }
 
 interface Entry {
@@ -52,9 +59,16 @@ class Tape implements Follower {
 /** Those that follow, the innermost last: a function's value may be part of a larger function. */
 const followers: Follower[] = [];
 
-/** Gradient with respect to `input`: `vjp` maps the output's gradient to the input's, and may read only `saves`. */
-export function wrt(input: Tensor, saves: readonly Tensor[], vjp: (g: Tensor) => Tensor): Flow {
-  return { inputs: [input], saves, vjp: (g) => [vjp(g)] };
+/**
+ * Gradient with respect to `input`: `vjp` maps the output's gradient to the input's, and may read only `saves`; if it asks
+ * `found` for the gradient that came through other ops, it gives the sum.
+ */
+export function wrt(
+  input: Tensor,
+  saves: readonly Tensor[],
+  vjp: (g: Tensor, found: () => Tensor | null) => Tensor,
+): Flow {
+  return { inputs: [input], saves, vjp: (g, _, found) => [vjp(g, () => found(0))] };
 }
 
 /** Gradients with respect to several inputs that come from one computation: an input without need of one gets null. */
@@ -301,8 +315,17 @@ function flowBack(
   wanted: ReadonlySet<Tensor>,
 ): void {
   const needs = inputs.map((input) => tracked.has(input));
+  /** The inputs whose earlier gradients are in what the rule gives, each once. */
+  const summed = new Set<number>();
+  const found = (i: number) => {
+    const before = grads.get(inputs[i]);
+    const again = inputs.some((input, j) => input === inputs[i] && summed.has(j));
+    if (!before || again) return null;
+    summed.add(i);
+    return before;
+  };
   const made = scope(() =>
-    vjp(g, needs).map((flow, i) => {
+    vjp(g, needs, found).map((flow, i) => {
       if (!flow || !needs[i]) return null;
       if (!sameShape(flow.shape, inputs[i].shape)) {
         throw new RangeError(
@@ -313,14 +336,17 @@ function flowBack(
       return sameElements(flow);
     })
   );
-  for (const [i, flow] of made.entries()) {
+  // An input may be there twice: its sum first, then what is still to be added.
+  const order = [...made.keys()].sort((a, b) => Number(summed.has(b)) - Number(summed.has(a)));
+  for (const i of order) {
+    const flow = made[i];
     if (!flow) continue;
     const before = grads.get(inputs[i]);
-    const sum = before ? pointwise("a + b", { a: before, b: flow }, flow.shape) : flow;
+    const adds = before && !summed.has(i);
+    const sum = adds ? pointwise("a + b", { a: before, b: flow }, flow.shape) : flow;
     grads.set(inputs[i], keep(sum));
     if (wanted.has(inputs[i])) sum.markGradient();
-    if (!before) continue;
-    before.drop();
-    flow.release();
+    before?.drop();
+    if (adds) flow.release();
   }
 }

@@ -7,7 +7,7 @@
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
 import { linear } from "../autograd/ops/matmul.ts";
 import { add, gelu, geluTanh, quickGelu, type Unary } from "../autograd/ops/pointwise.ts";
-import { attention } from "../autograd/ops/softmax.ts";
+import { attention } from "../autograd/ops/attention.ts";
 import { permute, reshape } from "../autograd/ops/view.ts";
 import { recompute } from "../autograd/tape.ts";
 import { attribute } from "../tensor/measure.ts";

@@ -1,39 +1,52 @@
 // loss[r] = log Σ exp x[r, :] - (1 - ε) x[r, label] - ε mean(x[r, :]), 0 for a label that is no class, with
-// stats[r] = (max, log Σ exp(x[r, :] - max)); one invocation for each row.
+// stats[r] = (max, log Σ exp(x[r, :] - max)). The statistic is the largest element so far, the sum of exponentials below
+// it, the sum of the distances below it, and how many elements there were: such distances stay small where the logits
+// themselves are not.
+const HIDDEN = -1e30; // so low that its exponential is 0, and finite
+
 struct Sizes {
   rows: u32,
   cols: u32,
   smoothing: f32,
 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> labels: array<u32>;
-@group(0) @binding(2) var<storage, read_write> loss: array<f32>;
-@group(0) @binding(3) var<storage, read_write> stats: array<vec2f>;
+@group(0) @binding(0) var<storage, read> x: array<E>;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(2) var<storage, read> labels: array<u32>;
+@group(0) @binding(3) var<storage, read_write> loss: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stats: array<vec2f>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let row = id.y * groups.x * 64u + id.x;
-  if (row >= sizes.rows) {
-    return;
-  }
-  let start = row * sizes.cols;
-  var largest = x[start];
-  for (var col = 1u; col < sizes.cols; col++) {
-    largest = max(largest, x[start + col]);
-  }
-  var sum = 0.0;
-  var total = 0.0;
-  for (var col = 0u; col < sizes.cols; col++) {
-    // Distances from the largest stay small where the logits themselves are not.
-    let below = x[start + col] - largest;
-    sum += exp(below);
-    total += below;
-  }
-  let above = log(sum);
-  stats[row] = vec2f(largest, above);
-  let label = labels[row];
-  let chosen = x[start + min(label, sizes.cols - 1u)] - largest;
-  let found = above - (1.0 - sizes.smoothing) * chosen - sizes.smoothing * total / f32(sizes.cols);
-  loss[row] = select(0.0, found, label < sizes.cols);
+fn none_() -> vec4f {
+  return vec4f(HIDDEN, 0.0, 0.0, 0.0);
 }
+
+fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+  let inside = inside_(places_(quad), row);
+  let seen = select(E(HIDDEN), x[quad], inside);
+  let top = max_(seen);
+  let below = select(E(), seen - top, inside);
+  return join_(s, vec4f(top, sum_(exp(seen - top)), sum_(below), sum_(select(E(), E(1.0), inside))));
+}
+
+fn join_(a: vec4f, b: vec4f) -> vec4f {
+  let top = max(a.x, b.x);
+  let lift = vec2f(select(0.0, a.x - top, a.w > 0.0), select(0.0, b.x - top, b.w > 0.0));
+  let fade = exp(lift);
+  return vec4f(top, a.y * fade.x + b.y * fade.y, a.z + a.w * lift.x + b.z + b.w * lift.y, a.w + b.w);
+}
+
+fn done_(s: vec4f, row: u32) -> vec4f {
+  if (row < sizes.rows) {
+    let above = log(s.y);
+    let label = labels[row];
+    let chosen = logits[row * sizes.cols + min(label, sizes.cols - 1u)] - s.x;
+    let found = above - (1.0 - sizes.smoothing) * chosen - sizes.smoothing * s.z / f32(sizes.cols);
+    loss[row] = select(0.0, found, label < sizes.cols);
+    stats[row] = vec2f(s.x, above);
+  }
+  return s;
+}
+
+fn give_(quad: u32, s: vec4f, row: u32, start: u32) {}
+
+fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}

@@ -97,7 +97,7 @@ export class Kernel {
   ): void {
     if (grid.includes(0)) return;
     const operands = [...inputs, ...outputs];
-    const bindings = operands.map((operand) => "binding" in operand ? atLeastQuad(operand) : operand);
+    const bindings = operands.map((operand) => "binding" in operand ? inQuads(operand) : operand);
     const explain = (message: string) =>
       new KernelError(`Cannot run ${this.name} on ${shapesOf(operands)}: ${message}`, this.name);
     this.#check(operands, bindings, grid, explain);
@@ -126,8 +126,9 @@ export class Kernel {
       );
     }
     const { maxStorageBufferBindingSize } = gpu().limits;
-    for (const [i, { buffer, size }] of bindings.entries()) {
+    for (const [i, { buffer }] of bindings.entries()) {
       const operand = operands[i];
+      const { size } = "binding" in operand ? operand.binding : operand;
       if ("dtype" in operand) this.#checkDtype(operand, this.#takes[i]);
       if (size > maxStorageBufferBindingSize) {
         const shape = shapesOf([operand]);
@@ -228,9 +229,10 @@ export class Kernel {
   }
 }
 
-/** What a tensor is bound as: one of fewer elements than a vec4 takes the room of one, which every buffer has. */
-function atLeastQuad({ binding }: Tensor): Binding {
-  return binding.size >= 16 ? binding : { ...binding, size: 16 };
+/** What a tensor is bound as: in whole vec4, for which every buffer has room. */
+function inQuads({ binding }: Tensor): Binding {
+  const { buffer, size } = binding;
+  return size % 16 === 0 ? binding : { ...binding, size: Math.min(Math.ceil(size / 16) * 16, buffer.size) };
 }
 
 /** What a binding of WGSL's type `element` holds; not said of integers, which serve as the bits of floats too. */

@@ -1,43 +1,46 @@
-// y[r, :] = (x[r, :] - mean) / √(var + ε) · weight + bias, with stats[r] = (mean, 1 / √(var + ε)); one invocation for
-// each row.
+// y[r, :] = (x[r, :] - mean) / √(var + ε) · weight + bias, with stats[r] = (mean, 1 / √(var + ε)). The statistic is how
+// many elements there were, their mean, and the sum of their squared distances from it, which two parts have together as
+// Chan, Golub and LeVeque say (The American Statistician 37, 1983): no digits are lost to a large mean.
 struct Sizes {
   rows: u32,
   cols: u32,
   epsilon: f32,
 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<E>;
+@group(0) @binding(1) var<storage, read> weight: array<E>;
+@group(0) @binding(2) var<storage, read> bias: array<E>;
+@group(0) @binding(3) var<storage, read_write> y: array<E>;
 @group(0) @binding(4) var<storage, read_write> stats: array<vec2f>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let row = id.y * groups.x * 64u + id.x;
-  if (row >= sizes.rows) {
-    return;
-  }
-  let start = row * sizes.cols;
-  var sum = 0.0;
-  for (var col = 0u; col < sizes.cols; col++) {
-    sum += x[start + col];
-  }
-  let rough = sum / f32(sizes.cols);
-  // A second pass: the mean of squares less the square of the mean would lose what a large mean leaves of them. What
-  // the first pass lost to rounding is the mean of the differences.
-  var squares = 0.0;
-  var rest = 0.0;
-  for (var col = 0u; col < sizes.cols; col++) {
-    let d = x[start + col] - rough;
-    squares += d * d;
-    rest += d;
-  }
-  rest /= f32(sizes.cols);
-  let mean = rough + rest;
-  let rstd = 1.0 / sqrt(max(squares / f32(sizes.cols) - rest * rest, 0.0) + sizes.epsilon);
-  for (var col = 0u; col < sizes.cols; col++) {
-    y[start + col] = (x[start + col] - mean) * rstd * weight[col] + bias[col];
-  }
-  stats[row] = vec2f(mean, rstd);
+fn none_() -> vec4f {
+  return vec4f();
 }
+
+fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+  let mean = sum_(x[quad]) / f32(WIDTH);
+  let d = x[quad] - mean;
+  return join_(s, vec4f(f32(WIDTH), mean, sum_(d * d), 0.0));
+}
+
+fn join_(a: vec4f, b: vec4f) -> vec4f {
+  let count = a.x + b.x;
+  let d = b.y - a.y;
+  let share = b.x / max(count, 1.0);
+  return vec4f(count, a.y + d * share, a.z + b.z + d * d * a.x * share, 0.0);
+}
+
+fn done_(s: vec4f, row: u32) -> vec4f {
+  let rstd = 1.0 / sqrt(s.z / f32(sizes.cols) + sizes.epsilon);
+  if (row < sizes.rows) {
+    stats[row] = vec2f(s.y, rstd);
+  }
+  return vec4f(s.y, rstd, 0.0, 0.0);
+}
+
+fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+  let col = quad - start / WIDTH;
+  y[quad] = (x[quad] - s.x) * s.y * weight[col] + bias[col];
+}
+
+fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}

@@ -1,30 +1,40 @@
-// y[r, :] = x[r, :] - max - log Σ exp(x[r, :] - max), one invocation for each row.
+// y[r, :] = x[r, :] - max - log Σ exp(x[r, :] - max). The statistic is the largest element so far, and the sum of
+// exponentials below it.
+const HIDDEN = -1e30; // so low that its exponential is 0, and finite
+
 struct Sizes {
   rows: u32,
   cols: u32,
 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<E>;
+@group(0) @binding(1) var<storage, read_write> y: array<E>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let row = id.y * groups.x * 64u + id.x;
-  if (row >= sizes.rows) {
-    return;
-  }
-  let start = row * sizes.cols;
-  var largest = x[start];
-  for (var col = 1u; col < sizes.cols; col++) {
-    largest = max(largest, x[start + col]);
-  }
-  var sum = 0.0;
-  for (var col = 0u; col < sizes.cols; col++) {
-    sum += exp(x[start + col] - largest);
-  }
-  let above = log(sum);
-  for (var col = 0u; col < sizes.cols; col++) {
-    // In this order the digits of large values cancel first.
-    y[start + col] = x[start + col] - largest - above;
-  }
+fn none_() -> vec4f {
+  return vec4f(HIDDEN, 0.0, 0.0, 0.0);
+}
+
+fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+  let seen = select(E(HIDDEN), x[quad], inside_(places_(quad), row));
+  let top = max(s.x, max_(seen));
+  return vec4f(top, s.y * exp(s.x - top) + sum_(exp(seen - top)), 0.0, 0.0);
+}
+
+fn join_(a: vec4f, b: vec4f) -> vec4f {
+  let top = max(a.x, b.x);
+  return vec4f(top, a.y * exp(a.x - top) + b.y * exp(b.x - top), 0.0, 0.0);
+}
+
+fn done_(s: vec4f, row: u32) -> vec4f {
+  return vec4f(s.x, log(s.y), 0.0, 0.0);
+}
+
+fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+  // In this order the digits of large values cancel first.
+  y[quad] = x[quad] - s.x - s.y;
+}
+
+fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
+  let own = places_(quad) < P(end);
+  y[quad] = x[quad] - select(E(next.x), E(s.x), own) - select(E(next.y), E(s.y), own);
 }

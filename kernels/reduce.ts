@@ -6,25 +6,33 @@
 
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { Kernel, type KernelWork, spread } from "./kernel.ts";
-import narrowWgsl from "./reduce.wgsl" with { type: "text" };
-import wideWgsl from "./reduce_wide.wgsl" with { type: "text" };
+import { type KernelWork, spread } from "./kernel.ts";
+import columnsWgsl from "./reduce_columns.wgsl" with { type: "text" };
+import rowsWgsl from "./reduce_rows.wgsl" with { type: "text" };
+import { ColumnsKernel, RowsKernel } from "./rows.ts";
+import { style } from "./style.ts";
 
 /** An addition, or a comparison, for each element. */
 const WORK: KernelWork = { flops: (_, [x]) => numel((x as Tensor).shape) };
-const narrow = new Kernel("reduce.wgsl", narrowWgsl, WORK);
-const wide = new Kernel("reduce_wide.wgsl", wideWgsl, WORK);
+const rowsKernel = new RowsKernel("reduce_rows.wgsl", rowsWgsl, WORK, { gives: false });
+const columnsKernel = new ColumnsKernel("reduce_columns.wgsl", columnsWgsl, WORK);
 const KINDS = { sum: 0, max: 1, min: 2 } as const;
 
 /** What a reduction makes of several values. */
 export type Reduction = keyof typeof KINDS;
 
-/** Rows longer than this, and fewer than `MANY_ROWS` of them, get a workgroup each. */
-const LONG_ROW = 1024;
-const MANY_ROWS = 1024;
-
 /** Longer axes are reduced in parts first: more lanes have work, and none of them takes too many steps. */
-const PART = 4096;
+const PART = 2048;
+
+/** Invocations that keep a GPU busy, and the shortest part of a column that is worth one. */
+const [BUSY, LEAST_PART] = [2 ** 14, 32];
+
+/** Elements of the middle axis that an invocation takes, where it goes down `columns` of them. */
+export function partOf(count: number, columns: number): number {
+  if (style() !== "workgroup") return Math.min(count, PART);
+  const parts = Math.ceil(BUSY / columns);
+  return Math.min(count, PART, Math.max(LEAST_PART, Math.ceil(count / parts)));
+}
 
 /** Reduces the middle axis of a contiguous `x` seen as `[outer, count, inner]`: `[outer, inner]`, flat. */
 export function reduceMiddle(
@@ -34,17 +42,15 @@ export function reduceMiddle(
   inner: number,
   kind: Reduction,
 ): Tensor {
-  const KIND = KINDS[kind];
-  if (inner === 1 && count > LONG_ROW && outer < MANY_ROWS) {
-    const y = Tensor.empty([outer]);
-    wide.run([x], [y], { count }, [outer], { KIND });
-    return y;
+  const constants = { KIND: KINDS[kind] };
+  const part = Math.max(1, inner === 1 ? Math.min(count, PART) : partOf(count, outer * inner));
+  const parts = Math.max(1, Math.ceil(count / part));
+  const y = Tensor.empty([outer * parts * inner]);
+  if (inner === 1) {
+    const sizes = { rows: outer * parts, cols: part, count, part, parts };
+    rowsKernel.run([x], [y], sizes, { ...constants, WHOLE: Number(count % 4 === 0) });
+  } else {
+    columnsKernel.run([x], [y], inner, outer * parts, { count, part, parts }, constants);
   }
-  const part = Math.min(count, PART);
-  const parts = Math.max(1, Math.ceil(count / PART));
-  const outputs = outer * parts * inner;
-  const y = Tensor.empty([outputs]);
-  const sizes = { outputs, count, inner, part, parts };
-  narrow.run([x], [y], sizes, spread(Math.ceil(outputs / 64)), { KIND });
   return parts === 1 ? y : reduceMiddle(y, outer, parts, inner, kind);
 }

@@ -1,6 +1,7 @@
-// y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max), one invocation for each row.
-// With CAUSAL, row r belongs to query r % queries, and columns after the query are 0.
+// y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r % queries, and columns
+// after the query are 0. The statistic is the largest score so far, and the sum of exponentials below it.
 override CAUSAL: bool;
+const HIDDEN = -1e30; // so low that its exponential is 0, and finite
 
 struct Sizes {
   rows: u32,
@@ -8,36 +9,46 @@ struct Sizes {
   queries: u32,
   scale: f32,
 }
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<E>;
+@group(0) @binding(1) var<storage, read_write> y: array<E>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let row = id.y * groups.x * 64u + id.x;
-  if (row >= sizes.rows) {
-    return;
-  }
-  let start = row * sizes.cols;
-  var end = sizes.cols;
+fn scores_(quad: u32, row: u32, start: u32) -> E {
+  let at = places_(quad);
+  var seen = inside_(at, row);
   if (CAUSAL) {
-    end = min(end, row % sizes.queries + 1u);
+    seen = seen & (at <= P(start + row % sizes.queries));
   }
-  // Subtracting the row's largest value keeps exp() finite and changes nothing else.
-  var largest = x[start] * sizes.scale;
-  for (var col = 1u; col < end; col++) {
-    largest = max(largest, x[start + col] * sizes.scale);
-  }
-  var sum = 0.0;
-  for (var col = 0u; col < end; col++) {
-    let e = exp(x[start + col] * sizes.scale - largest);
-    y[start + col] = e;
-    sum += e;
-  }
-  for (var col = 0u; col < end; col++) {
-    y[start + col] /= sum;
-  }
-  for (var col = end; col < sizes.cols; col++) {
-    y[start + col] = 0.0;
-  }
+  return select(E(HIDDEN), sizes.scale * x[quad], seen);
+}
+
+fn none_() -> vec4f {
+  return vec4f(HIDDEN, 0.0, 0.0, 0.0);
+}
+
+fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+  let scores = scores_(quad, row, start);
+  let top = max(s.x, max_(scores));
+  return vec4f(top, s.y * exp(s.x - top) + sum_(exp(scores - top)), 0.0, 0.0);
+}
+
+fn join_(a: vec4f, b: vec4f) -> vec4f {
+  let top = max(a.x, b.x);
+  return vec4f(top, a.y * exp(a.x - top) + b.y * exp(b.x - top), 0.0, 0.0);
+}
+
+fn done_(s: vec4f, row: u32) -> vec4f {
+  return vec4f(s.x, 1.0 / s.y, 0.0, 0.0);
+}
+
+fn share_(quad: u32, s: vec4f, row: u32, start: u32) -> E {
+  return exp(scores_(quad, row, start) - s.x) * s.y;
+}
+
+fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+  y[quad] = share_(quad, s, row, start);
+}
+
+fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
+  y[quad] = select(share_(quad, next, row + 1u, end), share_(quad, s, row, start), places_(quad) < P(end));
 }

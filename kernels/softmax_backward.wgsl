@@ -1,27 +1,36 @@
-// dx[r, :] = s y[r, :] (g[r, :] - Σ y[r, :] g[r, :]), one invocation for each row. Where y is 0, so is dx: a causal
-// mask needs no care here.
+// dx[r, :] = s y[r, :] (g[r, :] - Σ y[r, :] g[r, :]). Where y is 0, so is dx: a causal mask needs no care here. The
+// statistic is the sum.
 struct Sizes {
   rows: u32,
   cols: u32,
   scale: f32,
 }
-@group(0) @binding(0) var<storage, read> y: array<f32>;
-@group(0) @binding(1) var<storage, read> g: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> y: array<E>;
+@group(0) @binding(1) var<storage, read> g: array<E>;
+@group(0) @binding(2) var<storage, read_write> dx: array<E>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let row = id.y * groups.x * 64u + id.x;
-  if (row >= sizes.rows) {
-    return;
-  }
-  let start = row * sizes.cols;
-  var dot = 0.0;
-  for (var col = 0u; col < sizes.cols; col++) {
-    dot += y[start + col] * g[start + col];
-  }
-  for (var col = 0u; col < sizes.cols; col++) {
-    dx[start + col] = sizes.scale * y[start + col] * (g[start + col] - dot);
-  }
+fn none_() -> vec4f {
+  return vec4f();
+}
+
+fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+  return vec4f(s.x + sum_(select(E(), y[quad] * g[quad], inside_(places_(quad), row))), 0.0, 0.0, 0.0);
+}
+
+fn join_(a: vec4f, b: vec4f) -> vec4f {
+  return a + b;
+}
+
+fn done_(s: vec4f, row: u32) -> vec4f {
+  return s;
+}
+
+fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+  dx[quad] = sizes.scale * y[quad] * (g[quad] - s.x);
+}
+
+fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
+  let dot = select(E(next.x), E(s.x), places_(quad) < P(end));
+  dx[quad] = sizes.scale * y[quad] * (g[quad] - dot);
 }

@@ -300,6 +300,6 @@ export async function read(buffer: GPUBuffer, offset: number, bytes: number): Pr
       target.unmap();
       copies = CAN_HOLD && !range.detached;
       if (born === generation) putBack(target);
-    });
+    }).catch(() => {}); // The device was lost meanwhile, and the buffer with it.
   }
 }

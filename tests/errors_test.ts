@@ -48,7 +48,7 @@ const REFUSED: Record<string, [() => unknown, typeof RangeError | typeof TypeErr
   "softmax of integers": [
     () => softmax(ids(2)),
     TypeError,
-    "Cannot run softmax.wgsl on u32 [2]: it takes f32",
+    "Cannot softmax u32 [2]: it takes f32",
   ],
   "matmul of integers": [() => matmul(x(2, 2), ids(2, 2)), TypeError, "Cannot matmul u32 [2,2]"],
   "matmul of inner sizes that differ": [

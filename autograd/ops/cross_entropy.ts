@@ -8,6 +8,7 @@ import wgsl from "../../kernels/cross_entropy.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/cross_entropy_backward.wgsl" with { type: "text" };
 import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
+import { RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
@@ -15,10 +16,10 @@ import { div } from "./pointwise.ts";
 import { mean, sum } from "./reduce.ts";
 import { contiguous } from "./view.ts";
 
-const forward = new Kernel("cross_entropy.wgsl", wgsl, {
+const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
   // Maximum, difference, exponential, two sums.
   flops: ({ rows, cols }) => 5 * rows * cols,
-});
+}, { gives: false });
 const backward = new Kernel("cross_entropy_backward.wgsl", backwardWgsl, {
   // Two differences, the exponential, two more differences, a product.
   flops: ({ rows, cols }) => 6 * rows * cols,
@@ -90,8 +91,7 @@ export function crossEntropy(
     const [x, target] = [contiguous(logits), contiguous(labels)];
     const loss = Tensor.empty([rows]);
     const stats = Tensor.empty([rows, 2]);
-    const grid = spread(Math.ceil(rows / 64));
-    forward.run([x, target], [loss, stats], { rows, cols, smoothing }, grid);
+    forward.run([x, x, target], [loss, stats], { rows, cols, smoothing });
     record(loss, [
       wrt(logits, [x, target, stats], (g) =>
         scope(() => {

@@ -4,31 +4,37 @@
  * @module
  */
 
-import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
+import { MAX_STEPS } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/layer_norm_backward.wgsl" with { type: "text" };
-import { pointwise } from "../../kernels/pointwise.ts";
+import weightsWgsl from "../../kernels/layer_norm_weights.wgsl" with { type: "text" };
+import { partOf, reduceMiddle } from "../../kernels/reduce.ts";
+import { ColumnsKernel, RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, sameShape } from "../../tensor/shape.ts";
-import { Tensor } from "../../tensor/tensor.ts";
-import { record, wrt } from "../tape.ts";
-import { sumTo } from "./reduce.ts";
-import { contiguous, reshape } from "./view.ts";
+import { checkFloats, Tensor } from "../../tensor/tensor.ts";
+import { record, wrt, wrtAll } from "../tape.ts";
+import { contiguous } from "./view.ts";
 
-const forward = new Kernel("layer_norm.wgsl", wgsl, {
-  // Sum; difference, square and two sums; difference, two products and a sum.
+const COLUMNS = { columns: true };
+const forward = new RowsKernel("layer_norm.wgsl", wgsl, {
+  // A sum, a difference, its square and sum; a difference, two products and a sum; the joining of quads.
   flops: ({ rows, cols }) => 9 * rows * cols,
-});
-const backward = new Kernel("layer_norm_backward.wgsl", backwardWgsl, {
+}, COLUMNS);
+const backward = new RowsKernel("layer_norm_backward.wgsl", backwardWgsl, {
   // Product and sum; difference, two products and a sum; difference, four products, two differences.
   flops: ({ rows, cols }) => 13 * rows * cols,
+}, COLUMNS);
+const weightsKernel = new ColumnsKernel("layer_norm_weights.wgsl", weightsWgsl, {
+  // Two sums, a difference and two products for each element.
+  flops: (_, [x]) => 5 * (x as Tensor).size,
 });
 
 /**
  * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and shifted (Ba, Kiros and
  * Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
  *
- * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold none or more than 15,000 elements.
+ * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold none or more than 30,000 elements.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-5): Tensor {
   const { shape } = x;
@@ -39,38 +45,38 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-
       `Cannot layerNorm [${shape}] with weight [${own}] and bias [${bias.shape}]`,
     );
   }
+  checkFloats("layerNorm", x, weight, bias);
   const cols = numel(own);
   const rows = x.size / cols;
-  if (cols > MAX_STEPS / 4) {
+  if (cols > MAX_STEPS / 2) {
     throw new RangeError(
-      `Cannot layerNorm [${shape}] over [${own}]: at most ${MAX_STEPS / 4} elements are possible`,
+      `Cannot layerNorm [${shape}] over [${own}]: at most ${MAX_STEPS / 2} elements are possible`,
     );
   }
-  const grid = spread(Math.ceil(rows / 64));
   return scope(() => {
     const [input, scale] = [contiguous(x), contiguous(weight)];
     const y = Tensor.empty(shape);
     const stats = Tensor.empty([rows, 2]);
-    forward.run([input, scale, contiguous(bias)], [y, stats], { rows, cols, epsilon }, grid);
+    forward.run([input, scale, contiguous(bias)], [y, stats], { rows, cols, epsilon });
     return record(y, [
-      wrt(x, [input, scale, stats], (g) =>
+      wrt(x, [input, scale, stats], (g, found) =>
         scope(() => {
           const dx = Tensor.empty(shape);
-          backward.run([input, scale, stats, contiguous(g)], [dx], { rows, cols }, grid);
+          const [flow, before] = [contiguous(g), found()];
+          const operands = [input, scale, stats, flow, before ? contiguous(before) : flow];
+          backward.run(operands, [dx], { rows, cols }, { ADDS: Number(before !== null) });
           return dx;
         })),
-      wrt(weight, [input, stats], (g) =>
+      wrtAll([weight, bias], [input, stats], (g) =>
         scope(() => {
-          const mean = stats.view([rows, 1], [2, 1]);
-          const rstd = stats.view([rows, 1], [2, 1], 1);
-          const [flat, gradient] = [input.view([rows, cols]), reshape(g, [rows, cols])];
-          const part = pointwise("g * (x - mean) * rstd", { g: gradient, x: flat, mean, rstd }, [
-            rows,
-            cols,
-          ]);
-          return reshape(sumTo(part, [cols]), own);
+          const part = partOf(rows, cols);
+          const parts = Math.max(1, Math.ceil(rows / part));
+          const sums = [Tensor.empty([parts, cols]), Tensor.empty([parts, cols])];
+          weightsKernel.run([input, stats, contiguous(g)], sums, cols, parts, { rows, part });
+          return sums.map((sum) =>
+            (parts === 1 ? sum : reduceMiddle(sum, 1, parts, cols, "sum")).view(own)
+          );
         })),
-      wrt(bias, [], (g) => sumTo(g, own)),
     ]);
   });
 }

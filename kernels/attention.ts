@@ -1,0 +1,167 @@
+/**
+ * Attention in one pass over keys and values, and its gradients, each in a pass of its own.
+ *
+ * @module
+ */
+
+import { lanes, subgroupPrelude } from "../tensor/device.ts";
+import { numel } from "../tensor/shape.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { type AttentionTile, attentionWgsl, OPERANDS, type Sum } from "./attention_tile.ts";
+import { Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
+import { style } from "./style.ts";
+
+/** How attention weighs. */
+export interface Weighing {
+  /** Whether a query sees only the keys up to its own number. */
+  readonly causal: boolean;
+  /** The factor of the scores. */
+  readonly scale: number;
+}
+
+/** What attention and its gradients read; all `[batch, heads, rows, width]`, see {@linkcode canAttend}. */
+export interface Attended {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/** What the gradients need besides. */
+export interface Attention extends Attended {
+  /** The output's gradient. */
+  readonly g: Tensor;
+  /** The logarithm of each query's sum of exponentials, `[batch, heads, rows]`. */
+  readonly logs: Tensor;
+  /** The sum of each query's output times its gradient, likewise. */
+  readonly deltas: Tensor;
+}
+
+/** Wider rows have no kernels: an invocation could not hold them. */
+const WIDEST = 128;
+
+/** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
+export function canAttend(...widths: readonly number[]): boolean {
+  return style() !== "lane" && widths.every((width) => width > 0 && width % 4 === 0 && width <= WIDEST);
+}
+
+/** Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps, that begin at whole vec4. */
+export function isAttendable({ strides, offset }: Tensor): boolean {
+  return strides[3] === 1 && [offset, ...strides.slice(0, 3)].every((step) => step % 4 === 0);
+}
+
+/** `[batch, heads, rows, width]` in the order of `[batch, rows, heads, width]`, which is that of the layers around. */
+function emptyHeads([batch, heads, rows, width]: readonly number[]): Tensor {
+  return Tensor.empty([batch, rows, heads, width]).view(
+    [batch, heads, rows, width],
+    [rows * heads * width, width, heads * width, 1],
+  );
+}
+
+/** `softmax(scale · q kᵀ) v`, and the logarithms that its gradients need. */
+export function attend({ q, k, v }: Attended, weighing: Weighing): { y: Tensor; logs: Tensor } {
+  const y = emptyHeads([...q.shape.slice(0, 3), v.shape[3]]);
+  const logs = Tensor.empty(q.shape.slice(0, 3));
+  run("forward", { x: q, y: k, z: v }, [], [y, logs], weighing);
+  return { y, logs };
+}
+
+/** The gradient of q. */
+export function queryGradient({ q, k, v, g, logs, deltas }: Attention, weighing: Weighing): Tensor {
+  const dq = emptyHeads(q.shape);
+  run("queries", { x: q, w: g, y: k, z: v }, [logs, deltas], [dq], weighing);
+  return dq;
+}
+
+/** The gradient of k. */
+export function keyGradient({ q, k, v, g, logs, deltas }: Attention, weighing: Weighing): Tensor {
+  const dk = emptyHeads(k.shape);
+  run("keys", { x: k, w: v, y: q, z: g }, [logs, deltas], [dk], weighing);
+  return dk;
+}
+
+/** The gradient of v. */
+export function valueGradient({ q, k, v, g, logs }: Attention, weighing: Weighing): Tensor {
+  const dv = emptyHeads(v.shape);
+  run("values", { x: k, y: q, z: g }, [logs], [dv], weighing);
+  return dv;
+}
+
+/** The sum of each row of `a` times that of `c`: `[batch, heads, rows, width]` to `[batch, heads, rows]`. */
+export function rowDot(a: Tensor, c: Tensor): Tensor {
+  const [, heads, rows, width] = a.shape;
+  const y = Tensor.empty(a.shape.slice(0, 3));
+  const sizes = { count: y.size, rows, heads, quads: width / 4, ...placeOf("a", a), ...placeOf("c", c) };
+  rowDotKernel.run([a, c], [y], sizes, spread(Math.ceil(y.size / 64)));
+  return y;
+}
+
+const rowDotKernel = new Kernel("row_dot.wgsl", rowDotWgsl, { flops: ({ count, quads }) => 8 * count * quads });
+
+type Operands = Readonly<Partial<Record<"x" | "w" | "y" | "z", Tensor>>>;
+
+function run(
+  sum: Sum,
+  operands: Operands,
+  statistics: readonly Tensor[],
+  outputs: readonly Tensor[],
+  { causal, scale }: Weighing,
+): void {
+  const [batch, heads, rows, width] = operands.x!.shape;
+  const [others, depth] = [operands.y!.shape[2], operands.z!.shape[3]];
+  const tile: AttentionTile = { sum, causal, width, depth, ...shapeOf(batch * heads, rows) };
+  const tiles = Math.ceil(rows / (tile.rows * tile.lanes));
+  const groups = tiles * batch * heads;
+  const named = OPERANDS[sum].map((name) => [name, operands[name]!] as const);
+  kernelOf(tile).run(
+    [...named.map(([, operand]) => operand), ...statistics],
+    outputs,
+    {
+      ...{ rows, others, heads, tiles, groups, scale },
+      ...Object.assign({}, ...named.map(([name, operand]) => placeOf(name, operand))),
+      ...placeOf("out", outputs[0]),
+    },
+    spread(groups),
+  );
+}
+
+function placeOf(name: string, { offset, strides }: Tensor): Sizes {
+  return {
+    [`${name}_offset`]: offset,
+    [`${name}_batch`]: strides[0],
+    [`${name}_head`]: strides[1],
+    [`${name}_row`]: strides[2],
+  };
+}
+
+/** Rows from which on more of them an invocation earn the time that they take to compile. */
+const MANY_ROWS = 2 ** 13;
+
+function shapeOf(heads: number, rows: number): Pick<AttentionTile, "style" | "rows" | "lanes"> {
+  const kind = style();
+  if (kind === "workgroup") return { style: kind, rows: 1, lanes: rows > 32 ? 64 : 32 };
+  return { style: kind, rows: heads * rows < MANY_ROWS ? 1 : 2, lanes: lanes() };
+}
+
+const kernels = new Map<string, Kernel>();
+
+function kernelOf(tile: AttentionTile): Kernel {
+  const key = Object.values(tile).join();
+  let kernel = kernels.get(key);
+  if (!kernel) {
+    const { sum, causal, width, style } = tile;
+    const name = `attention ${sum}, width ${width}${causal ? ", causal" : ""}`;
+    const prelude = style === "subgroup" ? subgroupPrelude() : "";
+    kernel = new Kernel(name, prelude + attentionWgsl(tile), workOf(tile));
+    kernels.set(key, kernel);
+  }
+  return kernel;
+}
+
+/** Products of rows, 2 for each element, and 8 more for each weight; of what a causal mask hides too. */
+function workOf({ sum, width, depth }: AttentionTile): KernelWork {
+  const products = { forward: width + depth, values: width + depth, queries: 2 * width + depth, keys: 2 * width + depth };
+  return {
+    flops: (sizes, [x]) => numel((x as Tensor).shape.slice(0, 3)) * sizes.others * (2 * products[sum] + 8),
+  };
+}

@@ -1,0 +1,90 @@
+// The frame of kernels that work on each row by itself: first a statistic of the row, then its elements. The op, whose
+// WGSL comes before, says what they are:
+//
+//   none_() -> vec4f                            the statistic of no elements
+//   take_(s, quad, row, start) -> vec4f         s with the elements of a quad that are in the row
+//   join_(a, b) -> vec4f                        the statistic of two parts
+//   done_(s, row) -> vec4f                      what the elements need of it
+//   give_(quad, s, row, start)                  makes the new elements of a quad
+//   mix_(quad, s, row, start, next, end)        those of a quad that ends with elements of the next row, from `end` on
+//
+// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many as make whole quads
+// together, so that no quad is written by two invocations. Rows lie one after another, or where the op's from_(row) and
+// to_(row) say.
+override ACROSS: u32; // invocations of a row, a power of 2
+override DOWN: u32; // groups of rows of a workgroup
+override GROUP: u32; // rows of a group
+override GIVES: bool; // whether there are new elements
+override WHOLE: bool; // whether rows begin and end with whole quads
+
+var<workgroup> parts: array<vec4f, ACROSS * DOWN>;
+
+// Whether places are in a row.
+fn inside_(at: P, row: u32) -> B {
+  if (WHOLE) {
+    return B(true);
+  }
+  return (at >= P(from_(row))) & (at < P(to_(row)));
+}
+
+// The statistic of a row, from its invocations' shares.
+fn whole_(share: vec4f, place: vec2u) -> vec4f {
+  if (ACROSS == 1u) {
+    return share;
+  }
+  let index = place.y * ACROSS + place.x;
+  parts[index] = share;
+  for (var reach = ACROSS / 2u; reach > 0u; reach /= 2u) {
+    workgroupBarrier();
+    if (place.x < reach) {
+      parts[index] = join_(parts[index], parts[index + reach]);
+    }
+  }
+  workgroupBarrier();
+  let s = parts[place.y * ACROSS];
+  workgroupBarrier(); // before the next row's shares
+  return s;
+}
+
+fn statistic_(row: u32, place: vec2u) -> vec4f {
+  var s = none_();
+  let start = from_(row);
+  // Of rows beyond the last one nothing is read.
+  let end = select(start, to_(row), row < sizes.rows);
+  for (var quad = start / WIDTH + place.x; quad * WIDTH < end; quad += ACROSS) {
+    s = take_(s, quad, row, start);
+  }
+  return done_(whole_(s, place), row);
+}
+
+@compute @workgroup_size(ACROSS, DOWN)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_id) id: vec3u,
+) {
+  let first = ((group.y * groups.x + group.x) * DOWN + id.y) * GROUP;
+  var s = statistic_(first, id.xy);
+  if (!GIVES) {
+    return;
+  }
+  for (var row = first; row < first + GROUP; row++) {
+    let start = from_(row);
+    let end = select(start, to_(row), row < sizes.rows);
+    var next = s;
+    if (GROUP > 1u) {
+      next = statistic_(row + 1u, id.xy);
+    }
+    let begin = (start + WIDTH - 1u) / WIDTH;
+    for (var quad = begin + id.x; (quad + 1u) * WIDTH <= end; quad += ACROSS) {
+      give_(quad, s, row, start);
+    }
+    if (GROUP > 1u) {
+      let last = end / WIDTH;
+      if (last >= begin && last * WIDTH < end && id.x == 0u) {
+        mix_(last, s, row, start, next, end);
+      }
+    }
+    s = next;
+  }
+}
