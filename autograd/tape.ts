@@ -25,6 +25,8 @@ export interface Flow {
     needs: readonly boolean[],
     found: (input: number) => Tensor | null,
   ) => readonly (Tensor | null)[];
+  /** What the rule's work and saves are attributed to; what the op is by default. */
+  readonly part?: string;
 }
 
 interface Entry {
@@ -51,7 +53,9 @@ class Tape implements Follower {
   }
 
   note = (output: Tensor, flows: readonly Flow[]): void => {
-    for (const { saves } of flows) saves.forEach((saved) => saved.save());
+    for (const { saves, part = currentPart() } of flows) {
+      attribute(part, () => saves.forEach((saved) => saved.save()));
+    }
     this.entries.push({ output, flows, part: currentPart() });
   };
 }
@@ -277,9 +281,9 @@ function walk(
       const g = grads.get(output);
       try {
         if (g) {
-          attribute(part, () => {
-            for (const flow of flows) flowBack(flow, g, grads, tracked, wanted);
-          });
+          for (const flow of flows) {
+            attribute(flow.part ?? part, () => flowBack(flow, g, grads, tracked, wanted));
+          }
         }
       } finally {
         discard([{ flows }]);

@@ -20,7 +20,7 @@ export interface Site {
   readonly rows: number;
   /** Whether the gradient flows on to its input: not in a tower's first block, below which nothing trains. */
   readonly tracked: boolean;
-  /** Whether an adapter of the same input has given that input a gradient before, which this one's is added to. */
+  /** Whether an adapter of the same input comes before it in the backward pass: it adds to that one's gradient. */
   readonly adds: boolean;
 }
 
@@ -58,18 +58,21 @@ export function adapterCost(
     const product = 2 * rows * inputs * outputs;
     const [down, up] = [2 * rows * inputs * inner, 2 * rows * inner * outputs];
     const scale = rows * inner;
-    const forward = share + DROPOUT * rows * inputs +
-      (dense ? product : down + scale + up) + rows * outputs; // at last the delta is added
-    // A product has a gradient of the same cost for each operand that has one; adding passes its gradient on.
+    const drop = DROPOUT * rows * inputs;
+    // A dense delta is added to the layer's output; a thin one is summed with it.
+    const forward = share + drop + (dense ? product + rows * outputs : down + scale + up);
+    // A product has a gradient of the same cost for each operand that has one. Of s · B A those are s, A and B. Thin
+    // products draw the mask again wherever they read what was dropped. A dense delta's input gradient is added to that
+    // of the layer, with which a thin one's is summed.
     const weights = dense
-      ? product + outputs * inputs + 2 * 2 * outputs * inner * inputs // s · B A: of s, of A and of B
-      : 2 * up + scale + down;
-    const input = tracked
-      ? (dense ? product : down) + DROPOUT * rows * inputs + (adds ? rows * inputs : 0)
-      : 0;
-    // The dropped input; the thin product, or the dense change; and Σ Bᵢ, which is nobody's parameter.
-    const saved = rows * inputs +
-      (dense ? (tracked ? outputs * inputs : 0) : rows * inner + (arms > 1 ? outputs * inner : 0));
+      ? product + outputs * inputs + 2 * 2 * outputs * inner * inputs
+      : 2 * up + scale + down + drop;
+    const input = tracked ? (dense ? product + rows * inputs : down) + drop : 0;
+    // The dense way keeps the dropped input and the dense change; the thin one the input itself, for all adapters of it
+    // together, the thin product, and Σ Bᵢ, which is nobody's parameter.
+    const saved = dense
+      ? rows * inputs + (tracked ? outputs * inputs : 0)
+      : (adds ? 0 : rows * inputs) + rows * inner + (arms > 1 ? outputs * inner : 0);
     return { parameters, forward, backward: weights + input, savedBytes: 4 * saved };
   });
   const total = (of: keyof typeof costs[number]) => costs.reduce((sum, cost) => sum + cost[of], 0);

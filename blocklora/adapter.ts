@@ -4,8 +4,8 @@
  * @module
  */
 
-import { dropout } from "../autograd/ops/dropout.ts";
-import { linear, matmul } from "../autograd/ops/matmul.ts";
+import { dropout, type DropoutKey } from "../autograd/ops/dropout.ts";
+import { linear, type LowRankChange, matmul } from "../autograd/ops/matmul.ts";
 import { addAll, mulScalar } from "../autograd/ops/pointwise.ts";
 import type { Adapter, Pass } from "../clip/layers.ts";
 import { scope } from "../tensor/scope.ts";
@@ -63,25 +63,25 @@ export abstract class LowRank implements Adapter {
   /** What every call of a step needs, computed from the trainable matrices alone. */
   abstract share(): Tensor;
 
-  /** The change's output: `[…, in] → […, out]`. */
-  protected abstract apply(x: Tensor, shared: Tensor): Tensor;
+  /** The change of `x`, or the matrices that a layer makes it with. */
+  abstract delta(x: Tensor, pass?: Pass): Tensor | LowRankChange;
 
   /** The up-projection U that the change is made with, `[out, rank]`. */
   protected up(): Tensor {
     return this.ups[0];
   }
 
-  /** `s · U A dropout(x)`: `[…, in] → […, out]`. Only a pass of training drops. */
-  delta(x: Tensor, pass?: Pass): Tensor {
-    return scope(() => {
-      const shared = pass?.shared?.get(this) ?? this.share();
-      return this.apply(pass ? this.#drop(x, pass) : x, shared);
-    });
+  /** What the steps of one pass have in common, computed once. */
+  protected shared(pass?: Pass): Tensor {
+    return pass?.shared?.get(this) ?? this.share();
   }
 
-  #drop(x: Tensor, { seed, items }: Pass): Tensor {
+  /** What falls of the input in a pass of training; nothing otherwise. */
+  protected dropped(x: Tensor, pass?: Pass): { p: number; key: DropoutKey } | undefined {
+    if (!pass) return undefined;
+    const { seed, items } = pass;
     const rows = items && { numbers: items.numbers, size: items.tokens * x.shape.at(-1)! };
-    return dropout(x, this.#dropout, { seed, stream: this.#stream, rows });
+    return { p: this.#dropout, key: { seed, stream: this.#stream, rows } };
   }
 
   /** The change of the weight, `s · U A`, `[out, in]`. */
@@ -105,9 +105,14 @@ export class Lora extends LowRank {
     return this.up();
   }
 
-  /** Two products, the scale applied between them, where it is smallest. */
-  protected override apply(x: Tensor, up: Tensor): Tensor {
-    return linear(mulScalar(linear(x, this.down), this.scale), up);
+  /** Its matrices: the layer makes both products, and adds the second to its own in the same pass. */
+  override delta(x: Tensor, pass?: Pass): LowRankChange {
+    return {
+      down: this.down,
+      up: this.shared(pass),
+      scale: this.scale,
+      dropout: this.dropped(x, pass),
+    };
   }
 }
 
@@ -122,8 +127,11 @@ export class DenseLora extends LowRank {
   }
 
   /** One dense product. */
-  protected override apply(x: Tensor, delta: Tensor): Tensor {
-    return linear(x, delta);
+  override delta(x: Tensor, pass?: Pass): Tensor {
+    return scope(() => {
+      const fallen = this.dropped(x, pass);
+      return linear(fallen ? dropout(x, fallen.p, fallen.key) : x, this.shared(pass));
+    });
   }
 }
 

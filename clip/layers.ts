@@ -5,8 +5,8 @@
  */
 
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
-import { linear } from "../autograd/ops/matmul.ts";
-import { add, gelu, geluTanh, quickGelu, type Unary } from "../autograd/ops/pointwise.ts";
+import { linear, type LinearOptions, type LowRankChange } from "../autograd/ops/matmul.ts";
+import { add, type Elementwise, gelu, geluTanh, quickGelu } from "../autograd/ops/pointwise.ts";
 import { attention } from "../autograd/ops/attention.ts";
 import { permute, reshape } from "../autograd/ops/view.ts";
 import { recompute } from "../autograd/tape.ts";
@@ -18,8 +18,11 @@ import type { Weights } from "./weights.ts";
 
 /** A trainable change to a frozen linear layer. */
 export interface Adapter {
-  /** What the adapter adds to the layer's output: `[…, in] → […, out]`. */
-  delta(x: Tensor, pass?: Pass): Tensor;
+  /**
+   * What the adapter adds to the layer's output: `[…, in] → […, out]`; or the thin matrices that it is made with, for the
+   * layer to do it in its own pass.
+   */
+  delta(x: Tensor, pass?: Pass): Tensor | LowRankChange;
 }
 
 /** How a training step runs a tower; without one the tower only infers, and adapters drop nothing. */
@@ -57,12 +60,18 @@ export class Linear {
     this.bias = bias;
   }
 
-  /** `[…, in] → […, out]`. */
-  forward(x: Tensor, pass?: Pass): Tensor {
+  /** `[…, in] → […, out]`, and what else is to be done in the same pass. */
+  forward(x: Tensor, pass?: Pass, options: LinearOptions = {}): Tensor {
+    const { weight, bias, adapter } = this;
+    if (!adapter) return linear(x, weight, bias, options);
     return scope(() => {
-      const y = linear(x, this.weight, this.bias);
-      const { adapter } = this;
-      return adapter ? attribute("adapter", () => add(y, adapter.delta(x, pass))) : y;
+      const delta = attribute("adapter", () => adapter.delta(x, pass));
+      if ("down" in delta) return linear(x, weight, bias, { ...options, low: { ...delta, part: "adapter" } });
+      const { activation, residual } = options;
+      const y = linear(x, weight, bias, activation ? {} : options);
+      const changed = attribute("adapter", () => add(y, delta));
+      if (!activation) return changed;
+      return residual ? add(activation(changed), residual) : activation(changed);
     });
   }
 }
@@ -86,7 +95,7 @@ export class LayerNorm {
   }
 }
 
-const ACTIVATIONS: Record<Activation, Unary> = { quick_gelu: quickGelu, gelu, gelu_new: geluTanh };
+const ACTIVATIONS: Record<Activation, Elementwise> = { quick_gelu: quickGelu, gelu, gelu_new: geluTanh };
 
 /** The linear layers of a block, by the names that adapters call them. */
 export const PROJECTIONS = {
@@ -117,7 +126,7 @@ export class ResidualBlock {
   readonly #norm2: LayerNorm;
   readonly #heads: number;
   readonly #causal: boolean;
-  readonly #activation: Unary;
+  readonly #activation: Elementwise;
 
   /** Takes the weights whose names begin with `name`. */
   constructor(weights: Weights, name: string, config: TowerConfig, causal: boolean) {
@@ -135,25 +144,28 @@ export class ResidualBlock {
   /** `[B, T, C] → [B, T, C]`. Its scope releases every activation that no gradient needs. */
   forward(x: Tensor, pass?: Pass): Tensor {
     return scope(() => {
-      const attended = add(x, scope(() => this.#attend(this.#norm1.forward(x), pass)));
-      return add(attended, scope(() => this.#transform(this.#norm2.forward(attended), pass)));
+      const attended = scope(() => this.#attend(x, pass));
+      return scope(() => this.#transform(attended, pass));
     });
   }
 
   #attend(x: Tensor, pass?: Pass): Tensor {
     const [batch, tokens, width] = x.shape;
     const { q, k, v, o } = this.projections;
+    const normal = this.#norm1.forward(x);
     const heads = (layer: Linear) => { // [B, T, C] → [B, H, T, D]
-      const split = reshape(layer.forward(x, pass), [batch, tokens, this.#heads, -1]);
+      const split = reshape(layer.forward(normal, pass), [batch, tokens, this.#heads, -1]);
       return permute(split, [0, 2, 1, 3]);
     };
     const mixed = attention(heads(q), heads(k), heads(v), { causal: this.#causal });
-    return o.forward(reshape(permute(mixed, [0, 2, 1, 3]), [batch, tokens, width]), pass);
+    const joined = reshape(permute(mixed, [0, 2, 1, 3]), [batch, tokens, width]);
+    return o.forward(joined, pass, { residual: x });
   }
 
   #transform(x: Tensor, pass?: Pass): Tensor {
     const { fc1, fc2 } = this.projections;
-    return fc2.forward(this.#activation(fc1.forward(x, pass)), pass);
+    const hidden = fc1.forward(this.#norm2.forward(x), pass, { activation: this.#activation });
+    return fc2.forward(hidden, pass, { residual: x });
   }
 }
 

@@ -5,11 +5,12 @@
  */
 
 import { lanes, subgroupPrelude } from "../tensor/device.ts";
+import { attribute, count, currentPart } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { Kernel, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
+import { Kernel, type KernelWork, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
 import { type Along, type EpilogueCode, type Tile, tileWgsl } from "./matmul_tile.ts";
-import { pointwise } from "./pointwise.ts";
+import { operations, pointwise } from "./pointwise.ts";
 import { reduceMiddle } from "./reduce.ts";
 import { pinnedTile, style, type TileSize } from "./style.ts";
 
@@ -26,9 +27,19 @@ export interface Epilogue {
   /** Numbers, which compile nothing anew when they change. */
   readonly numbers?: Readonly<Record<string, number>>;
   /** A product `[m, r] × [r, n]` of few terms, added to the other before all else. Takes no batch. */
-  readonly low?: readonly [a: Tensor, c: Tensor];
+  readonly low?: LowProduct;
   /** A mask over the elements of a row-major operand, or over the low product. */
   readonly mask?: Mask & { readonly over: "a" | "c" | "low" };
+}
+
+/** A product of few terms. */
+export interface LowProduct {
+  /** `[m, r]`. */
+  readonly a: Tensor;
+  /** `[r, n]`. */
+  readonly c: Tensor;
+  /** What its work is attributed to; what the other's is by default. */
+  readonly part?: string;
 }
 
 /** Which elements dropout lets through (`dropout` in autograd/ops says how it is drawn), and what they are multiplied with. */
@@ -104,7 +115,7 @@ export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tens
   kernelOf(tile).run(
     [
       ...[a, c, ...Object.values(vectors), ...Object.values(matrices)],
-      ...(low ?? []),
+      ...(low ? [low.a, low.c] : []),
       ...(mask?.items ? [mask.items.numbers] : []),
     ],
     kept ? [out, kept] : [out],
@@ -121,6 +132,11 @@ export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tens
     },
     spread(groups),
   );
+  if (low) {
+    const flops = m * n * (2 * low.a.shape[1] + (mask?.over === "low" ? DROPOUT : 0));
+    const work = () => ({ flops, bytesRead: 0, bytesWritten: 0 });
+    attribute(low.part ?? currentPart(), () => count("low-rank part of matmul", work, 0));
+  }
   return [parts > 1 ? reduceMiddle(out, 1, parts, out.size / parts, "sum").view(shape) : out, kept];
 }
 
@@ -139,7 +155,7 @@ function codeOf({ expression = "x", kept, vectors = {}, matrices = {}, numbers =
 
 function lowSizes(low: Epilogue["low"]): Sizes {
   if (!low) return {};
-  const [a, c] = low;
+  const { a, c } = low;
   return {
     rank: a.shape[1],
     low_a_row: a.strides[0],
@@ -258,15 +274,26 @@ function partsOf({ m, n, k, batches }: Extent, { rows, cols, across, down }: Sha
   return Math.max(least, Math.min(Math.floor(k / LEAST_PART), Math.floor(FEW_GROUPS / groups)));
 }
 
-/** A multiplication and an addition for each element of the inner axis, and of the low product's. */
-const COUNT = {
-  flops: ({ m, n, k, batches, rank = 0 }: Sizes) => 2 * m * n * (k * batches + rank),
-};
+/** Operations for an element of a mask: the product, the choice, the hash of its place, the comparison. */
+const DROPOUT = 4;
+
+/** What a kernel counts as, but for its low product and the mask of that. */
+function workOf({ epilogue: { expression, kept, masked } }: Tile): KernelWork {
+  const each = operations(expression) + (kept === null ? 0 : operations(kept));
+  const drawn = ({ m, n, k }: Sizes) => masked === "a" ? m * k : masked === "c" ? k * n : 0;
+  return {
+    // A multiplication and an addition for each element of the inner axis; of parts, the last addition is the sum's.
+    flops: (sizes) => {
+      const { m, n, k, batches, parts } = sizes;
+      return m * n * (2 * k - (parts > 1 ? parts : 0) + each) * batches + DROPOUT * drawn(sizes);
+    },
+  };
+}
 
 function kernelOf(tile: Tile): Kernel {
   const key = JSON.stringify(tile);
   let kernel = kernels.get(key);
-  if (!kernel) kernels.set(key, kernel = new Kernel(nameOf(tile), preludeOf(tile) + tileWgsl(tile), COUNT));
+  if (!kernel) kernels.set(key, kernel = new Kernel(nameOf(tile), preludeOf(tile) + tileWgsl(tile), workOf(tile)));
   return kernel;
 }
 

@@ -92,7 +92,7 @@ function inQuads(
 }
 
 /** What an expression counts as: its operators and calls, each as one, but not the making of vectors. */
-function operations(expression: string): number {
+export function operations(expression: string): number {
   const found = expression
     .replaceAll(/\b(?:\d+\.\d*|\d+)(?:e[-+]?\d+)?u?\b/g, "1")
     .replaceAll(/\b(?:vec\du?|f32|u32|i32|bool)\(/g, "(")

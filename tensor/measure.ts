@@ -127,8 +127,12 @@ export function currentPart(): string {
   return now.part;
 }
 
-/** Counts a dispatch, whose work is asked for only if somebody measures. */
-export function count(kernel: string, work: () => Omit<Work, "dispatches">): void {
+/** Counts a dispatch, whose work is asked for only if somebody measures; or a part of one, as none. */
+export function count(
+  kernel: string,
+  work: () => Omit<Work, "dispatches">,
+  dispatches: 0 | 1 = 1,
+): void {
   if (meters.length === 0) return;
   const { flops, bytesRead, bytesWritten } = work();
   const { phase, part } = now;
@@ -139,7 +143,7 @@ export function count(kernel: string, work: () => Omit<Work, "dispatches">): voi
       row = { kernel, phase, part, dispatches: 0, flops: 0, bytesRead: 0, bytesWritten: 0 };
       rows.set(key, row);
     }
-    row.dispatches++;
+    row.dispatches += dispatches;
     row.flops += flops;
     row.bytesRead += bytesRead;
     row.bytesWritten += bytesWritten;

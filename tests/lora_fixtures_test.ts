@@ -3,6 +3,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
 import { maskedDropout } from "../autograd/ops/dropout.ts";
+import { linear } from "../autograd/ops/matmul.ts";
+import { mulScalar } from "../autograd/ops/pointwise.ts";
 import { slice } from "../autograd/ops/view.ts";
 import { AdamW } from "../autograd/optim/adam.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";
@@ -84,18 +86,22 @@ interface Manifest {
 
 /** LoRA with a given mask, in place of one that the seed draws. */
 class MaskedLora implements Adapter {
-  readonly #lora: Adapter;
+  readonly #lora: Lora;
   readonly #mask: Tensor;
   readonly #p: number;
 
-  constructor(lora: Adapter, mask: Tensor, p: number) {
+  constructor(lora: Lora, mask: Tensor, p: number) {
     this.#lora = lora;
     this.#mask = mask;
     this.#p = p;
   }
 
   delta(x: Tensor): Tensor {
-    return scope(() => this.#lora.delta(maskedDropout(x, this.#mask, this.#p)));
+    const { down, up, scale } = this.#lora.delta(x);
+    return scope(() => {
+      const dropped = maskedDropout(x, this.#mask, this.#p);
+      return linear(mulScalar(linear(dropped, down), scale), up);
+    });
   }
 }
 
@@ -547,7 +553,7 @@ async function compareMasked(directory: URL, manifest: Manifest): Promise<void> 
     // The text tower runs to the longest prompt only, as does its mask.
     const length = module.startsWith("text") ? bench.prompts.ids.shape[1] : whole.shape[1];
     const mask = slice(whole, 1, 0, length);
-    linear.adapter = new MaskedLora(adapters.byModule.get(module)!, mask, p);
+    linear.adapter = new MaskedLora(adapters.byModule.get(module) as Lora, mask, p);
     masks.push(whole, mask);
   }
   await compareOutputs("model_dropout", bench, file, tolerance);

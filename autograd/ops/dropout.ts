@@ -4,8 +4,9 @@
  * @module
  */
 
+import type { Mask } from "../../kernels/matmul.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
-import { numel, sameShape } from "../../tensor/shape.ts";
+import { numel, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 
@@ -29,35 +30,39 @@ export interface DropoutKey {
  *
  * @throws {RangeError} If `p` is not from 0 to below 1, or the seed or stream is not as {@linkcode DropoutKey} says.
  */
-export function dropout(x: Tensor, p: number, { seed, stream, rows }: DropoutKey): Tensor {
-  checkProbability(p);
+export function dropout(x: Tensor, p: number, key: DropoutKey): Tensor {
   checkFloats("dropout", x);
+  const mask = dropoutMask(p, key, x.shape);
+  if (!mask) return x;
+  const { seed, stream, below, gain: c, items } = mask;
+  const words = { below: BigInt(below), stream: BigInt(stream), seed: BigInt(seed), c };
+  const part = items && {
+    row: items.numbers.view([x.shape[0], ...x.shape.slice(1).map(() => 1)]),
+    pitch: BigInt(items.pitch),
+    size: BigInt(items.item),
+  };
+  const place = part ? "row * pitch + i % size" : "i";
+  const kept = `x * select(0.0, c, hash3_(vec3u(${place}, stream, seed)).x >= below)`;
+  return record(pointwise(kept, { x, ...part, ...words }, x.shape), [
+    wrt(x, part ? [part.row] : [], (g) => pointwise(kept, { x: g, ...part, ...words }, g.shape)),
+  ]);
+}
+
+/** What a kernel needs to draw the mask of a tensor of `shape`; null if nothing falls. Throws as {@linkcode dropout}. */
+export function dropoutMask(p: number, { seed, stream, rows }: DropoutKey, shape: Shape): Mask | null {
+  checkProbability(p);
   for (const word of [seed, stream]) {
     if (Number.isInteger(word) && word >= 0 && word < 2 ** 32) continue;
     throw new RangeError(`Cannot draw a mask by ${word}: it must be a whole number below 2³²`);
   }
-  if (p === 0) return x;
-  const key = {
-    below: BigInt(Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1)),
-    stream: BigInt(stream),
-    seed: BigInt(seed),
-    c: 1 / (1 - p),
+  if (p === 0) return null;
+  return {
+    seed,
+    stream,
+    below: Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1),
+    gain: 1 / (1 - p),
+    ...(rows && { items: { numbers: rows.numbers, item: numel(shape.slice(1)), pitch: rows.size } }),
   };
-  const [batch, ...rest] = x.shape;
-  const part = rows && {
-    row: rows.numbers.view([batch, ...rest.map(() => 1)]),
-    pitch: BigInt(rows.size),
-    size: BigInt(numel(rest)),
-  };
-  const place = part ? "row * pitch + i % size" : "i";
-  const kept = `x * select(0.0, c, hash3_(vec3u(${place}, stream, seed)).x >= below)`;
-  return record(pointwise(kept, { x, ...part, ...key }, x.shape), [
-    wrt(
-      x,
-      part ? [part.row] : [],
-      (g) => pointwise(kept, { x: g, ...part, ...key }, g.shape),
-    ),
-  ]);
 }
 
 /**

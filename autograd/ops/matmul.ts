@@ -4,14 +4,17 @@
  * @module
  */
 
-import { multiply } from "../../kernels/matmul.ts";
+import { type Epilogue, type Mask, multiply, multiplyThen } from "../../kernels/matmul.ts";
+import { pointwise } from "../../kernels/pointwise.ts";
+import { attribute, currentPart } from "../../tensor/measure.ts";
 import { scope } from "../../tensor/scope.ts";
-import { numel } from "../../tensor/shape.ts";
+import { numel, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkFloats, checkReadable, type Tensor } from "../../tensor/tensor.ts";
-import { record, wrt } from "../tape.ts";
-import { add } from "./pointwise.ts";
+import { type Flow, needsGradient, record, wrt, wrtAll } from "../tape.ts";
+import { type DropoutKey, dropoutMask } from "./dropout.ts";
+import type { Elementwise } from "./pointwise.ts";
 import { sumTo } from "./reduce.ts";
-import { reshape, squeeze, transpose, unsqueeze } from "./view.ts";
+import { contiguous, reshape, squeeze, transpose, unsqueeze } from "./view.ts";
 
 /**
  * Matrix product over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. A vector `[k]`
@@ -50,23 +53,141 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   ]);
 }
 
+/** What a layer does to its product, in the same pass. */
+export interface LinearOptions {
+  /** Added to `x Wᵀ`; nothing by default. */
+  readonly low?: LowRankChange;
+  /** Applied to each element of the sum with the bias; nothing by default. */
+  readonly activation?: Elementwise;
+  /** Added last, of the result's shape; nothing by default. */
+  readonly residual?: Tensor;
+}
+
+/** A change of a layer's weight by a product of two thin matrices: `scale · dropout(x) downᵀ upᵀ` is added. */
+export interface LowRankChange {
+  /** `[r, in]`. */
+  readonly down: Tensor;
+  /** `[out, r]`. */
+  readonly up: Tensor;
+  /** The factor of the change. */
+  readonly scale: number;
+  /** What falls of `x` in it, by {@linkcode dropout}; nothing by default. */
+  readonly dropout?: { readonly p: number; readonly key: DropoutKey };
+  /** What its work is attributed to; what the layer's is by default. */
+  readonly part?: string;
+}
+
 /**
- * Affine layer `x Wᵀ + b`: `[…, in] → […, out]`, with `weight` `[out, in]` as in PyTorch's checkpoints.
+ * Affine layer `x Wᵀ + b`: `[…, in] → […, out]`, with `weight` `[out, in]` as in PyTorch's checkpoints; or
+ * `activation(x Wᵀ + low + b) + residual`.
  *
- * @throws {RangeError} If the inner sizes differ.
+ * @throws {RangeError} If the inner sizes differ, or the residual is not of the result's shape.
  */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
-  checkFloats("linear", x);
+export function linear(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null = null,
+  { low, activation, residual }: LinearOptions = {},
+): Tensor {
+  const vectors = bias ? { bias } : {};
+  checkFloats("linear", x, ...Object.values(vectors), ...(residual ? [residual] : []));
   checkReadable("linear", weight);
-  const lead = x.shape.slice(0, -1);
+  const shape = [...x.shape.slice(0, -1), weight.shape[0]];
+  if (residual && !sameShape(residual.shape, shape)) {
+    throw new RangeError(`Cannot add a residual of [${residual.shape}] to a layer's [${shape}]`);
+  }
   return scope(() => {
-    const rows = lead.length === 1 ? x : reshape(x, [numel(lead), x.shape.at(-1) ?? 0]);
-    // A rule of its own, not that of a product with a transpose: the weight's gradient then lies as the weight does.
-    const y = record(scope(() => multiply(rows, transpose(weight))), [
-      wrt(rows, [weight], (g) => multiply(g, weight)),
-      wrt(weight, [rows], (g) => scope(() => multiply(transpose(g), rows))),
-    ]);
-    const whole = lead.length === 1 ? y : reshape(y, [...lead, weight.shape[0]]);
-    return bias ? add(whole, bias) : whole;
+    const flat = [numel(shape.slice(0, -1)), weight.shape[0]];
+    const rows = x.shape.length === 2 ? x : reshape(x, [flat[0], x.shape.at(-1) ?? 0]);
+    const added = residual && reshape(residual, flat);
+    const change = low && thinProduct(rows, low, x.shape);
+    const inputs = [rows, weight, ...Object.values(vectors), ...(low ? [low.down, low.up] : [])];
+    const keeps = activation !== undefined && inputs.some(needsGradient);
+    const sum = bias ? "x + bias" : "x";
+    const value = activation ? activation.forward.replace(/\bx\b/g, `(${sum})`) : sum;
+    const [y, kept] = multiplyThen(rows, transpose(weight), {
+      expression: added ? `${value} + residual` : value,
+      ...(keeps && { kept: sum }),
+      vectors: bias ? { bias: contiguous(bias) } : {},
+      matrices: added ? { residual: contiguous(added) } : {},
+      ...(change && { low: { a: change.t, c: transpose(change.up), part: change.part } }),
+    });
+    const flows = affine(rows, weight, bias, change);
+    // An activation's derivative is of what it was applied to.
+    if (kept) record(kept, flows);
+    const own = activation ? kept ? [gate(kept, activation)] : [] : flows;
+    record(y, added ? [...own, wrt(added, [], (g) => g)] : own);
+    return x.shape.length === 2 ? y : reshape(y, shape);
   });
+}
+
+/** How gradients flow through `x Wᵀ + low + b`: the weight's then lies as the weight does. */
+function affine(rows: Tensor, weight: Tensor, bias: Tensor | null, change?: Change): Flow[] {
+  const others = [
+    wrt(weight, [rows], (g) => scope(() => multiply(transpose(g), rows))),
+    ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
+  ];
+  if (change) return [...changed(rows, weight, change), ...others];
+  return [wrt(rows, [weight], (g, found) => inputGradient(g, weight, found())), ...others];
+}
+
+/** `g W`, the low product, and what was found before, in one pass. */
+function inputGradient(g: Tensor, weight: Tensor, found: Tensor | null, more: Epilogue = {}): Tensor {
+  return scope(() =>
+    multiplyThen(g, weight, {
+      ...more,
+      ...(found && { expression: "x + found", matrices: { found: contiguous(found) } }),
+    })[0]
+  );
+}
+
+function gate(x: Tensor, { derivative }: Elementwise): Flow {
+  return wrt(x, [x], (g) => pointwise(`g * (${derivative})`, { g, x }, x.shape));
+}
+
+/** A change that is under way: its thin product `t` `[rows, r]`, the scale in it. */
+interface Change extends LowRankChange {
+  readonly t: Tensor;
+  readonly mask: Mask | null;
+  readonly part: string;
+}
+
+function thinProduct(rows: Tensor, low: LowRankChange, shape: Shape): Change {
+  const { down, up, scale, dropout, part = currentPart() } = low;
+  const mask = dropout ? dropoutMask(dropout.p, dropout.key, shape) : null;
+  const t = attribute(part, () =>
+    multiplyThen(mask ? contiguous(rows) : rows, transpose(down), {
+      expression: "scale * x",
+      numbers: { scale },
+      ...(mask && { mask: { ...mask, over: "a" } }),
+    })[0]);
+  return { ...low, t, mask, part, up };
+}
+
+/**
+ * The gradients of a changed layer's input and of its thin matrices, attributed to the change but for the layer's own
+ * product. What fell of the input falls of its gradient: the mask is drawn again each time, and nothing of it kept.
+ */
+function changed(rows: Tensor, weight: Tensor, change: Change): Flow[] {
+  const { down, up, scale, t, mask, part } = change;
+  const own = currentPart();
+  const numbers = mask?.items ? [mask.items.numbers] : [];
+  // Only the gradient of `down` reads the input.
+  const saves = [weight, down, up, ...numbers, ...(needsGradient(down) ? [rows] : [])];
+  const flow = wrtAll([rows, down], saves, (g, needs, found) =>
+    scope(() => {
+      const [dt] = multiplyThen(g, up, { expression: "scale * x", numbers: { scale } });
+      const dx = () =>
+        inputGradient(g, weight, found(0), {
+          low: { a: dt, c: down, part },
+          ...(mask && { mask: { ...mask, over: "low" } }),
+        });
+      const ddown = () =>
+        multiplyThen(transpose(dt), mask ? contiguous(rows) : rows, {
+          ...(mask && { mask: { ...mask, over: "c" } }),
+        })[0];
+      return [needs[0] ? attribute(own, dx) : null, needs[1] ? ddown() : null];
+    }));
+  const ofUp = wrt(up, [t], (g) => scope(() => multiply(transpose(g), t)));
+  return [{ ...flow, part }, { ...ofUp, part }];
 }

@@ -14,6 +14,13 @@ import { sumTo } from "./reduce.ts";
 
 /** An op of one operand: `[…] → […]`. */
 export type Unary = (x: Tensor) => Tensor;
+/** An op of one operand that a layer can do in its own pass. */
+export interface Elementwise extends Unary {
+  /** WGSL of its value, of `x`. */
+  readonly forward: string;
+  /** WGSL of its derivative, of `x`. */
+  readonly derivative: string;
+}
 /** An op of two operands, broadcast to one shape. */
 export type Binary = (a: Tensor, b: Tensor) => Tensor;
 /** An op of a tensor and a number. */
@@ -27,8 +34,11 @@ interface Expressions {
 const names = (expression: string, name: string) => new RegExp(`\\b${name}\\b`).test(expression);
 
 /** An op of one operand. A derivative written in `x` keeps the input, one written in `y` the output. */
-function unary(op: string, { forward, derivative }: Expressions): Unary {
-  return (x) => apply(op, x, forward, derivative, {});
+function unary(op: string, { forward, derivative }: Expressions): Elementwise {
+  return Object.assign((x: Tensor) => apply(op, x, forward, derivative, {}), {
+    forward,
+    derivative: derivative.replace(/\by\b/g, `(${forward})`),
+  });
 }
 
 /** An op of a tensor and a number `c`. */
@@ -158,68 +168,68 @@ export function pow(x: Tensor, exponent: Tensor | number): Tensor {
 }
 
 /** `-x`. */
-export const neg: Unary = unary("neg", { forward: "-x", derivative: "-1.0" });
+export const neg: Elementwise = unary("neg", { forward: "-x", derivative: "-1.0" });
 
 /** `eˣ`. */
-export const exp: Unary = unary("exp", { forward: "exp(x)", derivative: "y" });
+export const exp: Elementwise = unary("exp", { forward: "exp(x)", derivative: "y" });
 
 /** Natural logarithm. */
-export const log: Unary = unary("log", { forward: "log(x)", derivative: "1.0 / x" });
+export const log: Elementwise = unary("log", { forward: "log(x)", derivative: "1.0 / x" });
 
 /** Square root. */
-export const sqrt: Unary = unary("sqrt", { forward: "sqrt(x)", derivative: "0.5 / y" });
+export const sqrt: Elementwise = unary("sqrt", { forward: "sqrt(x)", derivative: "0.5 / y" });
 
 /** `1 / √x`. */
-export const rsqrt: Unary = unary("rsqrt", {
+export const rsqrt: Elementwise = unary("rsqrt", {
   forward: "inverseSqrt(x)",
   derivative: "-0.5 * y * y * y",
 });
 
 /** `x²`. */
-export const square: Unary = unary("square", { forward: "x * x", derivative: "2.0 * x" });
+export const square: Elementwise = unary("square", { forward: "x * x", derivative: "2.0 * x" });
 
 /** `1 / x`. */
-export const reciprocal: Unary = unary("reciprocal", { forward: "1.0 / x", derivative: "-y * y" });
+export const reciprocal: Elementwise = unary("reciprocal", { forward: "1.0 / x", derivative: "-y * y" });
 
 /** Absolute value; its gradient at 0 is 0. */
-export const abs: Unary = unary("abs", { forward: "abs(x)", derivative: "sign(x)" });
+export const abs: Elementwise = unary("abs", { forward: "abs(x)", derivative: "sign(x)" });
 
 /** Sine of an angle in radians. */
-export const sin: Unary = unary("sin", { forward: "sin(x)", derivative: "cos(x)" });
+export const sin: Elementwise = unary("sin", { forward: "sin(x)", derivative: "cos(x)" });
 
 /** Cosine of an angle in radians. */
-export const cos: Unary = unary("cos", { forward: "cos(x)", derivative: "-sin(x)" });
+export const cos: Elementwise = unary("cos", { forward: "cos(x)", derivative: "-sin(x)" });
 
 /** Hyperbolic tangent. */
-export const tanh: Unary = unary("tanh", { forward: "tanh_(x)", derivative: "1.0 - y * y" });
+export const tanh: Elementwise = unary("tanh", { forward: "tanh_(x)", derivative: "1.0 - y * y" });
 
 /** Logistic function, `1 / (1 + e⁻ˣ)`. */
-export const sigmoid: Unary = unary("sigmoid", {
+export const sigmoid: Elementwise = unary("sigmoid", {
   forward: "sigmoid_(x)",
   derivative: "y * (1.0 - y)",
 });
 
 /** `max(x, 0)`; its gradient at 0 is 0. */
-export const relu: Unary = unary("relu", {
+export const relu: Elementwise = unary("relu", {
   forward: "max(x, 0.0)",
   derivative: "select(0.0, 1.0, x > 0.0)",
 });
 
 /** Gaussian error linear unit, `x · Φ(x)` (Hendrycks and Gimpel, arXiv 1606.08415). */
-export const gelu: Unary = unary("gelu", {
+export const gelu: Elementwise = unary("gelu", {
   forward: "x * normal_(x)",
   derivative: "normal_(x) + x * exp(-0.5 * min(x * x, 170.0)) * 0.3989422804014327",
 });
 
 /** GELU by its tanh approximation: `gelu_new` in Hugging Face's configurations (arXiv 1606.08415, section 2). */
-export const geluTanh: Unary = unary("geluTanh", {
+export const geluTanh: Elementwise = unary("geluTanh", {
   // ½ (1 + tanh u) is sigmoid(2 u), which keeps its digits where it is near 0.
   forward: "x * sigmoid_(1.5957691216057308 * (x + 0.044715 * x * x * x))",
   derivative: "gelu_tanh_derivative_(x)",
 });
 
 /** CLIP's activation, `x · sigmoid(1.702 x)`. */
-export const quickGelu: Unary = unary("quickGelu", {
+export const quickGelu: Elementwise = unary("quickGelu", {
   forward: "x * sigmoid_(1.702 * x)",
   derivative: "sigmoid_(1.702 * x) * (1.0 + 1.702 * x * (1.0 - sigmoid_(1.702 * x)))",
 });
