@@ -195,10 +195,16 @@ export const reciprocal: Elementwise = unary("reciprocal", { forward: "1.0 / x",
 export const abs: Elementwise = unary("abs", { forward: "abs(x)", derivative: "sign(x)" });
 
 /** Sine of an angle in radians. */
-export const sin: Elementwise = unary("sin", { forward: "sin(x)", derivative: "cos(x)" });
+export const sin: Elementwise = unary("sin", {
+  forward: "sine_(x, 0)",
+  derivative: "sine_(x, 1)",
+});
 
 /** Cosine of an angle in radians. */
-export const cos: Elementwise = unary("cos", { forward: "cos(x)", derivative: "-sin(x)" });
+export const cos: Elementwise = unary("cos", {
+  forward: "sine_(x, 1)",
+  derivative: "-sine_(x, 0)",
+});
 
 /** Hyperbolic tangent. */
 export const tanh: Elementwise = unary("tanh", { forward: "tanh_(x)", derivative: "1.0 - y * y" });
