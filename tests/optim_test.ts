@@ -263,7 +263,9 @@ gpuTest("Fifty steps at changing rates compile, upload and submit nothing", asyn
   } finally {
     for (const name of spied) Reflect.deleteProperty(device, name);
   }
-  assertEquals(calls, ["createBuffer"]); // the readback's
+  // The readback's, if the one before it has not left its own yet.
+  assertEquals(calls.filter((name) => name !== "createBuffer"), []);
+  assertLess(calls.length, 2);
   optimizer.release();
   [...parameters, ...grads].forEach((x) => x.release());
 });
