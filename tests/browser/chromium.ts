@@ -1,0 +1,174 @@
+/**
+ * Runs a file of Deno's tests in a page of Chromium, on SwiftShader.
+ *
+ * @module
+ */
+
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bundle } from "./bundle.ts";
+import type { Host, Result, Told } from "./deno.ts";
+
+/** A test may take this long. */
+const LIMIT_MS = 120_000;
+
+const ARGUMENTS = [
+  "--headless=new",
+  "--enable-unsafe-webgpu", // SwiftShader's adapter is not offered without
+  "--use-webgpu-adapter=swiftshader",
+  "--no-sandbox", // root cannot have one
+  "--disable-quic",
+  "--disable-sync",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--no-default-browser-check",
+  "--no-first-run",
+];
+
+const PAGE = `<!doctype html><script src="host.js"></script><script type="module">
+import("./tests.js").then(({ run }) => run()).catch(({ stack }) => stack).then((ended) =>
+  fetch("told", { method: "POST", body: JSON.stringify({ ended }) })
+);
+</script>`;
+
+/** Where Chromium is: what `$CHROMIUM` says, else the first on the path; null where there is none. */
+export async function findChromium(): Promise<string | null> {
+  const chosen = Deno.env.get("CHROMIUM");
+  if (chosen) return chosen;
+  for (const directory of (Deno.env.get("PATH") ?? "").split(":")) {
+    for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
+      const path = `${directory}/${name}`;
+      if (await Deno.stat(path).then(({ isFile }) => isFile, () => false)) return path;
+    }
+  }
+  return null;
+}
+
+/** The paths of all that tests read. */
+async function readable(): Promise<string[]> {
+  const root = new URL("../../", import.meta.url);
+  const directories = [
+    "tests/fixtures/",
+    "clip/emoji-clip-tiny/",
+    "../shared/fixtures/",
+    "../shared/models/",
+  ].map((path) => resolve(fileURLToPath(new URL(path, root))));
+  const chosen = Deno.env.get("FIXTURES");
+  if (chosen) directories.push(resolve(chosen));
+  return (await Promise.all(directories.map(filesBelow))).flat();
+}
+
+async function filesBelow(directory: string): Promise<string[]> {
+  const entries = await Array.fromAsync(Deno.readDir(directory)).catch(() => []);
+  const paths = entries.map(({ name, isDirectory }) =>
+    isDirectory ? filesBelow(`${directory}/${name}`) : [`${directory}/${name}`]
+  );
+  return (await Promise.all(paths)).flat();
+}
+
+/**
+ * Runs a file of `tests/` in a Chromium of its own, and gives what became of its tests, but those left out. What takes
+ * longer than two minutes is the last, and failed.
+ */
+export async function runInChromium(
+  chromium: string,
+  file: string,
+  excluded: readonly string[],
+): Promise<Result[]> {
+  const results: Result[] = [];
+  let current = `${file} as a whole`;
+  const { promise: over, resolve: end } = Promise.withResolvers<string | undefined>();
+  const late = () => end(`it did not end within ${LIMIT_MS / 1000} s`);
+  let timer = setTimeout(late, LIMIT_MS);
+  const profile = await Deno.makeTempDir({ prefix: "octograd-chromium-" });
+  try {
+    await using server = await serve(file, excluded, (told) => {
+      clearTimeout(timer);
+      timer = setTimeout(late, LIMIT_MS);
+      if ("begun" in told) current = told.begun;
+      else if ("result" in told) results.push(told);
+      else end(told.ended);
+    });
+    const url = `http://127.0.0.1:${server.addr.port}/`;
+    await using browser = launch(chromium, url, profile);
+    const message = await Promise.race([over, browser.ended]);
+    if (message) results.push({ name: current, result: "failed", printed: [], steps: [], message });
+  } finally {
+    clearTimeout(timer);
+    await removed(profile);
+  }
+  return results;
+}
+
+/** Serves the page, its module and what its tests read. */
+async function serve(
+  file: string,
+  excluded: readonly string[],
+  hear: (told: Told) => void,
+): Promise<Deno.HttpServer<Deno.NetAddr>> {
+  const [script, paths] = [await bundle(file), await readable()];
+  const host: Host = {
+    cwd: Deno.cwd(),
+    env: { FIXTURES: Deno.env.get("FIXTURES") },
+    files: Object.fromEntries(paths.map((path, i) => [path, i])),
+    excluded,
+  };
+  const contents: Readonly<Record<string, readonly [type: string, text: string]>> = {
+    "/": ["text/html", PAGE],
+    "/host.js": ["text/javascript", `host = ${JSON.stringify(host)};`],
+    "/tests.js": ["text/javascript", script],
+  };
+  return Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    const { pathname } = new URL(request.url);
+    if (pathname in contents) {
+      const [type, text] = contents[pathname];
+      return new Response(text, { headers: { "content-type": `${type}; charset=utf-8` } });
+    }
+    const path = paths[Number(/^\/files\/(\d+)$/.exec(pathname)?.[1])];
+    if (path) return new Response(await Deno.readFile(path));
+    if (pathname !== "/told") return new Response(null, { status: 404 });
+    hear(await request.json());
+    return new Response();
+  });
+}
+
+/** Chromium at a page. Disposing of it ends it. */
+function launch(
+  chromium: string,
+  url: string,
+  profile: string,
+): { ended: Promise<string> } & AsyncDisposable {
+  const child = new Deno.Command(chromium, {
+    args: [...ARGUMENTS, `--user-data-dir=${profile}`, url],
+    env: { HOME: profile, TMPDIR: profile }, // what it leaves behind goes with its profile
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const said = child.stderr.text();
+  return {
+    ended: child.status.then(async ({ code }) =>
+      `Chromium ended with code ${code}: ${(await said).trim().split("\n").slice(-5).join("\n")}`
+    ),
+    async [Symbol.asyncDispose]() {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+      await child.status;
+      await said;
+    },
+  };
+}
+
+/** Removes a directory into which processes that were just killed may still write. */
+async function removed(directory: string): Promise<void> {
+  for (let tries = 20;; tries--) {
+    try {
+      return await Deno.remove(directory, { recursive: true });
+    } catch (error) {
+      if (tries === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * In a page: as much of `Deno` as the kernel tests use, and their runner. Each result is sent when it is there, so that
+ * a test that never ends is known by its name.
+ *
+ * @module
+ */
+
+/** What the server knows, and a page does not. */
+export interface Host {
+  /** The current directory. */
+  readonly cwd: string;
+  /** Variables of the environment. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The paths of all files that can be read, numbered. */
+  readonly files: Readonly<Record<string, number>>;
+  /** Names of tests to leave out. */
+  readonly excluded: readonly string[];
+}
+
+/** What became of a test. */
+export interface Result {
+  /** The test's name. */
+  readonly name: string;
+  /** How it ended. */
+  readonly result: "ok" | "failed" | "ignored";
+  /** Lines that it printed. */
+  readonly printed: readonly string[];
+  /** Names of its steps. */
+  readonly steps: readonly string[];
+  /** Why it failed. */
+  readonly message?: string;
+}
+
+/** What a page tells: a test that begins, one that has ended, and the end of all, with what spoilt it. */
+export type Told = { readonly begun: string } | Result | { readonly ended?: string };
+
+const { host } = globalThis as unknown as { host: Host };
+
+interface Test {
+  readonly name: string;
+  readonly ignore?: boolean;
+  readonly fn: (t: Context) => void | Promise<void>;
+}
+
+interface Context {
+  step(name: string, fn: () => void | Promise<void>): Promise<void>;
+}
+
+const tests: Test[] = [];
+const afterAll: (() => void | Promise<void>)[] = [];
+
+const pathOf = (at: URL | string) =>
+  decodeURIComponent(at instanceof URL ? at.pathname : at).replace(/\/$/, "");
+
+class NotFound extends Error {}
+
+/** Whether there is a file or a directory. */
+export function exists(at: URL | string): boolean {
+  return pathOf(at) in host.files || entries(at).size > 0;
+}
+
+/** The names in a directory, and whether each is a file. */
+function entries(at: URL | string): Map<string, boolean> {
+  const start = `${pathOf(at)}/`;
+  return new Map(
+    Object.keys(host.files).filter((path) => path.startsWith(start)).map((path) => {
+      const [name, ...below] = path.slice(start.length).split("/");
+      return [name, below.length === 0];
+    }),
+  );
+}
+
+async function fetched(at: URL | string): Promise<Response> {
+  if (!(pathOf(at) in host.files)) throw new NotFound(`No such file: ${at}`);
+  const response = await fetch(`/files/${host.files[pathOf(at)]}`);
+  if (response.ok) return response;
+  throw new Error(`Cannot fetch ${at}: ${response.status}`);
+}
+
+const readFile = async (at: URL | string) => await (await fetched(at)).bytes();
+
+function test(first: string | Test, fn?: Test["fn"]): void {
+  tests.push(typeof first === "string" ? { name: first, fn: fn! } : first);
+}
+test.afterAll = (fn: () => void | Promise<void>) => afterAll.push(fn);
+
+Object.assign(globalThis, {
+  Deno: {
+    test,
+    cwd: () => host.cwd,
+    env: { get: (name: string) => host.env[name] },
+    errors: { NotFound },
+    readFile,
+    readTextFile: async (at: URL | string) => await (await fetched(at)).text(),
+    // deno-lint-ignore require-await
+    async stat(at: URL | string) {
+      if (!exists(at)) throw new NotFound(`No such file: ${at}`);
+      return { isFile: pathOf(at) in host.files };
+    },
+    readDirSync: (at: URL | string) =>
+      [...entries(at)].map(([name, isFile]) => ({ name, isFile, isDirectory: !isFile })),
+    SeekMode: { Start: 0 },
+    async open(at: string) {
+      const bytes = await readFile(at);
+      let place = 0;
+      return {
+        // deno-lint-ignore require-await
+        stat: async () => ({ isFile: true, size: bytes.length }),
+        seekSync: (offset: number) => place = offset,
+        readSync(into: Uint8Array) {
+          const part = bytes.subarray(place, place += into.length);
+          into.set(part);
+          return part.length;
+        },
+        close() {},
+      };
+    },
+  },
+});
+
+const uncaught: unknown[] = [];
+addEventListener("error", ({ error }) => uncaught.push(error));
+addEventListener("unhandledrejection", ({ reason }) => uncaught.push(reason));
+
+/** Runs the tests of the modules loaded so far. */
+export async function run(): Promise<void> {
+  for (const { name, ignore, fn } of tests) {
+    if (host.excluded.includes(name)) continue;
+    await tell({ begun: name });
+    await tell(
+      ignore ? { name, result: "ignored", printed: [], steps: [] } : await outcome(name, fn),
+    );
+  }
+  for (const each of afterAll) await each();
+}
+
+async function outcome(name: string, fn: Test["fn"]): Promise<Result> {
+  const [printed, steps]: [string[], string[]] = [[], []];
+  console.log = (...values: unknown[]) => printed.push(values.join(" "));
+  try {
+    await fn({
+      async step(name, fn) {
+        await fn();
+        steps.push(name);
+      },
+    });
+    if (uncaught.length > 0) throw uncaught[0];
+    return { name, result: "ok", printed, steps };
+  } catch (error) {
+    return { name, result: "failed", printed, steps, message: messageOf(error) };
+  } finally {
+    uncaught.length = 0;
+  }
+}
+
+async function tell(told: Told): Promise<void> {
+  await fetch("told", { method: "POST", body: JSON.stringify(told) });
+}
+
+/** An assertion's own words; of other errors also where they come from. */
+function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.name === "AssertionError" ? error.message : error.stack ?? error.message;
+}
