@@ -120,11 +120,10 @@ ${evaluator("value_", expression, floats(["x", ...vectors, ...matrices]), number
 ${optional(kept !== null, evaluator("kept_", kept!, floats(["x", ...vectors]), numbers))}
 ${optional(style === "workgroup", staging([a, c]))}
 
-@compute @workgroup_size(${subgroup ? across * down : `${across}, ${down}`})
+@compute @workgroup_size(${across * down})
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_id) place: vec3u,
   @builtin(local_invocation_index) index: u32,
   ${optional(subgroup, "@builtin(subgroup_invocation_id) lane: u32,")}
 ) {
@@ -143,8 +142,8 @@ fn main(
   let end = min(first + sizes.part, (sizes.k + 3u) / 4u);
   let row = tile / sizes.tiles_n * ${rows * down}u;
   let col = tile % sizes.tiles_n * ${cols * across}u;
-  let x = ${subgroup ? across > 1 ? "lane" : "0u" : "place.x"};
-  let y = ${subgroup ? down > 1 ? "lane" : "0u" : "place.y"};
+  let x = ${subgroup ? "lane" : "index"} % ${across}u;
+  let y = ${subgroup ? "lane" : "index"} / ${across}u;
 
   // Beyond the edge the last rows and columns are made again.
 ${each(rows, (i) => `  let r${i} = ${atEdge(a, `row + 4u * (y + ${(i >> 2) * down}u)`, i & 3)};`)}

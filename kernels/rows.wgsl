@@ -57,14 +57,16 @@ fn statistic_(row: u32, place: vec2u) -> vec4f {
   return done_(whole_(s, place), row);
 }
 
-@compute @workgroup_size(ACROSS, DOWN)
+// In one dimension: Mesa's software adapter has the lanes of a register lie along x.
+@compute @workgroup_size(ACROSS * DOWN)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_id) id: vec3u,
+  @builtin(local_invocation_index) index: u32,
 ) {
-  let first = ((group.y * groups.x + group.x) * DOWN + id.y) * GROUP;
-  var s = statistic_(first, id.xy);
+  let place = vec2u(index % ACROSS, index / ACROSS);
+  let first = ((group.y * groups.x + group.x) * DOWN + place.y) * GROUP;
+  var s = statistic_(first, place);
   if (!GIVES) {
     return;
   }
@@ -73,15 +75,15 @@ fn main(
     let end = select(start, to_(row), row < sizes.rows);
     var next = s;
     if (GROUP > 1u) {
-      next = statistic_(row + 1u, id.xy);
+      next = statistic_(row + 1u, place);
     }
     let begin = (start + WIDTH - 1u) / WIDTH;
-    for (var quad = begin + id.x; (quad + 1u) * WIDTH <= end; quad += ACROSS) {
+    for (var quad = begin + place.x; (quad + 1u) * WIDTH <= end; quad += ACROSS) {
       give_(quad, s, row, start);
     }
     if (GROUP > 1u) {
       let last = end / WIDTH;
-      if (last >= begin && last * WIDTH < end && id.x == 0u) {
+      if (last >= begin && last * WIDTH < end && place.x == 0u) {
         mix_(last, s, row, start, next, end);
       }
     }
