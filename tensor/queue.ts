@@ -214,6 +214,14 @@ let lastWait = 0;
 const MAX_HELD = 16;
 let held = 0;
 
+/** Bytes from which on events get a turn after each readback, so that its buffer comes back before many are made. */
+const LARGE_BYTES = 2 ** 18;
+
+/** Waits until the events that are due had their turn; less than a timer's wait would not bring those of others. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
 /** Buffers that readbacks have gone through, by size: to make one costs more than to fill it. */
 let stagings = new Map<number, GPUBuffer[]>();
 let stagedBytes = 0;
@@ -286,6 +294,7 @@ export async function read(buffer: GPUBuffer, offset: number, bytes: number): Pr
     else await mapped;
     lastWait = performance.now() - start;
     await settle();
+    if (hold && bytes >= LARGE_BYTES) await turn();
     if (refused) throw refused;
     range = target.getMappedRange(0, bytes);
     return copies ? range : range.slice(0);
