@@ -4,10 +4,10 @@
  * @module
  */
 
-import { lanes, subgroupPrelude } from "../tensor/device.ts";
+import { gpu, lanes, subgroupPrelude } from "../tensor/device.ts";
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { type AttentionTile, attentionWgsl, OPERANDS, type Sum } from "./attention_tile.ts";
+import { type AttentionTile, attentionWgsl, memoryOf, OPERANDS, type Sum } from "./attention_tile.ts";
 import { Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
 import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
 import { style } from "./style.ts";
@@ -37,12 +37,11 @@ export interface Attention extends Attended {
   readonly deltas: Tensor;
 }
 
-/** Wider rows have no kernels: an invocation could not hold them. */
-const WIDEST = 128;
-
 /** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
 export function canAttend(...widths: readonly number[]): boolean {
-  return style() !== "lane" && widths.every((width) => width > 0 && width % 4 === 0 && width <= WIDEST);
+  if (style() === "lane" || widths.some((width) => width === 0 || width % 4 !== 0)) return false;
+  const memory = widths.map((width) => memoryOf({ sum: "forward", causal: false, ...shapeOf(width, Infinity) }));
+  return Math.max(...widths) <= WIDEST && Math.max(...memory) <= gpu().limits.maxComputeWorkgroupStorageSize;
 }
 
 /** Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps, that begin at whole vec4. */
@@ -62,28 +61,28 @@ function emptyHeads([batch, heads, rows, width]: readonly number[]): Tensor {
 export function attend({ q, k, v }: Attended, weighing: Weighing): { y: Tensor; logs: Tensor } {
   const y = emptyHeads([...q.shape.slice(0, 3), v.shape[3]]);
   const logs = Tensor.empty(q.shape.slice(0, 3));
-  run("forward", { x: q, y: k, z: v }, [], [y, logs], weighing);
+  run("forward", false, { x: q, y: k, z: v }, [], [y, logs], weighing);
   return { y, logs };
 }
 
 /** The gradient of q. */
 export function queryGradient({ q, k, v, g, logs, deltas }: Attention, weighing: Weighing): Tensor {
   const dq = emptyHeads(q.shape);
-  run("queries", { x: q, w: g, y: k, z: v }, [logs, deltas], [dq], weighing);
+  run("inputs", false, { x: q, w: g, y: k, z: v }, [logs, deltas], [dq], weighing);
   return dq;
 }
 
 /** The gradient of k. */
 export function keyGradient({ q, k, v, g, logs, deltas }: Attention, weighing: Weighing): Tensor {
   const dk = emptyHeads(k.shape);
-  run("keys", { x: k, w: v, y: q, z: g }, [logs, deltas], [dk], weighing);
+  run("inputs", true, { x: k, w: v, y: q, z: g }, [logs, deltas], [dk], weighing);
   return dk;
 }
 
 /** The gradient of v. */
 export function valueGradient({ q, k, v, g, logs }: Attention, weighing: Weighing): Tensor {
   const dv = emptyHeads(v.shape);
-  run("values", { x: k, y: q, z: g }, [logs], [dv], weighing);
+  run("values", true, { x: k, y: q, z: g }, [logs], [dv], weighing);
   return dv;
 }
 
@@ -100,8 +99,10 @@ const rowDotKernel = new Kernel("row_dot.wgsl", rowDotWgsl, { flops: ({ count, q
 
 type Operands = Readonly<Partial<Record<"x" | "w" | "y" | "z", Tensor>>>;
 
+/** Records a sum, whose own rows are keys or queries. */
 function run(
   sum: Sum,
+  ofKeys: boolean,
   operands: Operands,
   statistics: readonly Tensor[],
   outputs: readonly Tensor[],
@@ -109,15 +110,17 @@ function run(
 ): void {
   const [batch, heads, rows, width] = operands.x!.shape;
   const [others, depth] = [operands.y!.shape[2], operands.z!.shape[3]];
-  const tile: AttentionTile = { sum, causal, width, depth, ...shapeOf(batch * heads, rows) };
-  const tiles = Math.ceil(rows / (tile.rows * tile.lanes));
+  const cols = outputs[0].shape[3];
+  const tile: AttentionTile = { sum, causal, ...shapeOf(cols, batch * heads * rows * others) };
+  const tiles = Math.ceil(rows / (tile.rows * tile.down));
   const groups = tiles * batch * heads;
   const named = OPERANDS[sum].map((name) => [name, operands[name]!] as const);
   kernelOf(tile).run(
     [...named.map(([, operand]) => operand), ...statistics],
     outputs,
     {
-      ...{ rows, others, heads, tiles, groups, scale },
+      ...{ rows, others, heads, tiles, groups, scale, cols, width: width / 4, depth: depth / 4 },
+      keys: Number(ofKeys),
       ...Object.assign({}, ...named.map(([name, operand]) => placeOf(name, operand))),
       ...placeOf("out", outputs[0]),
     },
@@ -134,13 +137,20 @@ function placeOf(name: string, { offset, strides }: Tensor): Sizes {
   };
 }
 
-/** Rows from which on more of them an invocation earn the time that they take to compile. */
-const MANY_ROWS = 2 ** 13;
+/** Wider rows have no kernels: an invocation could not hold its share. */
+const WIDEST = 256;
 
-function shapeOf(heads: number, rows: number): Pick<AttentionTile, "style" | "rows" | "lanes"> {
-  const kind = style();
-  if (kind === "workgroup") return { style: kind, rows: 1, lanes: rows > 32 ? 64 : 32 };
-  return { style: kind, rows: heads * rows < MANY_ROWS ? 1 : 2, lanes: lanes() };
+/** Scores from which on more rows an invocation earn the time that they take to compile. */
+const MANY_SCORES = 2 ** 21;
+
+function shapeOf(
+  width: number,
+  scores: number,
+): Pick<AttentionTile, "style" | "rows" | "cols" | "across" | "down"> {
+  const across = style() === "workgroup" ? 8 : lanes();
+  const cols = 4 * Math.ceil(width / 4 / across);
+  if (style() === "workgroup") return { style: "workgroup", rows: 4, cols, across, down: 8 };
+  return { style: "subgroup", rows: scores < MANY_SCORES ? 8 : 16, cols, across, down: 1 };
 }
 
 const kernels = new Map<string, Kernel>();
@@ -149,19 +159,22 @@ function kernelOf(tile: AttentionTile): Kernel {
   const key = Object.values(tile).join();
   let kernel = kernels.get(key);
   if (!kernel) {
-    const { sum, causal, width, style } = tile;
-    const name = `attention ${sum}, width ${width}${causal ? ", causal" : ""}`;
+    const { sum, causal, style } = tile;
+    const name = `attention ${sum}${causal ? ", causal" : ""}`;
     const prelude = style === "subgroup" ? subgroupPrelude() : "";
-    kernel = new Kernel(name, prelude + attentionWgsl(tile), workOf(tile));
+    kernel = new Kernel(name, prelude + attentionWgsl(tile), workOf(sum));
     kernels.set(key, kernel);
   }
   return kernel;
 }
 
 /** Products of rows, 2 for each element, and 8 more for each weight; of what a causal mask hides too. */
-function workOf({ sum, width, depth }: AttentionTile): KernelWork {
-  const products = { forward: width + depth, values: width + depth, queries: 2 * width + depth, keys: 2 * width + depth };
+function workOf(sum: Sum): KernelWork {
+  const gradient = sum === "inputs";
   return {
-    flops: (sizes, [x]) => numel((x as Tensor).shape.slice(0, 3)) * sizes.others * (2 * products[sum] + 8),
+    flops: ({ others, width, depth }, [x]) => {
+      const each = 8 * (gradient ? 2 * width + depth : width + depth) + 8;
+      return numel((x as Tensor).shape.slice(0, 3)) * others * each;
+    },
   };
 }

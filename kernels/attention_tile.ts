@@ -5,6 +5,21 @@
  */
 
 import type { Style } from "./style.ts";
+import {
+  apartWgsl,
+  each,
+  handedAround,
+  loadedBy,
+  multiplyAdd,
+  type Operand,
+  optional,
+  PARTS,
+  range,
+  staged,
+  type Staging,
+  stagingMemory,
+  togetherWgsl,
+} from "./tile.ts";
 
 /**
  * What is summed over the other rows j for each own row i, with scores `s = scale · x · y` and weights `p`:
@@ -12,56 +27,62 @@ import type { Style } from "./style.ts";
  * - `forward`: `Σ p z`, softmax of the scores giving the weights; x is q, y is k, z is v. Also the logarithm of each
  *   row's sum of exponentials.
  * - `values`: `Σ p z`, the weights from that logarithm; x is k, y is q, z is the output's gradient: the gradient of v.
- * - `queries`: `Σ scale p (w · z - δ) y`, with δ of the own row; x is q, w the output's gradient, y is k, z is v: the
- *   gradient of q.
- * - `keys`: the same with δ of the other row; x is k, w is v, y is q, z the output's gradient: the gradient of k.
+ * - `inputs`: `Σ scale p (w · z - δ) y`. With q as x, the output's gradient as w, k as y and v as z it is the gradient of
+ *   q; with k as x, v as w, q as y and the output's gradient as z, that of k.
  *
- * The logarithm and δ, the sum of the output times its gradient, belong to queries. Source: Dao et al., arXiv 2205.14135,
- * algorithms 1 and 4.
+ * The logarithm and δ, the sum of the output times its gradient, belong to queries: of `inputs` these are the own rows,
+ * or the others. Source: Dao et al., arXiv 2205.14135, algorithms 1 and 4.
  */
-export type Sum = "forward" | "values" | "queries" | "keys";
+export type Sum = "forward" | "values" | "inputs";
 
 /** What a kernel is made for. */
 export interface AttentionTile {
-  /** How invocations share the other rows. */
-  readonly style: Style;
+  /** How invocations share what they load. */
+  readonly style: Exclude<Style, "lane">;
   /** What is summed. */
   readonly sum: Sum;
   /** Whether a query sees only the keys up to its own number. */
   readonly causal: boolean;
-  /** Width of x and y, a multiple of 4. */
-  readonly width: number;
-  /** Width of w and z, a multiple of 4. */
-  readonly depth: number;
-  /** Own rows of an invocation. */
+  /** Own rows of an invocation, a multiple of 4. */
   readonly rows: number;
-  /** Invocations of a workgroup. */
-  readonly lanes: number;
+  /** Columns of the result of an invocation, a multiple of 4. */
+  readonly cols: number;
+  /** Invocations of a workgroup along other rows, and along the columns of the result. */
+  readonly across: number;
+  /** Invocations of a workgroup along own rows; in the style `subgroup` 1. */
+  readonly down: number;
 }
 
-/** Other rows that are worked on in a step, and those that a workgroup holds in its memory at a time. */
-const [STEP, HELD] = [8, 16];
+/** Other rows whose scores an invocation makes in a step: a vec4. */
+const STEP = 4;
 
-const PARTS = "xyzw";
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
-const each = (count: number, line: (i: number) => string) => range(count).map(line).join("\n");
-const optional = (wanted: boolean, text: string) => wanted ? text : "";
-
-/** The operands of each sum: own rows, other rows, then what queries have. */
+/** The operands of each sum. */
 export const OPERANDS: Readonly<Record<Sum, readonly ("x" | "w" | "y" | "z")[]>> = {
   forward: ["x", "y", "z"],
   values: ["x", "y", "z"],
-  queries: ["x", "w", "y", "z"],
-  keys: ["x", "w", "y", "z"],
+  inputs: ["x", "w", "y", "z"],
 };
 
-/** The WGSL of one of the sums. */
+/** Bytes of workgroup memory that a kernel takes. */
+export function memoryOf({ style, rows, cols, across, down }: AttentionTile): number {
+  const weights = rows * down * STEP * across * 4;
+  if (style === "subgroup") return weights;
+  return weights + 16 * 16 * ((rows * down / 4 + 1) + (across + 1) + (cols * across / 4 + 1)) + 4 * rows * down * across;
+}
+
+/**
+ * The WGSL of one of the sums. A workgroup takes some own rows, and goes over the other rows in blocks: it makes the
+ * block's scores, a product; turns them into weights, which go to workgroup memory; and adds the weights' product with
+ * the block to the result.
+ */
 export function attentionWgsl(tile: AttentionTile): string {
-  const { style, sum, causal, width, depth, rows, lanes } = tile;
+  const { style, sum, causal, rows, cols, across, down } = tile;
   const forward = sum === "forward";
-  const gradient = sum === "queries" || sum === "keys";
-  const ownLog = sum === "queries";
-  const [out, source] = gradient ? [width, "y"] : [depth, "z"];
+  const gradient = sum === "inputs";
+  const source = gradient ? "y" : "z";
+  const block = STEP * across;
+  const quads = range(cols / 4);
+  const all = (line: (i: number) => string) => each(rows, line);
   const statistics = forward ? [] : gradient ? ["logs", "deltas"] : ["logs"];
   const bindings = [
     ...OPERANDS[sum].map((name) => ({ name, access: "read", type: "vec4f" })),
@@ -70,179 +91,252 @@ export function attentionWgsl(tile: AttentionTile): string {
     ...(forward ? [{ name: "logs", access: "read_write", type: "f32" }] : []),
   ];
   const places = [...OPERANDS[sum], "out"];
-  const all = (line: (r: number) => string) => each(rows, line);
-  const halves = range(STEP / 4);
-  return /* wgsl */ `// ${sum} of attention; an invocation makes ${rows} rows, ${STEP} others at a time.
+  const products = productsOf(tile, source);
+  // The lanes of a software adapter's register go on together, and what one has stored the others can load; a barrier
+  // there costs as much as a third of all the rest.
+  const barrier = style === "workgroup" ? "    workgroupBarrier();" : "";
+  const tops = acrossRow(tile, "max", (i) => `max(max(e${i}.x, e${i}.y), max(e${i}.z, e${i}.w))`);
+  const totals = acrossRow(tile, "add", (i) => `total${i}`);
+  const tileEnd = `min(first + ${rows * down}u, sizes.rows)`;
+  return /* wgsl */ `// ${sum} of attention: ${rows * down} own rows of a workgroup, ${block} others at a time.
 struct Sizes {
   rows: u32,
   others: u32,
   heads: u32,
+  width: u32,
+  depth: u32,
+  cols: u32,
   tiles: u32,
   groups: u32,
+  keys: u32, // 1 if the own rows are keys, and the others queries
   scale: f32,
-${places.map((name) => ["offset", "batch", "head", "row"].map((field) => `  ${name}_${field}: u32,`).join("\n")).join("\n")}
+${
+    places.map((name) => ["offset", "batch", "head", "row"].map((field) => `  ${name}_${field}: u32,`).join("\n"))
+      .join("\n")
+  }
 }
-${bindings.map(({ name, access, type }, i) => `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`).join("\n")}
+${
+    bindings.map(({ name, access, type }, i) =>
+      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`
+    ).join("\n")
+  }
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
 const HIDDEN = -1e30; // so low a score that its weight is 0, and finite
-${
-    optional(style === "workgroup", `
-var<workgroup> y_tile: array<vec4f, ${HELD * width / 4}>;
-var<workgroup> z_tile: array<vec4f, ${HELD * depth / 4}>;`)
-  }
 
-@compute @workgroup_size(${lanes})
+// A statistic of the own rows, or of the others, if those are the queries; else there is none, and this is 0.
+fn own(x: f32) -> f32 {
+  return select(x, 0.0, sizes.keys == 1u);
+}
+fn others(x: f32) -> f32 {
+  return select(0.0, x, sizes.keys == 1u);
+}
+
+var<workgroup> weights: array<vec4f, ${rows * down * across}>;
+${optional(style === "workgroup", `var<workgroup> shares: array<f32, ${rows * down * across}>;`)}
+${products.declarations}
+
+@compute @workgroup_size(${across * down})
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) index: u32,
-  ${optional(style === "subgroup", "@builtin(subgroup_invocation_id) id: u32,")}
+  ${optional(style === "subgroup", "@builtin(subgroup_invocation_id) lane: u32,")}
 ) {
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let batch = at / sizes.tiles;
-  let lane = ${style === "subgroup" ? "id" : "index"};
-  let first = at % sizes.tiles * ${rows * lanes}u;
+  let first = at % sizes.tiles * ${rows * down}u;
+  let right = ${style === "subgroup" ? "lane" : `index % ${across}u`};
+  let below = ${style === "subgroup" ? "0u" : `index / ${across}u`};
 ${
     places.map((name) =>
       `  let ${name}_start = sizes.${name}_offset + batch / sizes.heads * sizes.${name}_batch + batch % sizes.heads * sizes.${name}_head;`
     ).join("\n")
   }
-${all((r) => `  let r${r} = min(first + ${r * lanes}u + lane, sizes.rows - 1u);`)}
+${all((i) => `  let r${i} = min(first + ${localRow(tile, i)}, sizes.rows - 1u);`)}
+${quads.map((q) => `  let d${4 * q} = min(4u * (right + ${q * across}u), sizes.cols - 4u);`).join("\n")}
+${optional(gradient, all((i) => `  let log${i} = own(logs[batch * sizes.rows + r${i}]);\n  let delta${i} = own(deltas[batch * sizes.rows + r${i}]);`))}
+${optional(forward, all((i) => `  var most${i} = HIDDEN;\n  var total${i} = 0.0;`))}
+${all((i) => quads.map((q) => `  var o${i}_${q} = vec4f();`).join("\n"))}
 ${
-    OPERANDS[sum].filter((name) => name === "x" || name === "w").map((name) =>
-      all((r) =>
-        each((name === "x" ? width : depth) / 4, (d) =>
-          `  let ${name}${r}_${d} = ${name}[(${name}_start + r${r} * sizes.${name}_row) / 4u + ${d}u];`))
-    ).join("\n")
+    // Queries see keys up to themselves, and keys are seen by queries from themselves on.
+    causal
+      ? `  let start = select(0u, first / ${block}u * ${block}u, sizes.keys == 1u);
+  let limit = select(min(sizes.others, ${tileEnd}), sizes.others, sizes.keys == 1u);`
+      : "  let start = 0u;\n  let limit = sizes.others;"
   }
-${optional(ownLog, all((r) => `  let log${r} = logs[batch * sizes.rows + r${r}];\n  let delta${r} = deltas[batch * sizes.rows + r${r}];`))}
-${optional(forward, all((r) => `  var most${r} = HIDDEN;\n  var total${r} = 0.0;`))}
-${all((r) => each(out / 4, (d) => `  var o${r}_${d} = vec4f();`))}
-${loopOf(tile, `
-${all((r) => halves.map((h) => `    var s${r}_${h} = vec4f();`).join("\n"))}
-${dot(tile, "y", "x", "s", width)}
-${optional(gradient, all((r) => halves.map((h) => `    var t${r}_${h} = vec4f();`).join("\n")))}
-${optional(gradient, dot(tile, "z", "w", "t", depth))}
-${halves.map((h) => `    let other${h} = vec4u(${range(4).map((c) => `j + ${4 * h + c}u`).join(", ")});`).join("\n")}
-${optional(!forward && !ownLog, halves.map((h) => ofOthers("log", "logs", h)).join("\n"))}
-${optional(sum === "keys", halves.map((h) => ofOthers("delta", "deltas", h)).join("\n"))}
+  for (var j = start; j < limit; j += ${block}u) {
+    let other = vec4u(j + ${STEP}u * right) + vec4u(0u, 1u, 2u, 3u);
+${each(STEP, (h) => `    let c${h} = min(other.${PARTS[h]}, sizes.others - 1u);`)}
+${all((i) => `    var s${i} = vec4f();`)}
+${products.scores}
+${optional(gradient, all((i) => `    var t${i} = vec4f();`) + products.flows)}
+${optional(!forward, ofOthers("log", "logs"))}
+${optional(gradient, ofOthers("delta", "deltas"))}
+    let known = other < vec4u(sizes.others);
 ${
-    all((r) => {
-      const seen = (h: number) => {
-        const known = `(other${h} < vec4u(sizes.others))`;
-        if (!causal) return known;
-        const order = sum === "keys" || sum === "values" ? `other${h} >= vec4u(r${r})` : `other${h} <= vec4u(r${r})`;
-        return `(${known} & (${order}))`;
-      };
-      const scores = halves.map((h) => `    let e${r}_${h} = select(vec4f(HIDDEN), s${r}_${h} * sizes.scale, ${seen(h)});`);
-      if (forward) {
-        return [
-          ...scores,
-          `    let top${r} = ${halves.map((h) => `max(max(e${r}_${h}.x, e${r}_${h}.y), max(e${r}_${h}.z, e${r}_${h}.w))`).reduce((a, b) => `max(${a}, ${b})`, `most${r}`)};`,
-          `    let fade${r} = exp(most${r} - top${r});`,
-          `    most${r} = top${r};`,
-          ...halves.map((h) => `    let p${r}_${h} = exp(e${r}_${h} - top${r});`),
-          `    total${r} = total${r} * fade${r} + ${halves.map((h) => `dot(p${r}_${h}, vec4f(1.0))`).join(" + ")};`,
-          each(out / 4, (d) => `    o${r}_${d} *= fade${r};`),
-        ].join("\n");
-      }
-      const log = (h: number) => ownLog ? `log${r}` : `log${h}`;
-      const delta = (h: number) => ownLog ? `delta${r}` : `delta${h}`;
-      const weight = (h: number) => `exp(e${r}_${h} - ${log(h)})`;
-      return [
-        ...scores,
-        ...halves.map((h) =>
-          gradient
-            ? `    let p${r}_${h} = sizes.scale * ${weight(h)} * (t${r}_${h} - ${delta(h)});`
-            : `    let p${r}_${h} = ${weight(h)};`
-        ),
-      ].join("\n");
+    all((i) => {
+      const order = `select(other <= vec4u(r${i}), other >= vec4u(r${i}), sizes.keys == 1u)`;
+      const seen = causal ? `known & ${order}` : "known";
+      return `    let e${i} = select(vec4f(HIDDEN), s${i} * sizes.scale, ${seen});`;
     })
   }
 ${
-    each(out / 4, (d) =>
-      othersOf(tile, source, d) + "\n" +
-      all((r) =>
-        `    o${r}_${d} = ${
-          range(STEP).reduce((acc, i) => `fma(vec4f(p${r}_${i >> 2}.${PARTS[i & 3]}), ${source}${d}_${i}, ${acc})`, `o${r}_${d}`)
-        };`))
+    forward
+      ? tops.before + "\n" + all((i) =>
+        `    let top${i} = max(most${i}, ${tops.value(i)});
+    let fade${i} = exp(most${i} - top${i});
+    most${i} = top${i};
+    let p${i} = exp(e${i} - top${i});
+    total${i} = total${i} * fade${i} + dot(p${i}, vec4f(1.0));
+${quads.map((q) => `    o${i}_${q} *= fade${i};`).join("\n")}`
+      )
+      : all((i) => {
+        return gradient
+          ? `    let p${i} = sizes.scale * exp(e${i} - (log${i} + log)) * (t${i} - (delta${i} + delta));`
+          : `    let p${i} = exp(e${i} - log);`;
+      })
   }
-`)}
+${barrier}
+${all((i) => `    weights[(${localRow(tile, i)}) * ${across}u + right] = p${i};`)}
+${barrier}
+${products.sums}
+  }
+${optional(forward, totals.before)}
 ${
-    all((r) => {
-      const stores = [
-        ...range(out / 4).map((d) => `  out[(out_start + r${r} * sizes.out_row) / 4u + ${d}u] = o${r}_${d}${forward ? ` / total${r}` : ""};`),
-        ...(forward ? [`  logs[batch * sizes.rows + r${r}] = most${r} + log(total${r});`] : []),
-      ].join("\n");
-      return style === "workgroup" ? `  if (first + ${r * lanes}u + lane < sizes.rows) {\n${stores}\n  }` : stores;
+    all((i) => {
+      const stores = quads.map((q) =>
+        `  out[(out_start + r${i} * sizes.out_row + d${4 * q}) / 4u] = o${i}_${q}${forward ? ` / ${totals.value(i)}` : ""};`
+      ).concat(forward ? [`  logs[batch * sizes.rows + r${i}] = most${i} + log(${totals.value(i)});`] : []).join("\n");
+      return style === "workgroup" ? `  if (first + ${localRow(tile, i)} < sizes.rows) {\n${stores}\n  }` : stores;
     })
   }
 }
 `;
 }
 
+/** The number in the workgroup of an invocation's i-th own row. */
+function localRow({ down }: AttentionTile, i: number): string {
+  return `4u * (below + ${(i >> 2) * down}u) + ${i & 3}u`;
+}
+
 /** What the other rows of a step have of a statistic. */
-function ofOthers(name: string, array: string, h: number): string {
-  const one = (c: number) => `${array}[batch * sizes.others + min(j + ${4 * h + c}u, sizes.others - 1u)]`;
-  return `    let ${name}${h} = vec4f(${range(4).map(one).join(", ")});`;
+function ofOthers(name: string, array: string): string {
+  const own = range(STEP).map((h) => `others(${array}[batch * sizes.others + c${h}])`);
+  return `    let ${name} = vec4f(${own.join(", ")});`;
 }
 
-/** The d-th vec4 of each of a step's other rows. */
-function othersOf({ style, lanes, width, depth }: AttentionTile, name: string, d: number): string {
-  const held = (name === "y" ? width : depth) / 4;
-  if (style === "workgroup") {
-    return each(STEP, (i) => `    let ${name}${d}_${i} = ${name}_tile[(j - held + ${i}u) * ${held}u + ${d}u];`);
+/** Joins what the invocations of a row have of it. */
+function acrossRow(
+  tile: AttentionTile,
+  how: "max" | "add",
+  share: (i: number) => string,
+): { before: string; value: (i: number) => string } {
+  const { style, rows, across } = tile;
+  const all = (line: (i: number) => string) => each(rows, line);
+  if (style === "subgroup") {
+    const builtin = how === "max" ? "subgroupMax" : "subgroupAdd";
+    return { before: all((i) => `    let ${how}${i} = ${builtin}(${share(i)});`), value: (i) => `${how}${i}` };
   }
-  if (style === "lane") {
-    return each(STEP, (i) => `    let ${name}${d}_${i} = ${name}[${name}_row${i} + ${d}u];`);
-  }
-  return each(Math.ceil(STEP / lanes), (g) => `    let mine_${name}${d}_${g} = ${name}[${name}_row${g} + ${d}u];`) + "\n" +
-    each(STEP, (i) => `    let ${name}${d}_${i} = subgroupBroadcast(mine_${name}${d}_${Math.floor(i / lanes)}, ${i % lanes}u);`);
-}
-
-/** Products of the own rows' `own` with the other rows' `name`, added to `to`. */
-function dot(tile: AttentionTile, name: string, own: string, to: string, size: number): string {
-  return each(size / 4, (d) =>
-    `    {\n${othersOf(tile, name, d)}\n` +
-    each(STEP / 4, (h) =>
-      range(4).map((c) => `    let c${h}_${c} = vec4f(${range(4).map((i) => `${name}${d}_${4 * h + i}.${PARTS[c]}`).join(", ")});`).join("\n") + "\n" +
-      each(tile.rows, (r) =>
-        `    ${to}${r}_${h} = ${
-          range(4).reduce((acc, c) => `fma(vec4f(${own}${r}_${d}.${PARTS[c]}), c${h}_${c}, ${acc})`, `${to}${r}_${h}`)
-        };`)) +
-    "\n    }");
-}
-
-/** Runs `body` for each step over the other rows, numbered from `j` on. */
-function loopOf({ style, sum, causal, width, depth, rows, lanes }: AttentionTile, body: string): string {
-  const tileEnd = `min(first + ${rows * lanes}u, sizes.rows)`;
-  // Of a causal mask, queries see keys up to themselves, and keys are seen by queries from themselves on.
-  const fromOwn = causal && (sum === "keys" || sum === "values");
-  const begin = fromOwn ? `first / ${HELD}u * ${HELD}u` : "0u";
-  const end = causal && !fromOwn ? `min(sizes.others, ${tileEnd})` : "sizes.others";
-  const row = (name: string, at: string) => `(${name}_start + min(${at}, sizes.others - 1u) * sizes.${name}_row) / 4u`;
-  if (style !== "workgroup") {
-    const count = style === "lane" ? STEP : Math.ceil(STEP / lanes);
-    const at = (i: number) => style === "lane" ? `j + ${i}u` : `j + ${i * lanes}u + lane % ${STEP}u`;
-    return `
-  let end = ${end};
-  for (var j = ${begin}; j < end; j += ${STEP}u) {
-${["y", "z"].map((name) => each(count, (i) => `    let ${name}_row${i} = ${row(name, at(i))};`)).join("\n")}
-${body}
-  }`;
-  }
-  const fill = (name: string, size: number) => `
-    for (var u = index; u < ${HELD * size / 4}u; u += ${lanes}u) {
-      ${name}_tile[u] = ${name}[${row(name, `held + u / ${size / 4}u`)} + u % ${size / 4}u];
-    }`;
-  return `
-  let end = ${end};
-  for (var held = ${begin}; held < end; held += ${HELD}u) {
-    workgroupBarrier();${fill("y", width)}${fill("z", depth)}
+  const join = (a: string, b: string) => how === "max" ? `max(${a}, ${b})` : `(${a} + ${b})`;
+  return {
+    before: `    workgroupBarrier();
+${all((i) => `    shares[(${localRow(tile, i)}) * ${across}u + right] = ${share(i)};`)}
     workgroupBarrier();
-  for (var j = held; j < held + ${HELD}u; j += ${STEP}u) {
-${body}
+${
+      all((i) =>
+        `    let ${how}${i} = ${
+          range(across).map((x) => `shares[(${localRow(tile, i)}) * ${across}u + ${x}u]`).reduce(join)
+        };`)
+    }`,
+    value: (i) => `${how}${i}`,
+  };
+}
+
+/** WGSL of the three products: the scores, the output's gradient times the values, and the weights times the block. */
+function productsOf(tile: AttentionTile, source: "y" | "z") {
+  const { style, rows, cols, across, down } = tile;
+  const rowsOf = (name: string): Operand => ({
+    name,
+    along: "inner",
+    count: rows,
+    own: (f) => `r${f}`,
+    nth: (f) => `min(first + ${f}, sizes.rows - 1u)`,
+    base: (at) => `(${name}_start + (${at}) * sizes.${name}_row) / 4u`,
+    load: (base, k) => `${name}[${base} + ${k}]`,
+  });
+  const othersOf = (name: string): Operand => ({
+    ...rowsOf(name),
+    count: STEP,
+    own: (f) => `c${f}`,
+    nth: (f) => `min(j + ${f}, sizes.others - 1u)`,
+  });
+  const blockOf: Operand = {
+    name: "b",
+    along: "outer",
+    count: cols,
+    own: (f) => `d${f}`,
+    nth: (f) => `min(${f}, sizes.cols - 4u)`,
+    base: (at) => `(${source}_start + ${at}) / 4u`,
+    load: (base, k) => `${source}[${base} + min(j + ${k}, sizes.others - 1u) * (sizes.${source}_row / 4u)]`,
+  };
+  const weights: Operand = {
+    name: "p",
+    along: "inner",
+    count: rows,
+    own: (f) => localRow(tile, f),
+    nth: (f) => f,
+    base: (at) => `(${at}) * ${across}u`,
+    load: (base, k) => `weights[${base} + ${k}]`,
+  };
+  const [x, w, y, z] = [rowsOf("x"), rowsOf("w"), othersOf("y"), othersOf("z")];
+  const one = (name: string) => (i: number) => `${name}${i}`;
+  const summed = (i: number, q: number) => `o${i}_${q}`;
+  if (style === "subgroup") {
+    const product = (a: Operand, c: Operand, end: string, to: (i: number, q: number) => string) =>
+      apartWgsl([handedAround(a, across), loadedBy(c)], "0u", end, multiplyAdd(a, c, to));
+    return {
+      declarations: "",
+      scores: product(x, y, "sizes.width", one("s")),
+      flows: product(w, z, "sizes.depth", one("t")),
+      sums: product(weights, blockOf, `${across}u`, summed),
+    };
   }
-  }`;
+  const threads = across * down;
+  const [height, width] = [rows * down / 4, cols * across / 4];
+  const side = (operand: Operand, memory: string, quads: number, own: (q: number) => string, end: string) =>
+    staged(operand, { memory, quads, threads, own, end, scope: scopeOf(operand, source) });
+  const left = (operand: Operand, end: string) =>
+    side(operand, "left_tile", height, (q) => `below + ${q * down}u`, end);
+  const right = (operand: Operand, end: string) => side(operand, "right_tile", across, () => "right", end);
+  const outer = (operand: Operand) => ({ ...operand, along: "outer" as const });
+  const [xs, ws, ys, zs] = [
+    ...[left(x, "sizes.width"), left(w, "sizes.depth")],
+    ...[right(y, "sizes.width"), right(z, "sizes.depth")],
+  ];
+  const block = side(blockOf, "block_tile", width, (q) => `right + ${q * across}u`, `${across}u`);
+  // The weights are in workgroup memory already.
+  const taken: Staging = {
+    declarations: "",
+    fill: "",
+    take: each(rows, (i) => `      let p_${i} = weights[(${localRow(tile, i)}) * ${across}u + k + step / 4u];`),
+  };
+  const sides = tile.sum === "inputs" ? [xs, ys, ws, zs, block] : [xs, ys, block];
+  return {
+    declarations: [
+      stagingMemory("left_tile", height),
+      stagingMemory("right_tile", across),
+      stagingMemory("block_tile", width),
+      ...sides.map(({ declarations }) => declarations),
+    ].join("\n"),
+    scores: togetherWgsl([xs, ys], "0u", "sizes.width", multiplyAdd(outer(x), outer(y), one("s"))),
+    flows: togetherWgsl([ws, zs], "0u", "sizes.depth", multiplyAdd(outer(w), outer(z), one("t"))),
+    sums: togetherWgsl([taken, block], "0u", `${across}u`, multiplyAdd(weights, blockOf, summed)),
+  };
+}
+
+/** The variables that an operand's loads name. */
+function scopeOf({ name }: Operand, source: string): string[] {
+  return { x: ["x_start", "first"], w: ["w_start", "first"], y: ["y_start", "j"], z: ["z_start", "j"] }[name] ??
+    [`${source}_start`, "j"];
 }

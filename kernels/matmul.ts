@@ -9,10 +9,11 @@ import { attribute, count, currentPart } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Kernel, type KernelWork, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
-import { type Along, type EpilogueCode, type Tile, tileWgsl } from "./matmul_tile.ts";
+import { type EpilogueCode, type Tile, tileWgsl } from "./matmul_tile.ts";
 import { operations, pointwise } from "./pointwise.ts";
 import { reduceMiddle } from "./reduce.ts";
 import { pinnedTile, style, type TileSize } from "./style.ts";
+import type { Along } from "./tile.ts";
 
 /** What becomes of a product before it is stored. */
 export interface Epilogue {

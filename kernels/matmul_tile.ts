@@ -8,12 +8,21 @@ import functions from "./functions.wgsl" with { type: "text" };
 import { half, half4, HALVES } from "./halves.ts";
 import { evaluator } from "./pointwise.ts";
 import type { Style } from "./style.ts";
-
-/**
- * How an operand lies: in whole vec4 along the inner axis k, in whole vec4 along its outer axis (the rows of `a`, the
- * columns of `c`), or with any strides.
- */
-export type Along = "inner" | "outer" | "any";
+import {
+  type Along,
+  apartWgsl,
+  each,
+  handedAround,
+  loadedBy,
+  multiplyAdd,
+  type Operand,
+  optional,
+  PARTS,
+  range,
+  staged,
+  stagingMemory,
+  togetherWgsl,
+} from "./tile.ts";
 
 /** What a kernel is made for. */
 export interface Tile {
@@ -61,25 +70,15 @@ export interface EpilogueCode {
   readonly items: boolean;
 }
 
-/** Steps along k whose numbers a workgroup holds in its memory at a time. */
-const DEPTH = 16;
-
-const PARTS = "xyzw";
-const range = (count: number) => Array.from({ length: count }, (_, i) => i);
-const each = (count: number, line: (i: number) => string) => range(count).map(line).join("\n");
-const optional = (wanted: boolean, text: string) => wanted ? text : "";
-
 /**
- * The WGSL of `out[b] = f(a[b] × c[b])`. Put together here, because a tile has up to 256 accumulators, each with a name
- * of its own: a software adapter keeps an array that a loop indexes in memory, at half the speed.
- *
- * For each step along k an invocation needs `rows + cols` numbers, and multiplies `rows · cols` times; loading is what
- * takes the time. In the style `lane` it loads all of them. In the style `subgroup` each lane loads a share of those that
- * its neighbours need too, and hands it around. In the style `workgroup` they fill workgroup memory together.
+ * The WGSL of `out[b] = f(a[b] × c[b])`. In the style `lane` each invocation loads all that it needs; in the style
+ * `subgroup` the lanes lie along the columns and share the rows of `a`, or along the rows and share the columns of `c`; in
+ * the style `workgroup` all invocations share.
  */
 export function tileWgsl(tile: Tile): string {
   const { style, rows, cols, across, down, epilogue } = tile;
   const [a, c] = [leftOf(tile), rightOf(tile)];
+  const product = productOf(tile, a, c);
   const { expression, kept, vectors, matrices, numbers, low, masked } = epilogue;
   const subgroup = style === "subgroup";
   return /* wgsl */ `// out[b] = f(a[b] × c[b]), in tiles of ${rows * down} × ${cols * across}.
@@ -114,11 +113,11 @@ ${
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
 ${optional(masked !== null, maskOf(epilogue))}
-${a.load}
-${c.load}
+${a.loader}
+${c.loader}
 ${evaluator("value_", expression, floats(["x", ...vectors, ...matrices]), numbers)}
 ${optional(kept !== null, evaluator("kept_", kept!, floats(["x", ...vectors]), numbers))}
-${optional(style === "workgroup", staging([a, c]))}
+${product.declarations}
 
 @compute @workgroup_size(${across * down})
 fn main(
@@ -146,10 +145,10 @@ fn main(
   let y = ${subgroup ? "lane" : "index"} / ${across}u;
 
   // Beyond the edge the last rows and columns are made again.
-${each(rows, (i) => `  let r${i} = ${atEdge(a, `row + 4u * (y + ${(i >> 2) * down}u)`, i & 3)};`)}
-${each(cols, (j) => `  let c${j} = ${atEdge(c, `col + 4u * (x + ${(j >> 2) * across}u)`, j & 3)};`)}
+${each(rows, (i) => `  let r${i} = ${a.nth(`(4u * (y + ${(i >> 2) * down}u) + ${i & 3}u)`)};`)}
+${each(cols, (j) => `  let c${j} = ${c.nth(`(4u * (x + ${(j >> 2) * across}u) + ${j & 3}u)`)};`)}
 ${each(rows, (i) => each(cols / 4, (j) => `  var s${i}_${j} = vec4f();`))}
-${style === "workgroup" ? togetherWgsl(tile) : apartWgsl(tile, [a, c])}
+${product.loop}
 ${optional(low, lowWgsl(tile))}
 ${storesWgsl(tile)}
 }
@@ -159,7 +158,7 @@ ${storesWgsl(tile)}
 const floats = (names: readonly string[]) => names.map((name) => `${name}: f32`);
 
 /** What is bound, in order. */
-function bindingsOf({ quads, epilogue }: Tile, operands: readonly Operand[]) {
+function bindingsOf({ quads, epilogue }: Tile, operands: readonly Bound[]) {
   const { vectors, matrices, low, items, kept } = epilogue;
   const element = quads ? "vec4f" : "f32";
   const read = (name: string, type: string) => ({ name, access: "read", type });
@@ -174,41 +173,37 @@ function bindingsOf({ quads, epilogue }: Tile, operands: readonly Operand[]) {
   ];
 }
 
-/** An operand of the product. */
-interface Operand {
+/** An operand, and the WGSL of its binding. */
+interface Bound extends Operand {
   readonly name: "a" | "c";
-  readonly along: Along;
   /** What its binding is an array of. */
   readonly element: string;
-  /** The number of its rows or columns in `sizes`. */
-  readonly size: "m" | "n";
-  /** How many vec4 of rows or columns a tile has. */
-  readonly quads: number;
-  /** How many rows or columns of it are an invocation's. */
-  readonly count: number;
-  /** Whether rows or columns come in whole fours, also at the edge. */
-  readonly whole: boolean;
-  /** WGSL of `load_a(base, k)`: four numbers along k, which counts fours; along the outer axis if they lie so, k counting ones. */
-  readonly load: string;
+  /** A function that does its loads. */
+  readonly loader: string;
 }
 
-function leftOf(tile: Tile): Operand {
-  const { a: along, rows: count, down } = tile;
-  const whole = along === "outer";
-  return { name: "a", along, size: "m", quads: count * down / 4, count, whole, ...loadOf("a", along, false, tile) };
+function leftOf(tile: Tile): Bound {
+  const { a: along, rows: count } = tile;
+  return { count, own: (f) => `r${f}`, nth: edge("row", "m", along === "outer"), ...bound("a", along, false, tile) };
 }
 
-function rightOf(tile: Tile): Operand {
-  const { c: along, cols: count, across, halves, quads: whole } = tile;
-  return { name: "c", along, size: "n", quads: count * across / 4, count, whole, ...loadOf("c", along, halves, tile) };
+function rightOf(tile: Tile): Bound {
+  const { c: along, cols: count, halves, quads } = tile;
+  return { count, own: (f) => `c${f}`, nth: edge("col", "n", quads), ...bound("c", along, halves, tile) };
 }
 
-function loadOf(
+/** A tile's f-th row or column from `corner` on; at the edge the last one, or where they come in fours, of the last four. */
+function edge(corner: string, size: string, whole: boolean): (f: string) => string {
+  return (f) =>
+    whole ? `min(${corner} + ${f} / 4u * 4u, sizes.${size} - 4u) + ${f} % 4u` : `min(${corner} + ${f}, sizes.${size} - 1u)`;
+}
+
+function bound(
   name: "a" | "c",
   along: Along,
   halves: boolean,
   { ragged, epilogue }: Tile,
-): Pick<Operand, "element" | "load"> {
+): Pick<Bound, "name" | "along" | "element" | "loader" | "base" | "load"> {
   const masked = epilogue.masked === name;
   const known = (value: string, k: string, none: string) =>
     ragged ? `select(${none}, ${value}, ${k} < sizes.k)` : value;
@@ -228,10 +223,58 @@ function loadOf(
         .map((at) => known(one(`base + (${at}) * sizes.${name}_inner`), at, "0.0")).join(", ")
     })`,
   };
+  const bases = {
+    inner: (at: string) => `(${name}_start + (${at}) * sizes.${name}_outer) / 4u`,
+    outer: (at: string) => `(${name}_start + ${at}) / 4u`,
+    any: (at: string) => `${name}_start + (${at}) * sizes.${name}_outer`,
+  };
   const type = halves ? ["halves", "halves4"] : ["f32", "vec4f"];
   return {
+    name,
+    along,
     element: type[along === "any" ? 0 : 1],
-    load: `fn load_${name}(base: u32, k: u32) -> vec4f {\n  return ${values[along]};\n}`,
+    loader: `fn load_${name}(base: u32, k: u32) -> vec4f {\n  return ${values[along]};\n}`,
+    base: bases[along],
+    load: (base, k) => `load_${name}(${base}, ${k})`,
+  };
+}
+
+/** WGSL of the product itself: a loop, and what it needs outside of `main`. */
+function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop: string } {
+  const { style, rows, cols, across, down } = tile;
+  const sum = (i: number, j: number) => `s${i}_${j}`;
+  if (style !== "workgroup") {
+    const common = style === "lane" ? null : across > 1 ? a : c;
+    const loads = [a, c].map((side) => side === common ? handedAround(side, across * down) : loadedBy(side));
+    return { declarations: "", loop: apartWgsl(loads, "first", "end", multiplyAdd(a, c, sum)) };
+  }
+  const threads = across * down;
+  const quads = [rows * down / 4, cols * across / 4];
+  const sides = [
+    staged(a, {
+      memory: "a_tile",
+      quads: quads[0],
+      threads,
+      own: (q) => `y + ${q * down}u`,
+      end: "end",
+      scope: ["a_start", "row"],
+    }),
+    staged(c, {
+      memory: "c_tile",
+      quads: quads[1],
+      threads,
+      own: (q) => `x + ${q * across}u`,
+      end: "end",
+      scope: ["c_start", "col"],
+    }),
+  ];
+  const [left, right] = [a, c].map((side) => ({ ...side, along: "outer" as const }));
+  return {
+    declarations: [
+      ...["a_tile", "c_tile"].map((memory, i) => stagingMemory(memory, quads[i])),
+      ...sides.map(({ declarations }) => declarations),
+    ].join("\n"),
+    loop: togetherWgsl(sides, "first", "end", multiplyAdd(left, right, sum)),
   };
 }
 
@@ -244,155 +287,6 @@ function maskOf({ items }: EpilogueCode): string {
 fn kept4(i: u32) -> vec4f {
   return vec4f(kept1(i), kept1(i + 1u), kept1(i + 2u), kept1(i + 3u));
 }`;
-}
-
-/** Row or column `quad + h`, `quad` a multiple of 4; at the edge the last one. */
-function atEdge({ whole, size }: Pick<Operand, "whole" | "size">, quad: string, h: number | string): string {
-  return whole ? `min(${quad}, sizes.${size} - 4u) + ${h}u` : `min(${quad} + ${h}u, sizes.${size} - 1u)`;
-}
-
-/** Where the loads of a row or column begin. */
-function baseOf({ name, along }: Operand, at: string): string {
-  return {
-    inner: `(${name}_start + (${at}) * sizes.${name}_outer) / 4u`,
-    outer: `(${name}_start + ${at}) / 4u`,
-    any: `${name}_start + (${at}) * sizes.${name}_outer`,
-  }[along];
-}
-
-/** What the loads of an operand give: a vec4 along k of a row or column, or one of four along k for four of them. */
-function fragmentsOf({ name, along, count }: Operand) {
-  const index = name === "a" ? "r" : "c";
-  return range(count).map((f) => {
-    if (along !== "outer") return { value: `${name}_${f}`, at: `${index}${f}`, l: 0 };
-    const [l, quad] = [Math.floor(f / (count / 4)), f % (count / 4)];
-    return { value: `${name}${l}_${quad}`, at: `${index}${4 * quad}`, l };
-  });
-}
-
-/** Four steps along k, `s += a · c`, that touch each accumulator once. */
-function multiplyAdd({ rows, cols }: Tile, a: Along, c: Along): string {
-  const ofA = (i: number, l: number) =>
-    a === "outer" ? `a${l}_${i >> 2}.${PARTS[i & 3]}` : `a_${i}.${PARTS[l]}`;
-  const ofC = (j: number, l: number) =>
-    c === "outer" ? `c${l}_${j}` : `vec4f(${range(4).map((h) => `c_${4 * j + h}.${PARTS[l]}`).join(", ")})`;
-  return each(cols / 4, (j) =>
-    each(4, (l) => `    let y${l}_${j} = ${ofC(j, l)};`) + "\n" +
-    each(rows, (i) => {
-      const s = `s${i}_${j}`;
-      return `    ${s} = ${range(4).reduce((sum, l) => `fma(vec4f(${ofA(i, l)}), y${l}_${j}, ${sum})`, s)};`;
-    }));
-}
-
-/** Invocations, or subgroups, that load what they need by themselves. */
-function apartWgsl(tile: Tile, operands: readonly [Operand, Operand]): string {
-  const lanes = tile.across * tile.down;
-  // The lanes lie along the columns, and need the same of `a`; or along the rows, and need the same of `c`.
-  const common = tile.style !== "subgroup" ? null : tile.across > 1 ? "a" : "c";
-  const loads = operands.map((operand) => operand.name === common ? handedAround(operand, lanes) : loadedBy(operand));
-  return `${loads.map(({ before }) => before).join("\n")}
-  for (var k = first; k < end; k++) {
-${loads.map(({ within }) => within).join("\n")}
-${multiplyAdd(tile, tile.a, tile.c)}
-  }`;
-}
-
-/** WGSL before and within the loop along k. */
-interface Loads {
-  readonly before: string;
-  readonly within: string;
-}
-
-/** Each invocation loads all that it needs of an operand. */
-function loadedBy(operand: Operand): Loads {
-  const { name, along } = operand;
-  const fragments = fragmentsOf(operand);
-  return {
-    before: fragments.filter(({ l }) => l === 0)
-      .map(({ at }) => `  let ${name}_${at} = ${baseOf(operand, at)};`).join("\n"),
-    within: fragments.map(({ value, at, l }) => {
-      const k = along === "outer" ? `4u * k + ${l}u` : "k";
-      return `    let ${value} = load_${name}(${name}_${at}, ${k});`;
-    }).join("\n"),
-  };
-}
-
-/** Each lane loads its share of what they all need of an operand: the i-th lane the i-th fragment of each round. */
-function handedAround(operand: Operand, lanes: number): Loads {
-  const { name, along, count } = operand;
-  const rounds = Math.ceil(count / lanes);
-  const corner = name === "a" ? "row" : "col";
-  const before = each(rounds, (round) => {
-    const f = `f_${name}${round}`;
-    const at = along === "outer"
-      ? atEdge(operand, `${corner} + 4u * (${f} % ${count / 4}u)`, 0)
-      : operand.whole
-      ? `min(${corner} + ${f} / 4u * 4u, sizes.${operand.size} - 4u) + ${f} % 4u`
-      : `min(${corner} + ${f}, sizes.${operand.size} - 1u)`;
-    return `  let ${f} = (lane + ${round * lanes}u) % ${count}u;\n  let b_${name}${round} = ${baseOf(operand, at)};`;
-  });
-  const within = each(rounds, (round) => {
-    const k = along === "outer" ? `4u * k + f_${name}${round} / ${count / 4}u` : "k";
-    return `    let mine_${name}${round} = load_${name}(b_${name}${round}, ${k});`;
-  }) + "\n" +
-    fragmentsOf(operand).map(({ value }, f) =>
-      `    let ${value} = subgroupBroadcast(mine_${name}${Math.floor(f / lanes)}, ${f % lanes}u);`
-    ).join("\n");
-  return { before, within };
-}
-
-/** Invocations that fill workgroup memory together. */
-function togetherWgsl(tile: Tile): string {
-  const { across, down } = tile;
-  const sides = [leftOf(tile), rightOf(tile)].map(({ name, quads, count }) => ({
-    fill: `
-    for (var u = index; u < ${quads * DEPTH / 4}u; u += ${across * down}u) {
-      stage_${name}(u, ${name}_start, ${name === "a" ? "row" : "col"}, k, end);
-    }`,
-    take: each(4, (l) =>
-      each(count / 4, (q) => {
-        const quad = name === "a" ? `y + ${q * down}u` : `x + ${q * across}u`;
-        return `      let ${name}${l}_${q} = ${name}_tile[(step + ${l}u) * ${quads + 1}u + ${quad}];`;
-      })),
-  }));
-  return `
-  for (var k = first; k < end; k += ${DEPTH / 4}u) {
-    workgroupBarrier();${sides.map(({ fill }) => fill).join("")}
-    workgroupBarrier();
-    for (var step = 0u; step < ${DEPTH}u; step += 4u) {
-${sides.map(({ take }) => take).join("\n")}
-${multiplyAdd(tile, "outer", "outer")}
-    }
-  }`;
-}
-
-/**
- * Workgroup memory for some steps along k, in vec4 along the outer axes, and the functions that fill it, 4 × 4 numbers a
- * call. Its rows are a vec4 longer than what they hold: the lanes that fill it would else meet in the same banks.
- */
-function staging(operands: readonly Operand[]): string {
-  return operands.map((operand) => {
-    const { name, along, quads } = operand;
-    // Neighbouring lanes read along the axis that lies in vec4.
-    const [step, quad] = along === "outer"
-      ? [`u / ${quads}u`, `u % ${quads}u`]
-      : [`u % ${DEPTH / 4}u`, `u / ${DEPTH / 4}u`];
-    const load = (h: number, k: string) =>
-      `select(vec4f(), load_${name}(${baseOf(operand, atEdge(operand, "quad", h))}, ${k}), k + step < end)`;
-    const values = along === "outer"
-      ? each(4, (l) => `  let v${l} = ${load(0, `4u * (k + step) + ${l}u`)};`)
-      : each(4, (h) => `  let w${h} = ${load(h, "k + step")};`) + "\n" +
-        each(4, (l) => `  let v${l} = vec4f(${range(4).map((h) => `w${h}.${PARTS[l]}`).join(", ")});`);
-    return `
-var<workgroup> ${name}_tile: array<vec4f, ${DEPTH * (quads + 1)}>;
-
-fn stage_${name}(u: u32, ${name}_start: u32, corner: u32, k: u32, end: u32) {
-  let step = ${step};
-  let quad = corner + 4u * (${quad});
-${values}
-${each(4, (l) => `  ${name}_tile[(4u * step + ${l}u) * ${quads + 1}u + ${quad}] = v${l};`)}
-}`;
-  }).join("\n");
 }
 
 /** The product of few terms, loaded as it is needed. */

@@ -102,7 +102,12 @@ export interface DryAdapter {
  * another device become unusable; `init()` brings a real one again.
  */
 export function initDry(adapter: DryAdapter = {}): void {
-  const limits = { maxBufferSize: DRY_BYTES, maxStorageBufferBindingSize: DRY_BYTES, ...adapter };
+  const limits = {
+    maxBufferSize: DRY_BYTES,
+    maxStorageBufferBindingSize: DRY_BYTES,
+    maxComputeWorkgroupStorageSize: 2 ** 15,
+    ...adapter,
+  };
   const { software = false, lanes = 0 } = adapter;
   adopt(nullDevice(limits), {
     description: "dry run",
