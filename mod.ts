@@ -51,6 +51,7 @@ export {
   OWNERS,
   resetPeak,
 } from "./tensor/memory.ts";
+export { type Profile, profile, type ProfileRow, profileTable } from "./tensor/profile.ts";
 export { type Binding, counters, flush, trim } from "./tensor/queue.ts";
 export { keep, scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
@@ -66,6 +67,15 @@ export {
   type TensorInfo,
   type TensorToSave,
 } from "./tensor/safetensors.ts";
+
+export {
+  type KernelChoice,
+  pinKernels,
+  type Style,
+  STYLES,
+  TILE_SIZES,
+  type TileSize,
+} from "./kernels/style.ts";
 
 export {
   type Flow,

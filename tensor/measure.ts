@@ -67,24 +67,32 @@ const now: { phase: Phase; part: string } = { phase: "forward", part: "" };
  * @throws {TypeError} If `body` returns a promise.
  */
 export function measure<T>(body: () => T): Measured<T> {
-  const meter: Meter = { rows: new Map(), savedBytes: {} };
   const { submits } = counters;
-  meters.push(meter);
+  const { rows, savedBytes, stop } = startMeter();
   try {
     const { value, ...peak } = peakDuring(body);
     if (value instanceof Promise) {
       throw new TypeError("Cannot measure() a promise: await outside it");
     }
-    return {
-      value,
-      rows: [...meter.rows.values()],
-      submits: counters.submits - submits,
-      savedBytes: meter.savedBytes,
-      ...peak,
-    };
+    return { value, rows: rows(), submits: counters.submits - submits, savedBytes, ...peak };
   } finally {
-    meters.splice(meters.indexOf(meter), 1);
+    stop();
   }
+}
+
+/** Counts all work from now on until it is stopped. */
+export function startMeter(): {
+  readonly rows: () => WorkRow[];
+  readonly savedBytes: Readonly<Record<string, number>>;
+  readonly stop: () => void;
+} {
+  const meter: Meter = { rows: new Map(), savedBytes: {} };
+  meters.push(meter);
+  return {
+    rows: () => [...meter.rows.values()],
+    savedBytes: meter.savedBytes,
+    stop: () => meters.splice(meters.indexOf(meter), 1),
+  };
 }
 
 /** The sum of the rows that a filter lets through, all by default. */

@@ -114,6 +114,21 @@ function forgetBindGroups(): void {
   bindGroupCount = 0;
 }
 
+/** Times dispatches one by one, each in a pass of its own. */
+export interface Timer {
+  /** Where the GPU writes when a dispatch of the named kernel begins and ends; null if there is no room before a submit. */
+  stamps(kernel: string): GPUComputePassTimestampWrites | null;
+  /** Told before a submit, to bring the times along. */
+  submitting(encoder: GPUCommandEncoder): void;
+}
+let timer: Timer | null = null;
+
+/** Has dispatches timed from now on, or no longer. Submits what is recorded. */
+export function timeBy(by: Timer | null): void {
+  flush();
+  timer = by;
+}
+
 /** Forgets what was recorded. */
 function drop(): void {
   encoder = pass = null;
@@ -137,8 +152,13 @@ export function dispatch(
 ): void {
   const device = gpu();
   if (recorded === MAX_RECORDED) flush();
+  let timestampWrites = timer?.stamps(pipeline.label);
+  if (timestampWrites === null) {
+    flush();
+    timestampWrites = timer!.stamps(pipeline.label)!;
+  }
   encoder ??= device.createCommandEncoder();
-  pass ??= encoder.beginComputePass();
+  pass ??= encoder.beginComputePass(timestampWrites && { timestampWrites });
   sizesOfRecorded.set(values, recorded * SIZES_BYTES);
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, bindGroup(layout, bindings, explain));
@@ -147,6 +167,9 @@ export function dispatch(
   recorded++;
   kernels.add(pipeline.label);
   counters.dispatches++;
+  if (!timestampWrites) return;
+  pass.end();
+  pass = null;
 }
 
 /** Hands what is recorded to the GPU. */
@@ -154,6 +177,7 @@ export function flush(): void {
   if (encoder) {
     const device = gpu();
     pass?.end();
+    timer?.submitting(encoder);
     const commands = encoder;
     const used = recorded * SIZES_BYTES;
     const names = [...kernels].join(", ");

@@ -1,0 +1,157 @@
+/**
+ * Where the GPU's time goes, kernel by kernel.
+ *
+ * @module
+ */
+
+import { gpu } from "./device.ts";
+import { startMeter } from "./measure.ts";
+import { counters, flush, timeBy, type Timer } from "./queue.ts";
+
+/** What one kernel did and took. */
+export interface ProfileRow {
+  /** Its name. */
+  readonly kernel: string;
+  /** How often it ran. */
+  readonly calls: number;
+  /** Milliseconds of all its runs together, by the GPU's clock; null where the adapter has none. */
+  readonly ms: number | null;
+  /** Arithmetic operations. */
+  readonly flops: number;
+  /** Bytes that had to be read and written, each element once. */
+  readonly bytes: number;
+}
+
+/** What {@linkcode profile} found. */
+export interface Profile<T> {
+  /** What the body returned. */
+  readonly value: T;
+  /** A row for each kernel, what took longest first; what was counted most of, where there is no clock. */
+  readonly rows: readonly ProfileRow[];
+  /** Milliseconds of all kernels, by the GPU's clock; null where the adapter has none. */
+  readonly gpuMs: number | null;
+  /** Milliseconds from the start until all work was done. */
+  readonly wallMs: number;
+  /** How often work was handed to the GPU. */
+  readonly submits: number;
+}
+
+/** Timestamps of a query set, WebGPU's limit: two a dispatch. */
+const STAMPS = 4096;
+
+/**
+ * Runs `body`, and tells what each kernel took of it: each dispatch is timed in a pass of its own, so that the whole
+ * takes longer than without. Work that was recorded before is submitted first. Needs the feature `timestamp-query`, which
+ * `init()` asks for; without it there are counts, and no times. Browsers round times to 0.1 ms.
+ */
+export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>> {
+  const stopwatch = gpu().features.has("timestamp-query") ? new Stopwatch() : null;
+  const meter = startMeter();
+  timeBy(stopwatch);
+  const { submits } = counters;
+  const start = performance.now();
+  try {
+    const value = await body();
+    flush();
+    await gpu().queue.onSubmittedWorkDone();
+    const wallMs = performance.now() - start;
+    const times = stopwatch && await stopwatch.times();
+    const work = new Map<string, { calls: number; flops: number; bytes: number }>();
+    for (const { kernel, dispatches, flops, bytesRead, bytesWritten } of meter.rows()) {
+      const sum = work.get(kernel) ?? { calls: 0, flops: 0, bytes: 0 };
+      sum.calls += dispatches;
+      sum.flops += flops;
+      sum.bytes += bytesRead + bytesWritten;
+      work.set(kernel, sum);
+    }
+    const rows = [...work].map(([kernel, sums]) => ({ kernel, ms: times?.get(kernel) ?? null, ...sums }))
+      .sort((a, b) => (b.ms ?? 0) - (a.ms ?? 0) || b.flops - a.flops);
+    const gpuMs = times && [...times.values()].reduce((sum, ms) => sum + ms, 0);
+    return { value, rows, gpuMs, wallMs, submits: counters.submits - submits };
+  } finally {
+    timeBy(null);
+    meter.stop();
+    stopwatch?.release();
+  }
+}
+
+/** Collects the GPU's times of dispatches. */
+class Stopwatch implements Timer {
+  readonly #device = gpu();
+  readonly #set = this.#device.createQuerySet({ type: "timestamp", count: STAMPS });
+  readonly #resolved = this.#device.createBuffer({
+    label: "timestamps",
+    size: 8 * STAMPS,
+    usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+  });
+  readonly #read: { readonly kernels: readonly string[]; readonly buffer: GPUBuffer }[] = [];
+  #kernels: string[] = [];
+
+  stamps(kernel: string): GPUComputePassTimestampWrites | null {
+    const at = 2 * this.#kernels.length;
+    if (at === STAMPS) return null;
+    this.#kernels.push(kernel);
+    return { querySet: this.#set, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
+  }
+
+  submitting(encoder: GPUCommandEncoder): void {
+    const kernels = this.#kernels;
+    if (kernels.length === 0) return;
+    const size = 16 * kernels.length;
+    const buffer = this.#device.createBuffer({
+      label: "timestamps",
+      size,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    encoder.resolveQuerySet(this.#set, 0, 2 * kernels.length, this.#resolved, 0);
+    encoder.copyBufferToBuffer(this.#resolved, 0, buffer, 0, size);
+    this.#read.push({ kernels, buffer });
+    this.#kernels = [];
+  }
+
+  /** Milliseconds by kernel. */
+  async times(): Promise<Map<string, number>> {
+    const times = new Map<string, number>();
+    await Promise.all(this.#read.map(({ buffer }) => buffer.mapAsync(GPUMapMode.READ)));
+    for (const { kernels, buffer } of this.#read) {
+      const stamps = new BigUint64Array(buffer.getMappedRange());
+      for (const [i, kernel] of kernels.entries()) {
+        const ms = Number(stamps[2 * i + 1] - stamps[2 * i]) / 1e6;
+        times.set(kernel, (times.get(kernel) ?? 0) + ms);
+      }
+    }
+    return times;
+  }
+
+  release(): void {
+    this.#set.destroy();
+    this.#resolved.destroy();
+    for (const { buffer } of this.#read) buffer.destroy();
+  }
+}
+
+/** A profile as a table, its widest rows first: calls, milliseconds, GB/s, GFLOP/s, and the share of the GPU's time. */
+export function profileTable({ rows, gpuMs, wallMs, submits }: Profile<unknown>, most = 30): string {
+  const head = ["kernel", "calls", "ms", "GB/s", "GFLOP/s", "share"];
+  const number = (value: number) => value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+  const cells = rows.slice(0, most).map(({ kernel, calls, ms, flops, bytes }) => [
+    kernel.length > 72 ? `${kernel.slice(0, 71)}…` : kernel,
+    String(calls),
+    ms === null ? "" : number(ms),
+    ms ? number(bytes / ms / 1e6) : "",
+    ms ? number(flops / ms / 1e6) : "",
+    ms !== null && gpuMs ? `${(100 * ms / gpuMs).toFixed(1)} %` : "",
+  ]);
+  const widths = head.map((text, i) => Math.max(text.length, ...cells.map((row) => row[i].length)));
+  const line = (row: readonly string[]) =>
+    row.map((text, i) => i === 0 ? text.padEnd(widths[0]) : text.padStart(widths[i] + 2)).join("");
+  const rest = rows.length - cells.length;
+  const calls = rows.reduce((sum, row) => sum + row.calls, 0);
+  return [
+    line(head),
+    ...cells.map(line),
+    ...(rest > 0 ? [`and ${rest} more`] : []),
+    `${calls} dispatches in ${submits} submits, ${number(wallMs)} ms` +
+    (gpuMs === null ? "; the adapter has no timestamps" : `, of them ${number(gpuMs)} ms in kernels`),
+  ].join("\n");
+}
