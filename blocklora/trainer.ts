@@ -11,7 +11,7 @@ import { sum } from "../autograd/ops/reduce.ts";
 import { argmax } from "../autograd/ops/top_k.ts";
 import { concat, slice, stack } from "../autograd/ops/view.ts";
 import { type AdamOptions, AdamW } from "../autograd/optim/adam.ts";
-import { clipByNorm } from "../autograd/optim/clip_norm.ts";
+import { clipFactor } from "../autograd/optim/clip_norm.ts";
 import { cosineAnnealing } from "../autograd/optim/schedule.ts";
 import { gradientsNow, recompute, valueAndGrad } from "../autograd/tape.ts";
 import type { Clip } from "../clip/clip.ts";
@@ -161,8 +161,8 @@ export class Trainer {
     const { maxNorm } = this.#recipe;
     return scope(() => {
       const { loss, accuracy, grads } = this.gradients(batch);
-      const clipped = maxNorm > 0 ? clipByNorm(grads, maxNorm, this.#copies).grads : grads;
-      this.#optimizer.step(clipped);
+      const clip = maxNorm > 0 ? clipFactor(grads, maxNorm, this.#copies) : undefined;
+      this.#optimizer.step(grads, clip?.factor);
       this.#step++;
       return stack([loss, accuracy], 0);
     });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { gpu, guarded, KernelError, MAX_BINDINGS } from "../tensor/device.ts";
+import { gpu, guarded, KernelError } from "../tensor/device.ts";
 import { count } from "../tensor/measure.ts";
 import { type Binding, dispatch, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
@@ -73,10 +73,9 @@ export class Kernel {
     ];
     this.#access = bindings.map(([, access]) => access);
     this.#takes = bindings.map(([, , element]) => dtypeOf(element));
-    if (this.#access.length > MAX_BINDINGS || this.#fields.length * 4 > SIZES_BYTES) {
+    if (this.#fields.length * 4 > SIZES_BYTES) {
       throw new RangeError(
-        `Cannot make kernel ${name}: it binds ${this.#access.length} buffers and ${this.#fields.length} sizes, ` +
-          `at most ${MAX_BINDINGS} and ${SIZES_BYTES / 4} are portable`,
+        `Cannot make kernel ${name}: it has ${this.#fields.length} sizes, at most ${SIZES_BYTES / 4} are possible`,
       );
     }
   }
@@ -125,7 +124,13 @@ export class Kernel {
         `Cannot run ${this.name}: it binds ${this.#access.length} tensors, got ${bindings.length}`,
       );
     }
-    const { maxStorageBufferBindingSize } = gpu().limits;
+    const { maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = gpu().limits;
+    if (bindings.length > maxStorageBuffersPerShaderStage) {
+      throw new RangeError(
+        `Cannot run ${this.name}: it binds ${bindings.length} buffers, ` +
+          `the adapter allows ${maxStorageBuffersPerShaderStage}`,
+      );
+    }
     for (const [i, { buffer }] of bindings.entries()) {
       const operand = operands[i];
       const { size } = "binding" in operand ? operand.binding : operand;

@@ -1,32 +1,22 @@
 // d = g + weight_decay p; momentum ← μ momentum + gain d; p ← p - rate step, where step is momentum, for Nesterov's
-// d + μ momentum, without momentum d; one invocation for each element. Source: torch.optim.SGD.
-override MOMENTUM: bool; // if false, momentum is bound to no elements
+// d + μ momentum, without momentum d; one invocation for each element. x is g, y is p; the state has the momenta, in the
+// order of the parameters. Source: torch.optim.SGD.
+override MOMENTUM: bool; // if false, the state has no elements
 override NESTEROV: bool;
 
-struct Sizes {
-  count: u32,
-  rate: f32,
-  weight_decay: f32,
-  mu: f32,
-  gain: f32,
-}
-@group(0) @binding(0) var<storage, read> g: array<f32>;
-@group(0) @binding(1) var<storage, read_write> p: array<f32>;
-@group(0) @binding(2) var<storage, read_write> momentum: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let i = id.y * groups.x * 64u + id.x;
-  if (i >= sizes.count) {
+fn work_(m: u32, group: u32, lane: u32) {
+  let i = 64u * group + lane;
+  if (i >= count_(m)) {
     return;
   }
-  let d = g[i] + sizes.weight_decay * p[i];
+  let p = y_(m, i);
+  let d = x_(m, i) * factor[0] + sizes.weight_decay * p;
   var step = d;
   if (MOMENTUM) {
-    let m = sizes.mu * momentum[i] + sizes.gain * d;
-    momentum[i] = m;
-    step = select(m, d + sizes.mu * m, NESTEROV);
+    let at = place_(m) + i;
+    let momentum = sizes.mu * state[at] + sizes.gain * d;
+    state[at] = momentum;
+    step = select(momentum, d + sizes.mu * momentum, NESTEROV);
   }
-  p[i] -= sizes.rate * step;
+  set_y_(m, i, p - sizes.rate * step);
 }

@@ -1,34 +1,21 @@
-// parts[first + w] = Σ x[i]² over the share of workgroup w: every groups-th run of LANES elements.
-const LANES = 256u;
+// parts[place + w] = times Σ x[i]² over the elements of workgroup w, 1024 of them.
+var<workgroup> partial: array<f32, 64>;
 
-struct Sizes {
-  count: u32,
-  first: u32,
-}
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> parts: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
-var<workgroup> partial: array<f32, LANES>;
-
-@compute @workgroup_size(LANES)
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+fn work_(m: u32, group: u32, lane: u32) {
+  let end = min(1024u * (group + 1u), count_(m));
   var sum = 0.0;
-  for (var k = group.x * LANES + lane; k < sizes.count; k += groups.x * LANES) {
-    sum += x[k] * x[k];
+  for (var i = 1024u * group + lane; i < end; i += 64u) {
+    let x = x_(m, i);
+    sum += x * x;
   }
   partial[lane] = sum;
-  for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
+  for (var reach = 32u; reach > 0u; reach /= 2u) {
     workgroupBarrier();
     if (lane < reach) {
       partial[lane] += partial[lane + reach];
     }
   }
   if (lane == 0u) {
-    parts[sizes.first + group.x] = partial[0];
+    parts[place_(m) + group] = times_(m) * partial[0];
   }
 }

@@ -52,6 +52,7 @@ const resets: (() => void)[] = [];
 
 /** Limits that kernels and buffers run into. A device that is not asked for more offers WebGPU's defaults only. */
 const LIMITS = [
+  "maxStorageBuffersPerShaderStage",
   "maxBufferSize",
   "maxStorageBufferBindingSize",
   "maxComputeInvocationsPerWorkgroup",
@@ -65,10 +66,13 @@ const OPTIONAL_FEATURES = ["timestamp-query", "shader-f16"] as const;
 /** The largest buffer of a dry run, unless it is told another one: what GPUs of the day allow. */
 const DRY_BYTES = 2 ** 32 - 4;
 
+/** Storage buffers of a kernel in a dry run, unless it is told otherwise: more than any kernel binds. */
+const DRY_BUFFERS = 32;
+
 /** How long after a refusal the news of a lost device is waited for. */
 const LOSS_MS = 200;
 
-/** No kernel binds more storage buffers than this, WebGPU's default limit: more would not run everywhere. */
+/** Storage buffers of a kernel that every adapter can bind: WebGPU's default limit. */
 export const MAX_BINDINGS = 8;
 
 /**
@@ -92,6 +96,8 @@ export interface DryAdapter {
   readonly maxStorageBufferBindingSize?: number;
   /** Whether it computes on the CPU, so that the kernels of such adapters run. */
   readonly software?: boolean;
+  /** Storage buffers that a kernel can bind. */
+  readonly maxStorageBuffersPerShaderStage?: number;
   /** Invocations of a subgroup, or 0 where kernels cannot rely on their number. */
   readonly lanes?: number;
 }
@@ -106,6 +112,7 @@ export function initDry(adapter: DryAdapter = {}): void {
     maxBufferSize: DRY_BYTES,
     maxStorageBufferBindingSize: DRY_BYTES,
     maxComputeWorkgroupStorageSize: 2 ** 15,
+    maxStorageBuffersPerShaderStage: DRY_BUFFERS,
     ...adapter,
   };
   const { software = false, lanes = 0 } = adapter;
@@ -120,8 +127,14 @@ export function initDry(adapter: DryAdapter = {}): void {
 
 /** Gives what {@linkcode initDry} needs to take the real adapter's place. */
 export function dryTwin(): Required<DryAdapter> {
-  const { maxBufferSize, maxStorageBufferBindingSize } = gpu().limits;
-  return { maxBufferSize, maxStorageBufferBindingSize, software: isSoftware(), lanes: lanes() };
+  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = gpu().limits;
+  return {
+    maxBufferSize,
+    maxStorageBufferBindingSize,
+    maxStorageBuffersPerShaderStage,
+    software: isSoftware(),
+    lanes: lanes(),
+  };
 }
 
 function adopt(made: GPUDevice, info: GPUAdapterInfo, subgroups: string | null): void {

@@ -144,11 +144,11 @@ function sizeClass(bytes: number): number {
 }
 
 /**
- * A buffer of at least `bytes`, its content undefined.
+ * A buffer of at least `bytes`, its content undefined; `exact` for one that is not soon used for something else.
  *
  * @throws {RangeError} If the adapter allows no buffer of that size.
  */
-export function acquire(bytes: number): GPUBuffer {
+export function acquire(bytes: number, exact = false): GPUBuffer {
   const device = gpu();
   const { maxBufferSize } = device.limits;
   if (bytes > maxBufferSize) {
@@ -156,7 +156,8 @@ export function acquire(bytes: number): GPUBuffer {
       `Cannot make a tensor of ${bytes} bytes: the adapter's largest buffer is ${maxBufferSize} bytes`,
     );
   }
-  const size = Math.min(sizeClass(bytes), Math.floor(maxBufferSize / 4) * 4);
+  const wanted = exact ? Math.max(256, Math.ceil(bytes / 16) * 16) : sizeClass(bytes);
+  const size = Math.min(wanted, Math.floor(maxBufferSize / 4) * 4);
   let buffer = shelves.get(size)?.pop();
   if (buffer) counters.shelvedBytes -= size;
   else {

@@ -76,13 +76,14 @@ export class Tensor {
   }
 
   /**
-   * A tensor whose content is undefined: for kernels to write.
+   * A tensor whose content is undefined: for kernels to write. With `exact` its buffer is no larger than it needs to be,
+   * and less likely to serve again: for one that stays.
    *
    * @throws {RangeError} If a size is not a whole number from 0 on, or the adapter allows no buffer so large.
    */
-  static empty(shape: Shape, dtype: Dtype = "f32"): Tensor {
+  static empty(shape: Shape, dtype: Dtype = "f32", exact = false): Tensor {
     checkShape(shape);
-    return Tensor.on(acquire(ELEMENT_BYTES[dtype] * numel(shape)), shape, dtype);
+    return Tensor.on(acquire(ELEMENT_BYTES[dtype] * numel(shape), exact), shape, dtype);
   }
 
   /** Another tensor on the same buffer. */

@@ -4,12 +4,12 @@
  * @module
  */
 
-import { Kernel } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/adam.wgsl" with { type: "text" };
 import {
   atLeastZero,
   Optimizer,
   type OptimizerOptions,
+  optimizerKernel,
   type ParameterList,
   type Rule,
 } from "./optimizer.ts";
@@ -24,8 +24,13 @@ export interface AdamOptions extends OptimizerOptions {
   readonly amsgrad?: boolean;
 }
 
-/** Counted off the kernel's last lines; a square root is one. */
-const kernel = new Kernel("adam.wgsl", wgsl, { flops: ({ count }) => 18 * count, updates: true });
+const NUMBERS = [
+  // The host makes these in 64 bits: 1 - β₂ and 1 - β₂ᵗ have few digits left where 32 bits subtract.
+  ...["rate", "correction", "decay", "l2", "beta1", "beta2"],
+  ...["one_minus_beta1", "one_minus_beta2", "epsilon"],
+];
+// Counted off the kernel's lines; a square root is one.
+const kernel = optimizerKernel("adam.wgsl", wgsl, NUMBERS, 18);
 
 /** The rule of both; `decoupled` takes weight decay off the parameter, not through the gradient. */
 function rule(name: string, decoupled: boolean, weightDecay: number): Rule<AdamOptions> {

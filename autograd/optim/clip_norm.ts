@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Kernel } from "../../kernels/kernel.ts";
+import { ManyKernel } from "../../kernels/many.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
 import wgsl from "../../kernels/sum_of_squares.wgsl" with { type: "text" };
 import { during } from "../../tensor/measure.ts";
@@ -14,49 +14,76 @@ import { sqrt } from "../ops/pointwise.ts";
 import { sum } from "../ops/reduce.ts";
 import { contiguous } from "../ops/view.ts";
 
-const kernel = new Kernel("sum_of_squares.wgsl", wgsl, {
-  flops: ({ count }) => 2 * count,
+/** What one workgroup sums. */
+const PART = 1024;
+
+const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
+  writes: false,
+  shared: [{ name: "parts", access: "read_write" }],
+  own: { place: "u32", times: "f32" },
+  common: {},
+  elements: PART,
+  work: { flops: ({ count }) => 2 * count },
 });
 
-/** Workgroups of one tensor, at most; and the elements that are worth one. */
-const MAX_GROUPS = 64;
-const GROUP_ELEMENTS = 1024;
-
-/** Euclidean norm of all elements of all `tensors` together: a scalar tensor. No gradient flows through it. */
-export function globalNorm(tensors: readonly Tensor[]): Tensor {
-  const groups = tensors.map(({ size }) => Math.min(MAX_GROUPS, Math.ceil(size / GROUP_ELEMENTS)));
+/**
+ * Euclidean norm of all elements of all `tensors` together: a scalar tensor. No gradient flows through it. A tensor that
+ * stands for several equal ones counts `copies` times.
+ */
+export function globalNorm(
+  tensors: readonly Tensor[],
+  copies: readonly number[] = tensors.map(() => 1),
+): Tensor {
   return scope(() => {
-    const parts = Tensor.empty([groups.reduce((total, count) => total + count, 0)]);
-    let first = 0;
-    for (const [i, x] of tensors.entries()) {
-      kernel.run([contiguous(x)], [parts], { count: x.size, first }, [groups[i]]);
-      first += groups[i];
-    }
+    let groups = 0;
+    const members = tensors.map((x, i) => {
+      const place = groups;
+      groups += Math.ceil(x.size / PART);
+      return { x: contiguous(x), own: { place, times: copies[i] } };
+    });
+    const parts = Tensor.empty([groups]);
+    kernel.run(members, [parts], {});
     return sqrt(sum(parts));
   });
 }
 
 /**
+ * The factor that takes gradients to a common norm of at most `maxNorm`, and the norm that they have, both scalar
+ * tensors, for an optimizer to step with: `min(1, maxNorm / (norm + 1e-6))`, as in `torch.nn.utils.clip_grad_norm_`.
+ * Nothing is read back. A gradient that stands for several equal ones counts `copies` times in the norm.
+ *
+ * @throws {RangeError} If `maxNorm` is not a finite number above 0.
+ */
+export function clipFactor(
+  grads: readonly Tensor[],
+  maxNorm: number,
+  copies?: readonly number[],
+): { norm: Tensor; factor: Tensor } {
+  if (!(maxNorm > 0 && maxNorm < Infinity)) {
+    throw new RangeError(`Cannot clip to a norm of ${maxNorm}: it must be a finite number above 0`);
+  }
+  return during("optimizer", () =>
+    scope(() => {
+      const norm = globalNorm(grads, copies);
+      const factor = pointwise("min(1.0, limit / (norm + 1e-6))", { norm, limit: maxNorm }, []);
+      return { norm, factor };
+    }));
+}
+
+/**
  * New gradients, scaled by one factor to a common norm of at most `maxNorm`, and the norm that they had before, a scalar
- * tensor. The factor is `min(1, maxNorm / (norm + 1e-6))`, as in `torch.nn.utils.clip_grad_norm_`. Nothing is read back.
- * A gradient that stands for several equal ones counts `copies` times in the norm.
+ * tensor; see {@linkcode clipFactor}, which an optimizer steps with without a copy of each gradient.
  *
  * @throws {RangeError} If `maxNorm` is not a finite number above 0.
  */
 export function clipByNorm(
   grads: readonly Tensor[],
   maxNorm: number,
-  copies: readonly number[] = grads.map(() => 1),
+  copies?: readonly number[],
 ): { norm: Tensor; grads: Tensor[] } {
-  if (!(maxNorm > 0 && maxNorm < Infinity)) {
-    throw new RangeError(`Cannot clip to a norm of ${maxNorm}: it must be a finite number above 0`);
-  }
-  const clip = () => {
-    const norm = globalNorm(grads.flatMap((g, i) => Array(copies[i]).fill(g)));
-    const scaled = grads.map((g) =>
-      pointwise("g * min(1.0, limit / (norm + 1e-6))", { g, norm, limit: maxNorm }, g.shape)
-    );
-    return { norm, grads: scaled };
-  };
-  return during("optimizer", () => scope(clip));
+  return during("optimizer", () =>
+    scope(() => {
+      const { norm, factor } = clipFactor(grads, maxNorm, copies);
+      return { norm, grads: grads.map((g) => pointwise("g * factor", { g, factor }, g.shape)) };
+    }));
 }

@@ -4,14 +4,15 @@
  * @module
  */
 
-import { type Constants, type Kernel, type Sizes, spread } from "../../kernels/kernel.ts";
+import type { Constants, Sizes } from "../../kernels/kernel.ts";
+import { ManyKernel } from "../../kernels/many.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { during } from "../../tensor/measure.ts";
 import { owned } from "../../tensor/memory.ts";
 import { keep, scope } from "../../tensor/scope.ts";
-import { sameShape } from "../../tensor/shape.ts";
+import { contiguousStrides, sameShape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
-import { zeros } from "../ops/create.ts";
+import { ones } from "../ops/create.ts";
 import { contiguous } from "../ops/view.ts";
 import type { LearningRate } from "./schedule.ts";
 
@@ -33,8 +34,8 @@ export type ParameterList<O> = readonly Tensor[] | readonly ParameterGroup<O>[];
 export interface Rule<O> {
   /** What errors call it. */
   readonly name: string;
-  /** Binds a gradient, its parameter, then the state in the order of `state`; updates all but the gradient in place. */
-  readonly kernel: Kernel;
+  /** Made by {@linkcode optimizerKernel}. */
+  readonly kernel: ManyKernel;
   /** Options where none are given. */
   readonly defaults: Required<O>;
   /** For each number that options may get wrong, the range it must be in and whether it is. */
@@ -43,7 +44,7 @@ export interface Rule<O> {
   readonly state: (options: Required<O>) => Readonly<Record<string, boolean>>;
   /** The kernel's constants. */
   readonly constants: (options: Required<O>) => Constants;
-  /** The kernel's sizes, but for `count`, at learning rate `rate` of `step`, from 0. */
+  /** The kernel's numbers at learning rate `rate` of `step`, from 0. */
   readonly sizes: (options: Required<O>, rate: number, step: number) => Sizes;
 }
 
@@ -61,7 +62,29 @@ export interface OptimizerState {
 interface Member {
   readonly parameter: Tensor;
   readonly group: number;
-  readonly state: readonly Tensor[];
+  /** Where its state begins, in each part of the whole. */
+  readonly place: number;
+}
+
+/**
+ * The kernel of an optimizer, of `flops` operations an element: of many parameters x is the gradient and y the
+ * parameter; `state` has for each kind of state the elements of all parameters, and begins for a parameter at its
+ * `place`; `total` is where the next kind begins; gradients are multiplied with `factor[0]`.
+ */
+export function optimizerKernel(
+  name: string,
+  wgsl: string,
+  numbers: readonly string[],
+  flops: number,
+): ManyKernel {
+  return new ManyKernel(name, wgsl, {
+    writes: true,
+    shared: [{ name: "factor", access: "read" }, { name: "state", access: "read_write" }],
+    own: { place: "u32" },
+    common: { total: "u32", ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])) },
+    elements: 64,
+    work: { flops: ({ count }) => flops * count, updates: true },
+  });
 }
 
 /** The range of numbers from 0 on. */
@@ -74,9 +97,12 @@ export class Optimizer<O extends OptimizerOptions> {
   readonly #rule: Rule<O>;
   readonly #groups: readonly Required<O>[];
   readonly #members: readonly Member[];
+  /** The state by name, views of the whole. */
   readonly #saved = new Map<string, Tensor>();
-  /** Bound where the options do without a state. */
-  readonly #absent: Tensor;
+  readonly #state: Tensor;
+  readonly #total: number;
+  /** What gradients are multiplied with where nothing else is given. */
+  readonly #one: Tensor;
   #steps = 0;
 
   /**
@@ -98,17 +124,28 @@ export class Optimizer<O extends OptimizerOptions> {
     checkParameters(rule.name, listed.map(({ parameter }) => parameter));
     for (const group of this.#groups) checkOptions(rule, group);
 
-    this.#absent = keep(Tensor.empty([0]));
-    this.#members = listed.map(({ parameter, group }, i) => {
-      const wanted = Object.entries(rule.state(this.#groups[group]));
-      const state = wanted.map(([name, present]) => {
-        if (!present) return this.#absent;
-        const made = owned("optimizerState", () => keep(zeros(parameter.shape)));
-        this.#saved.set(`${i}.${name}`, made);
-        return made;
-      });
-      return { parameter, group, state };
+    let total = 0;
+    this.#members = listed.map(({ parameter, group }) => {
+      const place = total;
+      total += parameter.size;
+      return { parameter, group, place };
     });
+    this.#total = total;
+    // All groups keep what one of them needs.
+    const wanted = this.#groups.map((group) => Object.entries(rule.state(group)));
+    const kinds = wanted[0].map(([name]) => name)
+      .filter((_, i) => wanted.some((states) => states[i][1]));
+    const shape = [kinds.length, total];
+    this.#state = owned("optimizerState", () => keep(Tensor.empty(shape, "f32", true)));
+    pointwiseInto(this.#state, "0.0", {});
+    this.#one = keep(ones([]));
+    for (const [i, { parameter: { shape }, place, group }] of this.#members.entries()) {
+      for (const [kind, name] of kinds.entries()) {
+        if (!rule.state(this.#groups[group])[name]) continue;
+        const view = this.#state.view(shape, contiguousStrides(shape), kind * total + place);
+        this.#saved.set(`${i}.${name}`, keep(view));
+      }
+    }
   }
 
   /** How many steps were taken. */
@@ -124,12 +161,13 @@ export class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * Updates each parameter by its gradient: one dispatch for each, nothing compiled after the first step, nothing
+   * Updates each parameter by its gradient, many in a dispatch; nothing is compiled after the first step, nothing
    * uploaded. The gradients are in the order of the parameters, those of the first group first, and stay the caller's.
+   * They are multiplied with `factor`, a scalar tensor, if one is given: {@linkcode clipFactor} makes such.
    *
    * @throws {RangeError} If gradients and parameters do not match, or a schedule gives no learning rate.
    */
-  step(grads: readonly Tensor[]): void {
+  step(grads: readonly Tensor[], factor: Tensor = this.#one): void {
     const { name, kernel, constants, sizes } = this.#rule;
     this.#checkGradients(grads);
     const rates = this.rates();
@@ -141,15 +179,12 @@ export class Optimizer<O extends OptimizerOptions> {
       );
     }
     const update = () => {
-      for (const [i, { parameter, group, state }] of this.#members.entries()) {
-        const options = this.#groups[group];
-        kernel.run(
-          [contiguous(grads[i])],
-          [parameter, ...state],
-          { count: parameter.size, ...sizes(options, rates[group], this.#steps) },
-          spread(Math.ceil(parameter.size / 64)),
-          constants(options),
+      for (const [group, options] of this.#groups.entries()) {
+        const members = this.#members.flatMap(({ parameter, place, group: of }, i) =>
+          of === group ? [{ x: contiguous(grads[i]), y: parameter, own: { place } }] : []
         );
+        const numbers = { total: this.#total, ...sizes(options, rates[group], this.#steps) };
+        kernel.run(members, [factor, this.#state], numbers, constants(options));
       }
     };
     during("optimizer", () => scope(update));
@@ -186,7 +221,7 @@ export class Optimizer<O extends OptimizerOptions> {
 
   /** Releases the state. The parameters stay. */
   release(): void {
-    for (const tensor of [this.#absent, ...this.#saved.values()]) tensor.release();
+    for (const tensor of [this.#one, this.#state, ...this.#saved.values()]) tensor.release();
   }
 
   #checkGradients(grads: readonly Tensor[]): void {

@@ -4,12 +4,12 @@
  * @module
  */
 
-import { Kernel } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/sgd.wgsl" with { type: "text" };
 import {
   atLeastZero,
   Optimizer,
   type OptimizerOptions,
+  optimizerKernel,
   type ParameterList,
   type Rule,
 } from "./optimizer.ts";
@@ -27,7 +27,7 @@ export interface SgdOptions extends OptimizerOptions {
 const RULE: Rule<SgdOptions> = {
   name: "Sgd",
   // Decay 2, momentum 3, update 2.
-  kernel: new Kernel("sgd.wgsl", wgsl, { flops: ({ count }) => 7 * count, updates: true }),
+  kernel: optimizerKernel("sgd.wgsl", wgsl, ["rate", "weight_decay", "mu", "gain"], 7),
   defaults: { learningRate: 1e-3, weightDecay: 0, momentum: 0, dampening: 0, nesterov: false },
   ranges: ({ momentum, dampening, nesterov }) => ({
     momentum: atLeastZero(momentum),

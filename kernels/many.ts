@@ -1,0 +1,159 @@
+/**
+ * Kernels that work on many tensors in one dispatch.
+ *
+ * @module
+ */
+
+import { gpu } from "../tensor/device.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import { style } from "./style.ts";
+
+/** One of the tensors, or pair of tensors, that a kernel works on. */
+export interface Member {
+  /** What is read: `x`. */
+  readonly x: Tensor;
+  /** What is read and written, of the same size: `y`; nothing if the kernel has none. */
+  readonly y?: Tensor;
+  /** Numbers that are its own, by the names of {@linkcode ManyOptions.own}. */
+  readonly own: Sizes;
+}
+
+/** What a kernel of many tensors is like. */
+export interface ManyOptions {
+  /** Whether members have a `y`. */
+  readonly writes: boolean;
+  /** What all members share, in the order of binding, with WGSL's access. */
+  readonly shared: readonly { readonly name: string; readonly access: "read" | "read_write" }[];
+  /** The names of members' own numbers, and of those that they share; WGSL's types. */
+  readonly own: Readonly<Record<string, "u32" | "f32">>;
+  /** Likewise. */
+  readonly common: Readonly<Record<string, "u32" | "f32">>;
+  /** Elements of a workgroup of 64 invocations; a member's last workgroup may have fewer. */
+  readonly elements: number;
+  /** What a run counts as; `count` is among its sizes. */
+  readonly work: KernelWork;
+}
+
+/** The most members of a dispatch: each adds to what is compiled, which a software adapter does slowly. */
+const MOST = { lane: 8, subgroup: 8, workgroup: 15 } as const;
+
+/**
+ * A kernel of many tensors. Its WGSL defines `work_(m, group, lane)`, which does the share of a workgroup of member m:
+ * element i is read by `x_(m, i)` and `y_(m, i)` and written by `set_y_(m, i, value)`; there are `count_(m)` of them, and
+ * a number of its own named `n` is `n_(m)`.
+ */
+export class ManyKernel {
+  readonly #name: string;
+  readonly #wgsl: string;
+  readonly #options: ManyOptions;
+  readonly #kernels = new Map<number, Kernel>();
+
+  /** Nothing is compiled before the first run. */
+  constructor(name: string, wgsl: string, options: ManyOptions) {
+    this.#name = name;
+    this.#wgsl = wgsl;
+    this.#options = options;
+  }
+
+  /** Records as few runs as the adapter's bindings allow. The members are row-major from the start of their buffers. */
+  run(
+    members: readonly Member[],
+    shared: readonly Tensor[],
+    common: Sizes,
+    constants: Constants = {},
+  ): void {
+    const { writes, elements } = this.#options;
+    const some = members.filter(({ x }) => x.size > 0);
+    const bindings = gpu().limits.maxStorageBuffersPerShaderStage - shared.length;
+    const most = Math.min(MOST[style()], Math.floor(bindings / (writes ? 2 : 1)));
+    for (let first = 0; first < some.length; first += most) {
+      const part = some.slice(first, first + most);
+      const sizes: Record<string, number> = { ...common, count: 0, members: part.length };
+      let groups = 0;
+      part.forEach(({ x, own }, m) => {
+        sizes[`first${m}`] = groups;
+        sizes[`count${m}`] = x.size;
+        sizes.count += x.size;
+        for (const [name, value] of Object.entries(own)) sizes[`${name}${m}`] = value;
+        groups += Math.ceil(x.size / elements);
+      });
+      sizes.groups = groups;
+      const reads = this.#options.shared.flatMap(({ access }, i) => access === "read" ? [shared[i]] : []);
+      const written = this.#options.shared.flatMap(({ access }, i) => access === "read" ? [] : [shared[i]]);
+      this.#kernel(part.length).run(
+        [...part.map(({ x }) => x), ...reads],
+        [...(writes ? part.map(({ y }) => y!) : []), ...written],
+        sizes,
+        spread(groups),
+        constants,
+      );
+    }
+  }
+
+  #kernel(members: number): Kernel {
+    let kernel = this.#kernels.get(members);
+    if (!kernel) {
+      const wgsl = frame(members, this.#options) + this.#wgsl;
+      this.#kernels.set(members, kernel = new Kernel(this.#name, wgsl, this.#options.work));
+    }
+    return kernel;
+  }
+}
+
+function frame(members: number, { writes, shared, own, common }: ManyOptions): string {
+  const each = (line: (m: number) => string) => Array.from({ length: members }, (_, m) => line(m)).join("\n");
+  const reads = shared.filter(({ access }) => access === "read");
+  const written = shared.filter(({ access }) => access !== "read");
+  const bindings = [
+    ...Array.from({ length: members }, (_, m) => ({ name: `x${m}`, access: "read" })),
+    ...reads,
+    ...(writes ? Array.from({ length: members }, (_, m) => ({ name: `y${m}`, access: "read_write" })) : []),
+    ...written,
+  ];
+  const choose = (signature: string, of: (m: number) => string, otherwise: string) =>
+    `fn ${signature} {\n  switch m {\n${each((m) => `    case ${m}u: { ${of(m)} }`)}\n    default: { ${otherwise} }\n  }\n}`;
+  return /* wgsl */ `struct Sizes {
+  groups: u32,
+${each((m) => `  first${m}: u32,\n  count${m}: u32,`)}
+${Object.entries(own).map(([name, type]) => each((m) => `  ${name}${m}: ${type},`)).join("\n")}
+${Object.entries(common).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
+}
+${
+    bindings.map(({ name, access }, i) =>
+      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<f32>;`
+    ).join("\n")
+  }
+@group(1) @binding(0) var<uniform> sizes: Sizes;
+
+${choose("x_(m: u32, i: u32) -> f32", (m) => `return x${m}[i];`, "return 0.0;")}
+${choose("count_(m: u32) -> u32", (m) => `return sizes.count${m};`, "return 0u;")}
+${
+    Object.entries(own).map(([name, type]) =>
+      choose(`${name}_(m: u32) -> ${type}`, (m) => `return sizes.${name}${m};`, `return ${type}();`)
+    ).join("\n")
+  }
+${
+    writes
+      ? choose("y_(m: u32, i: u32) -> f32", (m) => `return y${m}[i];`, "return 0.0;") + "\n" +
+        choose("set_y_(m: u32, i: u32, value: f32)", (m) => `y${m}[i] = value;`, "")
+      : ""
+  }
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let at = group.y * groups.x + group.x;
+  if (at >= sizes.groups) {
+    return;
+  }
+  var m = 0u;
+  var first = 0u;
+${each((m) => `  if (at >= sizes.first${m}) {\n    m = ${m}u;\n    first = sizes.first${m};\n  }`)}
+  work_(m, at - first, lane);
+}
+`;
+}
