@@ -14,7 +14,7 @@ import { type Flow, needsGradient, record, wrt, wrtAll } from "../tape.ts";
 import { type DropoutKey, dropoutMask } from "./dropout.ts";
 import type { Elementwise } from "./pointwise.ts";
 import { sumTo } from "./reduce.ts";
-import { contiguous, reshape, squeeze, transpose, unsqueeze } from "./view.ts";
+import { contiguous, detach, reshape, squeeze, transpose, unsqueeze } from "./view.ts";
 
 /**
  * Matrix product over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. A vector `[k]`
@@ -97,48 +97,60 @@ export function linear(
     throw new RangeError(`Cannot add a residual of [${residual.shape}] to a layer's [${shape}]`);
   }
   return scope(() => {
-    const flat = [numel(shape.slice(0, -1)), weight.shape[0]];
-    const rows = x.shape.length === 2 ? x : reshape(x, [flat[0], x.shape.at(-1) ?? 0]);
-    const added = residual && reshape(residual, flat);
+    // What is recorded is of x as it is: layers of one input then add to one gradient of it.
+    const rows = flatten(x);
     const change = low && thinProduct(rows, low, x.shape);
-    const inputs = [rows, weight, ...Object.values(vectors), ...(low ? [low.down, low.up] : [])];
+    const inputs = [x, weight, ...Object.values(vectors), ...(low ? [low.down, low.up] : [])];
     const keeps = activation !== undefined && inputs.some(needsGradient);
     const sum = bias ? "x + bias" : "x";
     const value = activation ? activation.forward.replace(/\bx\b/g, `(${sum})`) : sum;
-    const [y, kept] = multiplyThen(rows, transpose(weight), {
-      expression: added ? `${value} + residual` : value,
+    const [made, kept] = multiplyThen(rows, transpose(weight), {
+      expression: residual ? `${value} + residual` : value,
       ...(keeps && { kept: sum }),
       vectors: bias ? { bias: contiguous(bias) } : {},
-      matrices: added ? { residual: contiguous(added) } : {},
+      matrices: residual ? { residual: flatten(residual) } : {},
       ...(change && { low: { a: change.t, c: transpose(change.up), part: change.part } }),
     });
-    const flows = affine(rows, weight, bias, change);
+    const y = made.view(shape);
+    // A view of x keeps no more than x does, and a copy is kept in its place.
+    const flows = affine(x, x.contiguous ? x : rows, weight, bias, change);
     // An activation's derivative is of what it was applied to.
-    if (kept) record(kept, flows);
-    const own = activation ? kept ? [gate(kept, activation)] : [] : flows;
-    record(y, added ? [...own, wrt(added, [], (g) => g)] : own);
-    return x.shape.length === 2 ? y : reshape(y, shape);
+    const before = kept?.view(shape);
+    if (before) record(before, flows);
+    const own = activation ? before ? [gate(before, activation)] : [] : flows;
+    return record(y, residual ? [...own, wrt(residual, [], (g) => g)] : own);
   });
 }
 
+/** `[…, C]` as rows `[R, C]`, of which nobody is told. */
+function flatten(x: Tensor): Tensor {
+  return reshape(detach(x), [numel(x.shape.slice(0, -1)), x.shape.at(-1) ?? 0]);
+}
+
 /** How gradients flow through `x Wᵀ + low + b`: the weight's then lies as the weight does. */
-function affine(rows: Tensor, weight: Tensor, bias: Tensor | null, change?: Change): Flow[] {
+function affine(x: Tensor, source: Tensor, weight: Tensor, bias: Tensor | null, change?: Change): Flow[] {
   const others = [
-    wrt(weight, [rows], (g) => scope(() => multiply(transpose(g), rows))),
+    wrt(weight, [source], (g) => scope(() => multiply(transpose(flatten(g)), flatten(source)))),
     ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
   ];
-  if (change) return [...changed(rows, weight, change), ...others];
-  return [wrt(rows, [weight], (g, found) => inputGradient(g, weight, found())), ...others];
+  if (change) return [...changed(x, source, weight, change), ...others];
+  const { shape } = x;
+  const ofX = wrt(x, [weight], (g, found) => inputGradient(flatten(g), weight, shape, found()));
+  return [ofX, ...others];
 }
 
 /** `g W`, the low product, and what was found before, in one pass. */
-function inputGradient(g: Tensor, weight: Tensor, found: Tensor | null, more: Epilogue = {}): Tensor {
-  return scope(() =>
-    multiplyThen(g, weight, {
-      ...more,
-      ...(found && { expression: "x + found", matrices: { found: contiguous(found) } }),
-    })[0]
-  );
+function inputGradient(
+  g: Tensor,
+  weight: Tensor,
+  shape: Shape,
+  found: Tensor | null,
+  more: Epilogue = {},
+): Tensor {
+  return scope(() => {
+    const sum = found && { expression: "x + found", matrices: { found: flatten(found) } };
+    return multiplyThen(g, weight, { ...more, ...sum })[0].view(shape);
+  });
 }
 
 function gate(x: Tensor, { derivative }: Elementwise): Flow {
@@ -156,7 +168,7 @@ function thinProduct(rows: Tensor, low: LowRankChange, shape: Shape): Change {
   const { down, up, scale, dropout, part = currentPart() } = low;
   const mask = dropout ? dropoutMask(dropout.p, dropout.key, shape) : null;
   const t = attribute(part, () =>
-    multiplyThen(mask ? contiguous(rows) : rows, transpose(down), {
+    multiplyThen(rows, transpose(down), {
       expression: "scale * x",
       numbers: { scale },
       ...(mask && { mask: { ...mask, over: "a" } }),
@@ -168,26 +180,28 @@ function thinProduct(rows: Tensor, low: LowRankChange, shape: Shape): Change {
  * The gradients of a changed layer's input and of its thin matrices, attributed to the change but for the layer's own
  * product. What fell of the input falls of its gradient: the mask is drawn again each time, and nothing of it kept.
  */
-function changed(rows: Tensor, weight: Tensor, change: Change): Flow[] {
+function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Flow[] {
   const { down, up, scale, t, mask, part } = change;
   const own = currentPart();
   const numbers = mask?.items ? [mask.items.numbers] : [];
   // Only the gradient of `down` reads the input.
-  const saves = [weight, down, up, ...numbers, ...(needsGradient(down) ? [rows] : [])];
-  const flow = wrtAll([rows, down], saves, (g, needs, found) =>
+  const saves = [weight, down, up, ...numbers, ...(needsGradient(down) ? [source] : [])];
+  const { shape } = x;
+  const flow = wrtAll([x, down], saves, (gradient, needs, found) =>
     scope(() => {
+      const g = flatten(gradient);
       const [dt] = multiplyThen(g, up, { expression: "scale * x", numbers: { scale } });
       const dx = () =>
-        inputGradient(g, weight, found(0), {
+        inputGradient(g, weight, shape, found(0), {
           low: { a: dt, c: down, part },
           ...(mask && { mask: { ...mask, over: "low" } }),
         });
       const ddown = () =>
-        multiplyThen(transpose(dt), mask ? contiguous(rows) : rows, {
+        multiplyThen(transpose(dt), flatten(source), {
           ...(mask && { mask: { ...mask, over: "c" } }),
         })[0];
       return [needs[0] ? attribute(own, dx) : null, needs[1] ? ddown() : null];
     }));
-  const ofUp = wrt(up, [t], (g) => scope(() => multiply(transpose(g), t)));
+  const ofUp = wrt(up, [t], (g) => scope(() => multiply(transpose(flatten(g)), t)));
   return [{ ...flow, part }, { ...ofUp, part }];
 }
