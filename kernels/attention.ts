@@ -4,13 +4,13 @@
  * @module
  */
 
-import { gpu, lanes, subgroupPrelude } from "../tensor/device.ts";
+import { gpu, lanes } from "../tensor/device.ts";
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { type AttentionTile, attentionWgsl, memoryOf, OPERANDS, type Sum } from "./attention_tile.ts";
 import { Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
 import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
-import { style } from "./style.ts";
+import { pinnedTile, style } from "./style.ts";
 
 /** How attention weighs. */
 export interface Weighing {
@@ -150,7 +150,8 @@ function shapeOf(
   const across = style() === "workgroup" ? 8 : lanes();
   const cols = 4 * Math.ceil(width / 4 / across);
   if (style() === "workgroup") return { style: "workgroup", rows: 4, cols, across, down: 8 };
-  return { style: "subgroup", rows: scores < MANY_SCORES ? 8 : 16, cols, across, down: 1 };
+  const size = pinnedTile() ?? (scores < MANY_SCORES ? "medium" : "large");
+  return { style: "subgroup", rows: size === "large" ? 16 : 8, cols, across, down: 1 };
 }
 
 const kernels = new Map<string, Kernel>();
@@ -159,10 +160,9 @@ function kernelOf(tile: AttentionTile): Kernel {
   const key = Object.values(tile).join();
   let kernel = kernels.get(key);
   if (!kernel) {
-    const { sum, causal, style } = tile;
+    const { sum, causal } = tile;
     const name = `attention ${sum}${causal ? ", causal" : ""}`;
-    const prelude = style === "subgroup" ? subgroupPrelude() : "";
-    kernel = new Kernel(name, prelude + attentionWgsl(tile), workOf(sum));
+    kernel = new Kernel(name, attentionWgsl(tile), workOf(sum));
     kernels.set(key, kernel);
   }
   return kernel;

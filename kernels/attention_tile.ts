@@ -294,7 +294,7 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
   const summed = (i: number, q: number) => `o${i}_${q}`;
   if (style === "subgroup") {
     const product = (a: Operand, c: Operand, end: string, to: (i: number, q: number) => string) =>
-      apartWgsl([handedAround(a, across), loadedBy(c)], "0u", end, multiplyAdd(a, c, to));
+      apartWgsl([handedAround(a, across), loadedBy(c)], "0u", end, multiplyAdd(a, c, to, true));
     return {
       declarations: "",
       scores: product(x, y, "sizes.width", one("s")),
@@ -329,9 +329,9 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
       stagingMemory("block_tile", width),
       ...sides.map(({ declarations }) => declarations),
     ].join("\n"),
-    scores: togetherWgsl([xs, ys], "0u", "sizes.width", multiplyAdd(outer(x), outer(y), one("s"))),
-    flows: togetherWgsl([ws, zs], "0u", "sizes.depth", multiplyAdd(outer(w), outer(z), one("t"))),
-    sums: togetherWgsl([taken, block], "0u", `${across}u`, multiplyAdd(weights, blockOf, summed)),
+    scores: togetherWgsl([xs, ys], "0u", "sizes.width", multiplyAdd(outer(x), outer(y), one("s"), false)),
+    flows: togetherWgsl([ws, zs], "0u", "sizes.depth", multiplyAdd(outer(w), outer(z), one("t"), false)),
+    sums: togetherWgsl([taken, block], "0u", `${across}u`, multiplyAdd(weights, blockOf, summed, false)),
   };
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { gpu, guarded, KernelError } from "../tensor/device.ts";
+import { gpu, guarded, KernelError, subgroupPrelude } from "../tensor/device.ts";
 import { count } from "../tensor/measure.ts";
 import { type Binding, dispatch, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
@@ -218,9 +218,10 @@ export class Kernel {
         buffer: { type: access === "read" ? "read-only-storage" : "storage" },
       })),
     });
+    const code = this.wgsl.includes("subgroup_") ? subgroupPrelude() + this.wgsl : this.wgsl;
     const compiled: GPUShaderModule = this.#module = guarded(
       "validation",
-      () => device.createShaderModule({ label: this.name, code: this.wgsl }),
+      () => device.createShaderModule({ label: this.name, code }),
       async (message): Promise<KernelError> => {
         this.#device = null;
         const { messages } = await compiled.getCompilationInfo();

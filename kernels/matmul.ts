@@ -4,7 +4,7 @@
  * @module
  */
 
-import { lanes, subgroupPrelude } from "../tensor/device.ts";
+import { lanes } from "../tensor/device.ts";
 import { attribute, count, currentPart } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -294,12 +294,8 @@ function workOf({ epilogue: { expression, kept, masked } }: Tile): KernelWork {
 function kernelOf(tile: Tile): Kernel {
   const key = JSON.stringify(tile);
   let kernel = kernels.get(key);
-  if (!kernel) kernels.set(key, kernel = new Kernel(nameOf(tile), preludeOf(tile) + tileWgsl(tile), workOf(tile)));
+  if (!kernel) kernels.set(key, kernel = new Kernel(nameOf(tile), tileWgsl(tile), workOf(tile)));
   return kernel;
-}
-
-function preludeOf(tile: Tile): string {
-  return tile.style === "subgroup" ? subgroupPrelude() : "";
 }
 
 /** What profiles and errors call a kernel: its tile, how its operands lie, and what else it does. */

@@ -246,7 +246,7 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
   if (style !== "workgroup") {
     const common = style === "lane" ? null : across > 1 ? a : c;
     const loads = [a, c].map((side) => side === common ? handedAround(side, across * down) : loadedBy(side));
-    return { declarations: "", loop: apartWgsl(loads, "first", "end", multiplyAdd(a, c, sum)) };
+    return { declarations: "", loop: apartWgsl(loads, "first", "end", multiplyAdd(a, c, sum, true)) };
   }
   const threads = across * down;
   const quads = [rows * down / 4, cols * across / 4];
@@ -274,7 +274,7 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
       ...["a_tile", "c_tile"].map((memory, i) => stagingMemory(memory, quads[i])),
       ...sides.map(({ declarations }) => declarations),
     ].join("\n"),
-    loop: togetherWgsl(sides, "first", "end", multiplyAdd(left, right, sum)),
+    loop: togetherWgsl(sides, "first", "end", multiplyAdd(left, right, sum, false)),
   };
 }
 

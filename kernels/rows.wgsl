@@ -70,7 +70,9 @@ fn main(
   if (!GIVES) {
     return;
   }
-  for (var row = first; row < first + GROUP; row++) {
+  // Counted from 0: a barrier within must be reached by all invocations alike.
+  for (var r = 0u; r < GROUP; r++) {
+    let row = first + r;
     let start = from_(row);
     let end = select(start, to_(row), row < sizes.rows);
     var next = s;

@@ -18,7 +18,7 @@ export const STYLES = ["lane", "subgroup", "workgroup"] as const;
 /** One of {@linkcode STYLES}. */
 export type Style = typeof STYLES[number];
 
-/** Sizes of the tiles that matrix products are made in: what suits small, middling and large products. */
+/** Sizes of the tiles that products are made in: what suits small, middling and large products. */
 export const TILE_SIZES = ["small", "medium", "large"] as const;
 /** One of {@linkcode TILE_SIZES}. */
 export type TileSize = typeof TILE_SIZES[number];
@@ -27,7 +27,7 @@ export type TileSize = typeof TILE_SIZES[number];
 export interface KernelChoice {
   /** The style of every kernel. */
   readonly style?: Style;
-  /** The tile of every matrix product. */
+  /** The tile of every product. */
   readonly tile?: TileSize;
 }
 

@@ -138,6 +138,8 @@ export function dryTwin(): Required<DryAdapter> {
 }
 
 function adopt(made: GPUDevice, info: GPUAdapterInfo, subgroups: string | null): void {
+  // What is left on the one before cannot be used any more: its memory goes back now, not when it is collected.
+  device?.destroy();
   device = made;
   information = info;
   enableSubgroups = subgroups;

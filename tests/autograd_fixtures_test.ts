@@ -20,6 +20,7 @@ import * as view from "../autograd/ops/view.ts";
 import { permute, reshape, slice, transpose, unsqueeze } from "../autograd/ops/view.ts";
 import { valueAndGrad, vjp } from "../autograd/tape.ts";
 import { tensor } from "../tensor/create.ts";
+import { lanes } from "../tensor/device.ts";
 import type { SafetensorsFile } from "../tensor/safetensors.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { numel, type Shape } from "../tensor/shape.ts";
@@ -27,6 +28,7 @@ import type { Data, Tensor } from "../tensor/tensor.ts";
 import { fixtures, skip } from "./fixtures.ts";
 import { gpuTest } from "./gpu.ts";
 import { openSafetensors, readJson, type Tolerance } from "./reference.ts";
+import { EACH_STYLE, EACH_TILE, type Variant, withVariant } from "./variants.ts";
 
 type Step = readonly [kind: string, ...parameters: unknown[]];
 
@@ -294,7 +296,13 @@ const OPS: Readonly<Record<string, Op>> = {
   },
 };
 
-let passed = 0;
+/** Cases that passed, by the variant of kernels. */
+const passed = new Map<string, number>();
+let variant = "";
+
+function pass(): void {
+  passed.set(variant, (passed.get(variant) ?? 0) + 1);
+}
 
 const DTYPES: Readonly<Record<string, (file: SafetensorsFile, key: string) => Promise<Data>>> = {
   F32: (file, key) => file.floats(key),
@@ -417,7 +425,7 @@ async function runOp(directory: URL, op: string, manifest: string): Promise<void
   for (const test of cases) {
     assert(op in OPS, `op "${op}" is unknown`);
     compared.push(...await run(op, file, test));
-    passed++;
+    pass();
   }
   await compare(compared);
 }
@@ -486,9 +494,12 @@ async function runLarge(url: URL): Promise<void> {
         fail(`${id}[${i}] is ${data[i]}, not ${wanted}`);
       }
     }
-    passed++;
+    pass();
   }
 }
+
+/** Ops that are made of products, and have more variants than the others. */
+const PRODUCTS = ["matmul", "linear", "conv2d", "sdpa", "multi_head_attention", "graph"];
 
 const directory = fixtures("autograd");
 if (!directory) {
@@ -497,16 +508,34 @@ if (!directory) {
   const { ops } = await readJson(new URL("index.json", directory)) as {
     ops: Record<string, { cases: number; manifest: string }>;
   };
-  for (const [op, { manifest }] of Object.entries(ops)) {
-    gpuTest(`autograd fixtures: ${op}`, () => runOp(directory, op, manifest));
-  }
   const large = new URL("large.json", directory);
-  if (await Deno.stat(large).then(() => true, () => false)) {
-    gpuTest("autograd fixtures: large", () => runLarge(large));
+  const hasLarge = await Deno.stat(large).then(() => true, () => false);
+  const inVariant = (name: string, of: Variant, body: () => Promise<void>) =>
+    gpuTest(`${name}, ${of.name}`, () =>
+      withVariant(of, () => {
+        variant = of.name;
+        return body();
+      }));
+  const all = (names: readonly string[]) => names.reduce((total, op) => total + ops[op].cases, 0);
+  for (const style of EACH_STYLE) {
+    for (const [op, { manifest }] of Object.entries(ops)) {
+      inVariant(`autograd fixtures: ${op}`, style, () => runOp(directory, op, manifest));
+    }
+    if (hasLarge) inVariant("autograd fixtures: large", style, () => runLarge(large));
   }
-  Deno.test("autograd fixtures: every case was run", () => {
-    console.log(`autograd fixtures: ${passed} cases passed`);
-    const all = Object.values(ops).reduce((total, { cases }) => total + cases, 0);
-    assert(passed >= all, `${all} are listed`);
+  const products = PRODUCTS.filter((op) => op in ops);
+  for (const tile of EACH_TILE) {
+    for (const op of products) {
+      inVariant(`autograd fixtures: ${op}`, tile, () => runOp(directory, op, ops[op].manifest));
+    }
+  }
+  Deno.test("autograd fixtures: every case was run in every variant of kernels", () => {
+    for (const [variants, wanted] of [[EACH_STYLE, Object.keys(ops)], [EACH_TILE, products]] as const) {
+      for (const { name, choice } of variants) {
+        if (choice.style === "subgroup" && lanes() === 0) continue;
+        console.log(`autograd fixtures, ${name}: ${passed.get(name) ?? 0} cases passed`);
+        assert((passed.get(name) ?? 0) >= all(wanted), `${all(wanted)} are listed`);
+      }
+    }
   });
 }

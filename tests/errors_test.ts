@@ -424,16 +424,24 @@ gpuTest("an expression that is no WGSL is named", async () => {
 });
 
 gpuTest("kernels are checked when they are made and run", () => {
-  const bindings = Array.from(
-    { length: 9 },
-    (_, i) => `@group(0) @binding(${i}) var<storage, read> x${i}: array<f32>;`,
-  );
+  const fields = Array.from({ length: 65 }, (_, i) => `x${i}: u32,`).join(" ");
   assertThrows(
-    () => new Kernel("wide.wgsl", bindings.join("\n"), { flops: () => 0 }),
+    () => new Kernel("long.wgsl", `struct Sizes { ${fields} }`, { flops: () => 0 }),
     RangeError,
-    "Cannot make kernel wide.wgsl: it binds 9 buffers and 0 sizes, at most 8 and 64 are portable",
+    "Cannot make kernel long.wgsl: it has 65 sizes, at most 64 are possible",
   );
   const x = full([3], 1);
+  const most = gpu().limits.maxStorageBuffersPerShaderStage;
+  const bindings = Array.from(
+    { length: most + 1 },
+    (_, i) => `@group(0) @binding(${i}) var<storage, read> x${i}: array<f32>;`,
+  );
+  const wide = new Kernel("wide.wgsl", bindings.join("\n"), { flops: () => 0 });
+  assertThrows(
+    () => wide.run(bindings.map(() => x), [], {}, [1]),
+    RangeError,
+    `Cannot run wide.wgsl: it binds ${most + 1} buffers, the adapter allows ${most}`,
+  );
   assertThrows(
     () => works.run([x], [], {}, [1]),
     RangeError,
