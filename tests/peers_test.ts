@@ -11,7 +11,7 @@ Deno.test("what engines are compared on agrees with its references", async (t) =
   for (const of of some) {
     await t.step(of.name, async () => {
       const inputs = draw(of);
-      const { run, read, free } = engine.prepare(of, inputs);
+      const { run, read, free } = await engine.prepare(of, inputs);
       const outputs: Float32Array[] = [];
       for (let i = 0; i < of.runs; i++) {
         const result = run();

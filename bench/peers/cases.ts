@@ -6,14 +6,24 @@
 
 import { Random } from "../../tensor/random.ts";
 import { numel, type Shape } from "../../tensor/shape.ts";
-import { block, type BlockWeights, layerNorm, mlpStep, quickGelu, softmax } from "./reference.ts";
+import {
+  block,
+  type BlockWeights,
+  layerNorm,
+  linear,
+  mlpStep,
+  quickGelu,
+  softmax,
+} from "./reference.ts";
 
 /** What an engine runs, and on what. */
 export type Program =
   | { readonly op: "matmul"; readonly transpose?: "a" | "b" }
   | { readonly op: "softmax" | "layer_norm" | "quick_gelu" | "mlp_step" }
   | { readonly op: "attention"; readonly causal: boolean }
-  | { readonly op: "block" | "block_gradients"; readonly heads: number };
+  | { readonly op: "block" | "block_gradients"; readonly heads: number }
+  | { readonly op: "tower"; readonly heads: number; readonly layers: number }
+  | { readonly op: "train_step" };
 
 /** A comparison. */
 export interface Case {
@@ -21,6 +31,8 @@ export interface Case {
   readonly name: string;
   /** What is run. */
   readonly program: Program;
+  /** Whether there is nothing like it in the other engines. */
+  readonly alone?: boolean;
   /** Shapes of its inputs, by name. */
   readonly shapes: Readonly<Record<string, Shape>>;
   /** How often it runs for the check: twice where a run changes what the next one gives. */
@@ -39,7 +51,9 @@ export function draw({ shapes }: Case): Inputs {
   return Object.fromEntries(
     Object.entries(shapes).map(([name, shape]) => {
       const random = new Random(1, name);
-      const deviation = shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 1;
+      // Weights of layers, and the kernel of patches.
+      const fanIn = shape.length === 2 || name === "patch" ? numel(shape.slice(1)) : 1;
+      const deviation = 1 / Math.sqrt(fanIn);
       return [name, Float32Array.from({ length: numel(shape) }, () => deviation * random.normal())];
     }),
   );
@@ -222,6 +236,68 @@ function mlp(): Case {
   };
 }
 
+/** CLIP's image tower, ViT-B/32: 49 patches of 32 × 32 pixels and a class token, twelve blocks of width 768. */
+function tower(batch: number): Case {
+  const [size, patch, width, layers, heads, output] = [224, 32, 768, 12, 12, 512];
+  const side = size / patch;
+  const tokens = side * side + 1;
+  const image = 3 * size * size;
+  /** The features of one image. */
+  const featuresOf = (inputs: Inputs, pixels: Float32Array) => {
+    const { token, positions, preNorm, preNormBias, postNorm, postNormBias, projection } = inputs;
+    const patches = new Float64Array(side * side * 3 * patch * patch);
+    for (let at = 0, place = 0; place < side * side; place++) {
+      for (let c = 0; c < 3; c++) {
+        for (let y = 0; y < patch; y++) {
+          for (let x = 0; x < patch; x++) {
+            const row = Math.floor(place / side) * patch + y;
+            patches[at++] = pixels[(c * size + row) * size + place % side * patch + x];
+          }
+        }
+      }
+    }
+    const embedded = linear(patches, inputs.patch, new Float64Array(width));
+    let x = new Float64Array(tokens * width).map((_, i) => positions[i] + (i < width ? token[i] : embedded[i - width]));
+    const norm = (row: Float64Array, weight: Float32Array, bias: Float32Array) => layerNorm(row, weight, bias);
+    for (let at = 0; at < x.length; at += width) x.set(norm(x.slice(at, at + width), preNorm, preNormBias), at);
+    const sizes = { batch: 1, tokens, width, heads };
+    for (let layer = 0; layer < layers; layer++) x = block(x, inputs as BlockWeights, sizes) as typeof x;
+    return linear(norm(x.slice(0, width), postNorm, postNormBias), projection, new Float64Array(output));
+  };
+  return {
+    name: `ViT-B/32 image tower, batch ${batch}`,
+    program: { op: "tower", heads, layers },
+    runs: 1,
+    shapes: {
+      x: [batch, 3, size, size],
+      patch: [width, 3, patch, patch],
+      token: [width],
+      positions: [tokens, width],
+      preNorm: [width],
+      preNormBias: [width],
+      // Every layer has weights of its own, of the same values.
+      ...blockShapes(width),
+      postNorm: [width],
+      postNormBias: [width],
+      projection: [output, width],
+    },
+    expect: (inputs) => [...featuresOf(inputs, inputs.x.subarray((batch - 1) * image))],
+    digest: ([y]) => [...y.subarray((batch - 1) * output)],
+  };
+}
+
+/** A step of training Block-LoRA adapters of the model that comes with the project, on 32 images. */
+const TRAIN_STEP: Case = {
+  name: "Block-LoRA training step, embedded model, batch 32",
+  program: { op: "train_step" },
+  alone: true,
+  runs: 1,
+  shapes: { x: [32, 3, 48, 48] },
+  // It is held to PyTorch elsewhere: here it need only be a loss.
+  expect: () => [1],
+  digest: ([stats]) => [Number.isFinite(stats[0]) && stats[0] > 0 ? 1 : NaN],
+};
+
 /** All comparisons. */
 export const CASES: readonly Case[] = [
   ...[256, 512, 1024, 2048].map((size) => matmul(size, size, size)),
@@ -245,4 +321,7 @@ export const CASES: readonly Case[] = [
   blockForward(),
   blockGradients(),
   mlp(),
+  tower(1),
+  tower(8),
+  TRAIN_STEP,
 ];

@@ -23,7 +23,31 @@ export interface Measured {
   readonly first: number;
   /** The largest error against the reference, relative to the largest number of it. */
   readonly error: number;
+  /** Kernels that a run starts. */
+  readonly dispatches: number;
+  /** How often a run hands work to the GPU. */
+  readonly submits: number;
+  /** Milliseconds of a run until all is recorded, median: what the host has to do. */
+  readonly host: number;
 }
+
+/** What any engine asks of the GPU. */
+const asked = { dispatches: 0, submits: 0 };
+for (
+  const [prototype, method, what] of [
+    [GPUComputePassEncoder.prototype, "dispatchWorkgroups", "dispatches"],
+    [GPUQueue.prototype, "submit", "submits"],
+  ] as const
+) {
+  // deno-lint-ignore no-explicit-any -- counted, and passed on
+  const own: any = Reflect.get(prototype, method);
+  Reflect.set(prototype, method, function (this: unknown, ...args: unknown[]) {
+    asked[what]++;
+    return own.apply(this, args);
+  });
+}
+
+const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /** How long each way of timing goes on, in milliseconds, and how many runs it takes at least and at most. */
 const [LONG, LEAST, MOST] = [1500, 3, 40];
@@ -32,13 +56,14 @@ async function measure(engine: Engine, device: string, name: string): Promise<Me
   const of = CASES.find((one) => one.name === name);
   if (!of) throw new RangeError(`Cannot run "${name}": there is no such case`);
   const inputs = draw(of);
-  const { run, read, wait, free } = engine.prepare(of, inputs);
+  const { run, read, wait, free } = await engine.prepare(of, inputs);
   const once = async () => {
     const start = performance.now();
     const result = run();
+    const host = performance.now() - start;
     await wait([result]);
     const taken = performance.now() - start;
-    return { result, taken };
+    return { result, taken, host };
   };
   const { result, taken: first } = await once();
   const outputs = await read(result);
@@ -55,10 +80,18 @@ async function measure(engine: Engine, device: string, name: string): Promise<Me
     scale;
 
   const waited: number[] = [];
+  const hosts: number[] = [];
+  let counts = { ...asked };
   for (let total = 0; waited.length < LEAST || total < LONG && waited.length < MOST;) {
-    const { result, taken } = await once();
+    const before = { ...asked };
+    const { result, taken, host } = await once();
+    counts = {
+      dispatches: asked.dispatches - before.dispatches,
+      submits: asked.submits - before.submits,
+    };
     free(result);
     waited.push(taken);
+    hosts.push(host);
     total += taken;
   }
   const count = Math.max(1, Math.min(20, Math.round(LONG / Math.min(...waited))));
@@ -68,7 +101,8 @@ async function measure(engine: Engine, device: string, name: string): Promise<Me
   await wait(results);
   const many = (performance.now() - start) / count;
   results.forEach(free);
-  return { case: name, title: engine.title, device, waited, many, first, error };
+  const { title } = engine;
+  return { case: name, title, device, waited, many, first, error, ...counts, host: median(hosts) };
 }
 
 if (import.meta.main) {

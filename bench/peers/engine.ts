@@ -14,7 +14,7 @@ export interface Engine {
   start(): Promise<string>;
   /** Uploads a case's inputs. */
   // deno-lint-ignore no-explicit-any -- each engine has results of its own
-  prepare(of: Case, inputs: Inputs): Prepared<any>;
+  prepare(of: Case, inputs: Inputs): Prepared<any> | Promise<Prepared<any>>;
 }
 
 /** A case that is ready to be run. */

@@ -52,6 +52,26 @@ function block(t: Arrays, heads: number): JaxArray {
   return attended.add(linear(hidden, "fc2"));
 }
 
+/** Weights of one layer, which is told from the others by a number. */
+const ofLayer = (t: Arrays, layer: number): Arrays =>
+  Object.fromEntries(BLOCK_WEIGHTS.map((name) => [name, t[`${name}${layer}`]]));
+
+function tower(t: Arrays, heads: number, layers: number): JaxArray {
+  const [batch, channels, size] = t.x.shape;
+  const [width, , patch] = t.patch.shape;
+  const side = size / patch;
+  const patches = t.x.reshape([batch, channels, side, patch, side, patch])
+    .transpose([0, 2, 4, 1, 3, 5])
+    .reshape([batch, side * side, channels * patch * patch]);
+  const kernel = t.patch.reshape([width, channels * patch * patch]);
+  const embedded = np.matmul(patches, np.matrixTranspose(kernel));
+  const token = np.broadcastTo(t.token.reshape([1, 1, width]), [batch, 1, width]);
+  let x = layerNorm(np.concatenate([token, embedded], 1).add(t.positions), t.preNorm, t.preNormBias);
+  for (let layer = 0; layer < layers; layer++) x = block({ ...ofLayer(t, layer), x }, heads);
+  const first = x.slice([], 0);
+  return np.matmul(layerNorm(first, t.postNorm, t.postNormBias), np.matrixTranspose(t.projection));
+}
+
 const refs = (t: Arrays): Arrays =>
   Object.fromEntries(Object.entries(t).map(([name, x]) => [name, x.ref]));
 
@@ -97,6 +117,16 @@ function programOf({ program }: Case, t: Arrays): () => JaxArray[] {
         return BLOCK_WEIGHTS.map((name) => grads[name]);
       };
     }
+    case "tower": {
+      // What every layer has under its own name is used, not what they were made from.
+      const used = Object.fromEntries(
+        Object.entries(t).filter(([name]) => !(BLOCK_WEIGHTS as readonly string[]).includes(name)),
+      );
+      const run = jit((t: Arrays) => tower(t, program.heads, program.layers));
+      return () => [run(refs(used))];
+    }
+    case "train_step":
+      throw new RangeError("There is no such step in jax-js");
     case "mlp_step": {
       const { x, labels } = t;
       const loss = ({ w1, b1, w2, b2 }: Arrays, x: JaxArray, labels: JaxArray) => {
@@ -163,6 +193,13 @@ export const engine: Engine = {
         [name, shape],
       ) => [name, np.array(inputs[name], { shape: [...shape] })]),
     );
+    if (of.program.op === "tower") {
+      for (let layer = 0; layer < of.program.layers; layer++) {
+        for (const name of BLOCK_WEIGHTS) {
+          arrays[`${name}${layer}`] = np.array(inputs[name], { shape: [...of.shapes[name]] });
+        }
+      }
+    }
     if (of.program.op === "mlp_step") {
       const labels = new Float32Array(1280);
       inputs.y.forEach((drawn, row) => labels[10 * row + labelOf(drawn)] = 1);

@@ -23,20 +23,28 @@ import {
   valueAndGrad,
   vjp,
 } from "../../mod.ts";
-import { adapterName } from "../../tensor/device.ts";
+import { fileURLToPath } from "node:url";
+import { attach, DEFAULT_ADAPTER } from "../../blocklora/attach.ts";
+import { classPrompts } from "../../blocklora/classifier.ts";
+import { EMBEDDED_MODEL, openModel } from "../../blocklora/open_model.ts";
+import { DEFAULT_RECIPE, Trainer } from "../../blocklora/trainer.ts";
 import { PROJECTIONS, ResidualBlock } from "../../clip/layers.ts";
+import { VisionTower } from "../../clip/vision.ts";
 import { Weights } from "../../clip/weights.ts";
 import config from "../../deno.json" with { type: "json" };
-import { BLOCK_WEIGHTS, type Case } from "./cases.ts";
+import { adapterName } from "../../tensor/device.ts";
+import { BLOCK_WEIGHTS, type Case, type Inputs } from "./cases.ts";
 import type { Engine } from "./engine.ts";
 import { labelOf, RATE } from "./reference.ts";
 
 type Tensors = Readonly<Record<string, Tensor>>;
 
+/** What checkpoints call the parts of a block. */
+const PARTS = { norm1: "layer_norm1", norm2: "layer_norm2", ...PROJECTIONS };
+
 /** A block over weights named as in `BLOCK_WEIGHTS`. */
 function blockOf(t: Tensors, heads: number): ResidualBlock {
-  const parts = { norm1: "layer_norm1", norm2: "layer_norm2", ...PROJECTIONS };
-  const weights = Object.entries(parts).flatMap(([short, part]) => [
+  const weights = Object.entries(PARTS).flatMap(([short, part]) => [
     [`b.${part}.weight`, t[short]] as const,
     [`b.${part}.bias`, t[`${short}Bias`]] as const,
   ]);
@@ -47,6 +55,41 @@ function blockOf(t: Tensors, heads: number): ResidualBlock {
     { ...tower, layerNormEps: 1e-5, activation: "quick_gelu" },
     false,
   );
+}
+
+/** An image tower whose layers have weights `q0`, `q1` and so on. */
+function towerOf(t: Tensors, heads: number, layers: number): VisionTower {
+  const named = new Map<string, Tensor>([
+    ["vision_model.embeddings.patch_embedding.weight", t.patch],
+    ["vision_model.embeddings.class_embedding", t.token],
+    ["vision_model.embeddings.position_embedding.weight", t.positions],
+    ["vision_model.pre_layrnorm.weight", t.preNorm],
+    ["vision_model.pre_layrnorm.bias", t.preNormBias],
+    ["vision_model.post_layernorm.weight", t.postNorm],
+    ["vision_model.post_layernorm.bias", t.postNormBias],
+    ["visual_projection.weight", t.projection],
+  ]);
+  for (let layer = 0; layer < layers; layer++) {
+    for (const [short, part] of Object.entries(PARTS)) {
+      named.set(`vision_model.encoder.layers.${layer}.${part}.weight`, t[`${short}${layer}`]);
+      named.set(`vision_model.encoder.layers.${layer}.${part}.bias`, t[`${short}Bias${layer}`]);
+    }
+  }
+  const [width, , patchSize] = t.patch.shape;
+  return new VisionTower(new Weights(named), {
+    ...{ width, layers, heads, mlpWidth: t.fc1.shape[0], activation: "quick_gelu" },
+    ...{ layerNormEps: 1e-5, imageSize: t.x.shape[2], patchSize },
+  });
+}
+
+/** Takes steps of training adapters of the embedded model. */
+async function trainStep(inputs: Inputs): Promise<() => Tensor[]> {
+  const { clip, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
+  const names = Array.from({ length: 10 }, (_, i) => `thing number ${i}`);
+  const prompts = classPrompts(clip, tokenizer, names, "a photo of a {}.");
+  const trainer = new Trainer(clip, attach(clip, DEFAULT_ADAPTER, 1), prompts, DEFAULT_RECIPE);
+  const labels = Int32Array.from({ length: 32 }, (_, i) => i % 10);
+  return () => [trainer.step({ pixels: inputs.x, labels })];
 }
 
 function programOf({ program }: Case, t: Tensors): () => Tensor[] {
@@ -74,6 +117,12 @@ function programOf({ program }: Case, t: Tensors): () => Tensor[] {
       const weights = BLOCK_WEIGHTS.map((name) => t[name]);
       return () => vjp(() => block.forward(t.x), weights).backward(t.flow);
     }
+    case "tower": {
+      const tower = towerOf(t, program.heads, program.layers);
+      return () => [tower.forward(t.x)];
+    }
+    case "train_step":
+      throw new RangeError("Not a program of tensors");
     case "mlp_step": {
       const parameters = [t.w1, t.b1, t.w2, t.b2];
       const adam = new Adam(parameters, { learningRate: RATE });
@@ -94,14 +143,23 @@ export const engine: Engine = {
     await init();
     return adapterName();
   },
-  prepare(of, inputs) {
+  async prepare(of, inputs) {
     const tensors: Record<string, Tensor> = Object.fromEntries(
       Object.entries(of.shapes).map(([name, shape]) => [name, keep(tensor(inputs[name], shape))]),
     );
+    if (of.program.op === "tower") {
+      for (let layer = 0; layer < of.program.layers; layer++) {
+        for (const name of BLOCK_WEIGHTS) {
+          tensors[`${name}${layer}`] = keep(tensor(inputs[name], of.shapes[name]));
+        }
+      }
+    }
     if (of.program.op === "mlp_step") {
       tensors.labels = keep(tensor(Uint32Array.from(inputs.y, labelOf), [128]));
     }
-    const program = programOf(of, tensors);
+    const program = of.program.op === "train_step"
+      ? await trainStep(inputs)
+      : programOf(of, tensors);
     return {
       run: () => scope(program),
       read: (result: Tensor[]) =>

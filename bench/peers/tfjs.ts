@@ -57,6 +57,24 @@ function block(t: Tensors, heads: number): Tensor {
   return tf.add(attended, linear(hidden, "fc2"));
 }
 
+/** Weights of one layer, which is told from the others by a number. */
+const ofLayer = (t: Tensors, layer: number): Tensors =>
+  Object.fromEntries(BLOCK_WEIGHTS.map((name) => [name, t[`${name}${layer}`]]));
+
+function tower(t: Tensors, heads: number, layers: number): Tensor {
+  const [batch] = t.x.shape;
+  const [width, , patch] = t.patch.shape;
+  const images = tf.transpose(t.x as Tensor4D, [0, 2, 3, 1]);
+  const kernel = tf.transpose(t.patch as Tensor4D, [2, 3, 1, 0]) as Tensor4D;
+  const patches = tf.reshape(tf.conv2d(images as Tensor4D, kernel, patch, "valid"), [batch, -1, width]);
+  const token = tf.tile(tf.reshape(t.token, [1, 1, width]), [batch, 1, 1]);
+  const embedded = tf.add(tf.concat([token, patches], 1), t.positions);
+  let x = layerNorm(embedded, t.preNorm, t.preNormBias);
+  for (let layer = 0; layer < layers; layer++) x = block({ ...ofLayer(t, layer), x }, heads);
+  const first = tf.reshape(tf.slice(x, [0, 0, 0], [batch, 1, width]), [batch, width]);
+  return tf.matMul(layerNorm(first, t.postNorm, t.postNormBias) as Tensor2D, t.projection as Tensor2D, false, true);
+}
+
 function programOf({ program }: Case, t: Tensors): () => Tensor[] {
   switch (program.op) {
     case "matmul": {
@@ -80,6 +98,10 @@ function programOf({ program }: Case, t: Tensors): () => Tensor[] {
       });
       return () => gradients(BLOCK_WEIGHTS.map((name) => t[name]));
     }
+    case "tower":
+      return () => [tower(t, program.heads, program.layers)];
+    case "train_step":
+      throw new RangeError("There is no such step in TensorFlow.js");
     case "mlp_step": {
       const [w1, b1, w2, b2] = ["w1", "b1", "w2", "b2"].map((name) => tf.variable(t[name]));
       const adam = tf.train.adam(RATE);
@@ -109,6 +131,13 @@ export const engine: Engine = {
         [name, shape],
       ) => [name, tf.tensor(inputs[name], [...shape])]),
     );
+    if (of.program.op === "tower") {
+      for (let layer = 0; layer < of.program.layers; layer++) {
+        for (const name of BLOCK_WEIGHTS) {
+          tensors[`${name}${layer}`] = tf.tensor(inputs[name], [...of.shapes[name]]);
+        }
+      }
+    }
     if (of.program.op === "mlp_step") {
       tensors.labels = tf.oneHot(Array.from(inputs.y, labelOf) as unknown as Tensor1D, 10);
     }
