@@ -68,6 +68,7 @@ export {
   type TensorToSave,
 } from "./tensor/safetensors.ts";
 
+export { compileAhead } from "./kernels/kernel.ts";
 export {
   type KernelChoice,
   pinKernels,
@@ -122,7 +123,14 @@ export * from "./clip/layers.ts";
 export * from "./clip/text.ts";
 export * from "./clip/tokenizer.ts";
 export * from "./clip/vision.ts";
-export { loadWeights, type Precision, storedAs, Weights, weightShapes } from "./clip/weights.ts";
+export {
+  loadWeights,
+  type Precision,
+  type PrecisionChoice,
+  storedAs,
+  Weights,
+  weightShapes,
+} from "./clip/weights.ts";
 
 export * from "./blocklora/adapter.ts";
 export * from "./blocklora/attach.ts";

@@ -54,7 +54,7 @@ export async function merge(args: readonly string[]): Promise<number> {
   }
   const console = new Console(flags.json);
   const [adapterPath, output] = [userPath(flags.adapter), userPath(flags.output)];
-  const opened = await openAdapted(adapterPath, flags, console);
+  const opened = await openAdapted(adapterPath, { ...flags, precision: "f32" }, console);
   const { clip, adapters, path } = opened;
   try {
     const files: Record<string, Uint8Array | string> = {};

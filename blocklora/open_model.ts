@@ -14,7 +14,7 @@ import {
   type PreprocessConfig,
 } from "../clip/config.ts";
 import { Tokenizer } from "../clip/tokenizer.ts";
-import { isOpenai, type Precision } from "../clip/weights.ts";
+import { isOpenai, type PrecisionChoice } from "../clip/weights.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { openFile, reasonOf } from "./file_source.ts";
 import { resolveModel, type ResolveOptions } from "./hub.ts";
@@ -26,8 +26,8 @@ export const EMBEDDED_MODEL: URL = new URL("../clip/emoji-clip-tiny/", import.me
 export interface OpenOptions extends ResolveOptions {
   /** The directory of the tokenizer's files, for a model that comes without. */
   readonly tokenizer?: string;
-  /** How the model's matrices are stored on the GPU; `"f32"` by default. */
-  readonly precision?: Precision;
+  /** How the model's matrices are stored on the GPU; as in its files by default. */
+  readonly precision?: PrecisionChoice;
 }
 
 /** A model with what turns words and pictures into its inputs. */

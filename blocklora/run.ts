@@ -8,8 +8,10 @@ import { join, relative } from "node:path";
 import { concat } from "../autograd/ops/view.ts";
 import type { Prompts } from "../clip/text.ts";
 import manifest from "../deno.json" with { type: "json" };
+import { compileAhead } from "../kernels/kernel.ts";
 import { adapterName } from "../tensor/device.ts";
 import { type BytesByOwner, memory, resetPeak } from "../tensor/memory.ts";
+import { type Profile, profile } from "../tensor/profile.ts";
 import { counters } from "../tensor/queue.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -26,6 +28,9 @@ import { type Score, score } from "./workspace.ts";
 
 /** Steps between two looks at the loss: a look waits for the GPU. */
 const LOOK_EVERY = 10;
+
+/** The step that is profiled, from 0: by then the buffers are there. */
+const PROFILED = 2;
 
 /** The exit code of a run that Ctrl-C ended. */
 export const INTERRUPTED = 130;
@@ -85,6 +90,7 @@ export async function trainAdapters(
   choice: Choice,
   adapters: Adapters,
   directory: string,
+  profiled = false,
 ): Promise<Outcome> {
   const { model, dataset, template, prompts, loader, batchSize, console } = setting;
   const { recipe, shots, seed, cropScale, flip, plan } = choice;
@@ -97,7 +103,7 @@ export async function trainAdapters(
       scale: cropScale,
       flip,
     });
-    const outcome = await trainingLoop(trainer, batches, recipe, directory, console);
+    const outcome = await trainingLoop(trainer, batches, recipe, directory, console, profiled);
     const { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm } = recipe;
     const kept = { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm };
     const { weights, config } = await saveAdapters(adapters, model, {
@@ -142,6 +148,8 @@ export interface Outcome {
   readonly peakByOwner: BytesByOwner;
   /** How often a step hands work to the GPU, the first left out. */
   readonly submitsPerStep: number;
+  /** Where the GPU's time went in a step, if that was asked for. */
+  readonly profile: Profile<unknown> | null;
 }
 
 /** The metrics of a run, a line a step; the first line makes the directory, and the file anew. */
@@ -175,6 +183,7 @@ async function trainingLoop(
   recipe: Recipe,
   directory: string,
   console: Console,
+  profiled: boolean,
 ): Promise<Outcome> {
   const metrics = new Metrics(directory);
   let stopped = false;
@@ -189,6 +198,7 @@ async function trainingLoop(
   let [images, lookedAt, imagesThen, warm, warmSteps] = [0, began, 0, began, 0];
   const losses: number[] = [];
   let submits = counters.submits;
+  let found: Profile<Tensor> | null = null;
   let pending: { step: number; rate: number; stats: Tensor }[] = [];
   const look = async () => {
     const stats = scope(() => concat(pending.map(({ stats }) => stats), 0));
@@ -231,7 +241,15 @@ async function trainingLoop(
     for await (const { pixels, labels, skipped } of batches) {
       for (const path of skipped) console.note(`skipped ${path}`);
       const [step, rate] = [trainer.steps, trainer.learningRate];
-      pending.push({ step, rate, stats: trainer.step({ pixels, labels }) });
+      const take = () => trainer.step({ pixels, labels });
+      if (step === 0) {
+        await compileAhead(() => take().release(), (ready, total) => {
+          console.progress(`compiling kernels: ${ready} of ${total}`);
+        });
+      }
+      const isProfiled = profiled && step === Math.min(PROFILED, recipe.iterations - 1);
+      if (isProfiled) found = await profile(take);
+      pending.push({ step, rate, stats: isProfiled ? found!.value : take() });
       images += labels.length;
       const last = trainer.steps === recipe.iterations || stopped;
       // The first step compiles: it is looked at by itself, so that the pace of the others is theirs.
@@ -258,6 +276,7 @@ async function trainingLoop(
     peakBytes: memory().peakBytes,
     peakByOwner: memory().peakByOwner,
     submitsPerStep: (counters.submits - submits) / steadySteps,
+    profile: found,
   };
 }
 

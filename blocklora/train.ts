@@ -7,6 +7,7 @@
 import { basename, join } from "node:path";
 import { adapterName, dryTwin } from "../tensor/device.ts";
 import { limitMemory, memory } from "../tensor/memory.ts";
+import { profileTable } from "../tensor/profile.ts";
 import { type AdapterConfig, type Adapters, attach, countParameters } from "./attach.ts";
 import {
   ADAPTER_FLAGS,
@@ -20,7 +21,7 @@ import {
 import { classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots } from "./dataset.ts";
-import { number, parseOnlyFlags, text } from "./flags.ts";
+import { number, parseOnlyFlags, text, toggle } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
 import { writeReport } from "./report.ts";
 import {
@@ -77,6 +78,7 @@ export const FLAGS = {
   ...MEMORY_FLAGS,
   ...IMAGE_FLAGS,
   output: text<string | undefined>("DIR", "where to write [runs/DATA-METHOD-...]", undefined),
+  profile: toggle("time every kernel of the third step, and print a table of them at the end"),
   ...COMMON_FLAGS,
 };
 
@@ -129,7 +131,7 @@ export async function train(args: readonly string[]): Promise<number> {
       console.progress("counting what ways to need less memory would cost ...", true);
       const { plan, cost } = await planBeside({
         config: clip.config,
-        precisions: [flags.precision ?? "f32"],
+        precisions: [clip.precision],
         step: {
           adapter,
           batch: Math.min(batchSize, shots.length),
@@ -153,7 +155,7 @@ export async function train(args: readonly string[]): Promise<number> {
     console.note(
       `training ${parameters} parameters of ${adapters.byModule.size} adapters for ${recipe.iterations} iterations`,
     );
-    const outcome = await trainAdapters(setting, choice, adapters, output);
+    const outcome = await trainAdapters(setting, choice, adapters, output, flags.profile);
     console.say(
       `adapter: ${output} (${duration(outcome.seconds)}, ${
         (1000 * outcome.secondsPerStep).toFixed(0)
@@ -185,6 +187,7 @@ export async function train(args: readonly string[]): Promise<number> {
       peakBytesByOwner: outcome.peakByOwner,
       liveGpuBytes: memory().liveBytes,
       submitsPerStep: outcome.submitsPerStep,
+      ...(outcome.profile && { profile: outcome.profile.rows }),
       adapterPath: output,
     };
     if (adapted) {
@@ -193,6 +196,7 @@ export async function train(args: readonly string[]): Promise<number> {
       await writeResult(output, written, timingOf(outcome));
       await writeReport(output, dataset);
     }
+    if (outcome.profile) console.note(profileTable(outcome.profile));
     await new Metrics(output, true).log({ event: "end", ...result });
     console.finish(result);
     return interrupted ? INTERRUPTED : 0;

@@ -5,6 +5,7 @@
  */
 
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
+import { rehearsing } from "../kernels/kernel.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { addAll, mulScalar } from "../autograd/ops/pointwise.ts";
 import { sum } from "../autograd/ops/reduce.ts";
@@ -163,7 +164,7 @@ export class Trainer {
       const { loss, accuracy, grads } = this.gradients(batch);
       const clip = maxNorm > 0 ? clipFactor(grads, maxNorm, this.#copies) : undefined;
       this.#optimizer.step(grads, clip?.factor);
-      this.#step++;
+      if (!rehearsing()) this.#step++;
       return stack([loss, accuracy], 0);
     });
   }

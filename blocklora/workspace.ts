@@ -6,7 +6,7 @@
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Precision } from "../clip/weights.ts";
+import type { PrecisionChoice } from "../clip/weights.ts";
 import { init, NoAdapterError } from "../tensor/device.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import type { Adapters } from "./attach.ts";
@@ -48,7 +48,11 @@ export const MODEL_FLAGS = {
     "where the tokenizer is, if not beside the model",
     undefined,
   ),
-  precision: choice(["f32", "f16"], "how the frozen matrices are stored on the GPU", "f32"),
+  precision: choice<PrecisionChoice>(
+    ["auto", "f32", "f16"],
+    "how the frozen matrices are stored on the GPU; auto is as in the model's files",
+    "auto",
+  ),
 };
 
 /** Flags of every command that reads images. */
@@ -90,7 +94,7 @@ export interface ModelChoice {
   readonly revision: string | undefined;
   readonly offline: boolean;
   readonly tokenizer: string | undefined;
-  readonly precision?: Precision;
+  readonly precision?: PrecisionChoice;
 }
 
 /** Makes the GPU ready and opens a model on it: the one chosen, else `fallback`, else the embedded one. */

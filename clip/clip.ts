@@ -15,7 +15,7 @@ import type { ClipConfig } from "./config.ts";
 import type { Pass } from "./layers.ts";
 import { type Prompts, TextTower } from "./text.ts";
 import { VisionTower } from "./vision.ts";
-import { loadWeights, type Precision, type Weights } from "./weights.ts";
+import { loadWeights, type Precision, type PrecisionChoice, type Weights } from "./weights.ts";
 
 /** Contrastive language-image pre-training (Radford et al., arXiv 2103.00020): two towers into one space. */
 export class Clip {
@@ -37,17 +37,22 @@ export class Clip {
   }
 
   /**
-   * Reads a model from safetensors files, with Hugging Face's names or OpenAI's. With `precision` `"f16"` its matrices
-   * take half the memory; all arithmetic is in f32, which is also the default.
+   * Reads a model from safetensors files, with Hugging Face's names or OpenAI's. With `precision` `"f16"`, which is the
+   * default for what the files have as F16, its matrices take half the memory; all arithmetic is in f32.
    *
    * @throws {RangeError} If the weights do not fit the configuration, or the precision.
    */
   static async load(
     config: ClipConfig,
     files: readonly SafetensorsFile[],
-    options: { readonly precision?: Precision } = {},
+    options: { readonly precision?: PrecisionChoice } = {},
   ): Promise<Clip> {
     return new Clip(config, await loadWeights(files, config, options));
+  }
+
+  /** How its matrices are stored. */
+  get precision(): Precision {
+    return this.weights.get("visual_projection.weight").dtype === "f16" ? "f16" : "f32";
   }
 
   /** Features of normalized pixels, not normalized: `[B, 3, R, R] → [B, E]`. */

@@ -87,6 +87,8 @@ export function weightShapes({ vision, text, embedding }: ClipConfig): Map<strin
 
 /** How the matrices among a model's weights are stored: in f32, or in half the memory, rounded to the nearest half. */
 export type Precision = "f32" | "f16";
+/** A precision; or that of the checkpoint, in which nothing is rounded: f16 for matrices that it has as F16, else f32. */
+export type PrecisionChoice = Precision | "auto";
 
 /** How a weight is stored: vectors and tables of positions, which are small, always in f32. */
 export function storedAs(name: string, shape: Shape, precision: Precision): Dtype {
@@ -148,7 +150,7 @@ const NOT_WEIGHTS =
 
 /**
  * Reads a model's weights out of one safetensors file or several shards, in pieces, straight to the GPU; `precision` is
- * f32 by default. In f16, weights that the file has as F16 keep their bits.
+ * `"auto"` by default. In f16, weights that the file has as F16 keep their bits.
  *
  * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, or the files hold one that
  * the model does not have.
@@ -156,7 +158,7 @@ const NOT_WEIGHTS =
 export async function loadWeights(
   files: readonly SafetensorsFile[],
   config: ClipConfig,
-  { precision = "f32" }: { readonly precision?: Precision } = {},
+  { precision = "auto" }: { readonly precision?: PrecisionChoice } = {},
 ): Promise<Weights> {
   const holders = new Map<string, SafetensorsFile>();
   for (const file of files) for (const name of file.tensors.keys()) holders.set(name, file);
@@ -172,8 +174,10 @@ export async function loadWeights(
   const tensors = new Map<string, Tensor>();
   try {
     for (const { name, shape, source } of wanted) {
-      const read = storedAs(name, shape, precision) === "f16" ? readHalves : readWeight;
-      tensors.set(name, await read(holders.get(source.name)!, source, shape));
+      const file = holders.get(source.name)!;
+      const inFile = file.tensors.get(source.name)!.dtype === "F16" ? "f16" : "f32";
+      const stored = storedAs(name, shape, precision === "auto" ? inFile : precision);
+      tensors.set(name, await (stored === "f16" ? readHalves : readWeight)(file, source, shape));
     }
   } catch (error) {
     for (const tensor of tensors.values()) tensor.release();

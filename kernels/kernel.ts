@@ -6,7 +6,7 @@
 
 import { gpu, guarded, KernelError, subgroupPrelude } from "../tensor/device.ts";
 import { count } from "../tensor/measure.ts";
-import { type Binding, dispatch, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
+import { type Binding, dispatch, flush, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
 
 /** Values of a kernel's `override` constants: what is built into a pipeline. */
@@ -100,6 +100,10 @@ export class Kernel {
     const explain = (message: string) =>
       new KernelError(`Cannot run ${this.name} on ${shapesOf(operands)}: ${message}`, this.name);
     this.#check(operands, bindings, grid, explain);
+    if (rehearsal) {
+      this.#rehearse(rehearsal, constants, operands, bindings, sizes, explain);
+      return;
+    }
     const pipeline = this.#pipeline(constants, operands, explain);
     dispatch(pipeline, this.#layout, bindings, this.#pack(sizes), grid, explain);
     count(this.name, () => {
@@ -176,6 +180,39 @@ export class Kernel {
     return new Uint8Array(view.buffer, 0, this.#fields.length * 4);
   }
 
+  /** Has a run's pipeline compiled, if it is not yet, and notes how to start it on no workgroups. */
+  #rehearse(
+    { compiling, starts }: Rehearsal,
+    constants: Constants,
+    operands: readonly (Tensor | Binding)[],
+    bindings: readonly Binding[],
+    sizes: Sizes,
+    explain: (message: string) => Error,
+  ): void {
+    const device = gpu();
+    if (this.#device !== device) this.#compile(device, operands);
+    const key = Object.values(constants).join();
+    const name = `${this.name} ${key}`;
+    if (this.#pipelines.has(key) || starts.has(name)) return;
+    const packed = this.#pack(sizes).slice();
+    starts.set(name, () => {
+      const pipeline = this.#pipeline(constants, operands, explain);
+      dispatch(pipeline, this.#layout, bindings, packed, [0], explain);
+    });
+    const pipelines = this.#pipelines;
+    const made = device.createComputePipelineAsync(this.#descriptor(device, constants));
+    // What is refused here is refused again, and told, when it is to run.
+    compiling.push(made.then((pipeline) => pipelines.set(key, pipeline)).catch(() => {}));
+  }
+
+  #descriptor(device: GPUDevice, constants: Constants): GPUComputePipelineDescriptor {
+    return {
+      label: this.name,
+      layout: device.createPipelineLayout({ bindGroupLayouts: [this.#layout, sizesLayout()] }),
+      compute: { module: this.#module, constants },
+    };
+  }
+
   #pipeline(
     constants: Constants,
     operands: readonly (Tensor | Binding)[],
@@ -188,14 +225,7 @@ export class Kernel {
     if (!pipeline) {
       pipeline = guarded(
         "validation",
-        () =>
-          device.createComputePipeline({
-            label: this.name,
-            layout: device.createPipelineLayout({
-              bindGroupLayouts: [this.#layout, sizesLayout()],
-            }),
-            compute: { module: this.#module, constants },
-          }),
+        () => device.createComputePipeline(this.#descriptor(device, constants)),
         (message) => {
           // Made again by the next run, which then says again what is wrong.
           this.#pipelines.delete(key);
@@ -232,6 +262,48 @@ export class Kernel {
         return new KernelError(`Cannot compile ${this.name}${where}: ${what}`, this.name, line);
       },
     );
+  }
+}
+
+/** Kernels that are compiled ahead. */
+interface Rehearsal {
+  readonly compiling: Promise<unknown>[];
+  readonly starts: Map<string, () => void>;
+}
+let rehearsal: Rehearsal | null = null;
+
+/** Whether kernels are only compiled, and nothing is done: state that counts what was done stays as it is. */
+export function rehearsing(): boolean {
+  return rehearsal !== null;
+}
+
+/**
+ * Compiles the kernels that `body` will run, so that its first real run does not wait for them: runs it with kernels that
+ * do nothing, and so with values that mean nothing. Browsers compile side by side; some drivers compile only what is
+ * started, so at last each kernel is started on no workgroups. `onProgress` is told how many of them are ready.
+ *
+ * @throws {TypeError} If `body` returns a promise.
+ */
+export async function compileAhead(
+  body: () => unknown,
+  onProgress: (ready: number, total: number) => void = () => {},
+): Promise<void> {
+  const { compiling, starts } = rehearsal = { compiling: [], starts: new Map() };
+  try {
+    if (body() instanceof Promise) {
+      throw new TypeError("Cannot compileAhead() a promise: await outside it");
+    }
+  } finally {
+    rehearsal = null;
+  }
+  await Promise.all(compiling);
+  let ready = 0;
+  for (const start of starts.values()) {
+    start();
+    flush();
+    onProgress(++ready, starts.size);
+    // So that progress is seen, and Ctrl-C heard.
+    await new Promise((resolve) => setTimeout(resolve));
   }
 }
 

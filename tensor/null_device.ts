@@ -39,6 +39,8 @@ export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
     createPipelineLayout: labelled,
     createShaderModule: labelled,
     createComputePipeline: labelled,
+    createComputePipelineAsync: (descriptor: GPUObjectDescriptorBase) =>
+      Promise.resolve(labelled(descriptor)),
     createCommandEncoder: () => encoder,
   };
   // Only what queue.ts, memory.ts and kernel.ts use is there.

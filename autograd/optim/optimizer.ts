@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Constants, Sizes } from "../../kernels/kernel.ts";
+import { type Constants, rehearsing, type Sizes } from "../../kernels/kernel.ts";
 import { ManyKernel } from "../../kernels/many.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { during } from "../../tensor/measure.ts";
@@ -188,7 +188,7 @@ export class Optimizer<O extends OptimizerOptions> {
       }
     };
     during("optimizer", () => scope(update));
-    this.#steps++;
+    if (!rehearsing()) this.#steps++;
   }
 
   /** What a checkpoint needs to go on. The tensors are the optimizer's own, and change with its steps. */
