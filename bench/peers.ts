@@ -122,7 +122,11 @@ async function compare(of: Case, rounds: number, warm: boolean): Promise<[Row, M
 /** `3.14/27/200`, and the ratio if there is one. */
 function three(values: OfEach, ratio?: number | null): string {
   const text = (value: number) =>
-    value >= 1000 ? value.toFixed(0) : Number.isInteger(value) ? String(value) : value.toPrecision(3);
+    value >= 1000
+      ? value.toFixed(0)
+      : Number.isInteger(value)
+      ? String(value)
+      : value.toPrecision(3);
   const all = ENGINES.flatMap((engine) => values[engine] === null ? [] : [text(values[engine])]);
   return all.join("/") + (ratio ? ` ${ratio.toFixed(1)}x` : "");
 }

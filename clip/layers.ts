@@ -66,7 +66,9 @@ export class Linear {
     if (!adapter) return linear(x, weight, bias, options);
     return scope(() => {
       const delta = attribute("adapter", () => adapter.delta(x, pass));
-      if ("down" in delta) return linear(x, weight, bias, { ...options, low: { ...delta, part: "adapter" } });
+      if ("down" in delta) {
+        return linear(x, weight, bias, { ...options, low: { ...delta, part: "adapter" } });
+      }
       const { activation, residual } = options;
       const y = linear(x, weight, bias, activation ? {} : options);
       const changed = attribute("adapter", () => add(y, delta));
@@ -95,7 +97,11 @@ export class LayerNorm {
   }
 }
 
-const ACTIVATIONS: Record<Activation, Elementwise> = { quick_gelu: quickGelu, gelu, gelu_new: geluTanh };
+const ACTIVATIONS: Record<Activation, Elementwise> = {
+  quick_gelu: quickGelu,
+  gelu,
+  gelu_new: geluTanh,
+};
 
 /** The linear layers of a block, by the names that adapters call them. */
 export const PROJECTIONS = {

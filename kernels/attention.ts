@@ -7,7 +7,13 @@
 import { gpu, lanes } from "../tensor/device.ts";
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { type AttentionTile, attentionWgsl, memoryOf, OPERANDS, type Sum } from "./attention_tile.ts";
+import {
+  type AttentionTile,
+  attentionWgsl,
+  memoryOf,
+  OPERANDS,
+  type Sum,
+} from "./attention_tile.ts";
 import { Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
 import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
 import { pinnedTile, style } from "./style.ts";
@@ -40,8 +46,11 @@ export interface Attention extends Attended {
 /** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
 export function canAttend(...widths: readonly number[]): boolean {
   if (style() === "lane" || widths.some((width) => width === 0 || width % 4 !== 0)) return false;
-  const memory = widths.map((width) => memoryOf({ sum: "forward", causal: false, ...shapeOf(width, Infinity) }));
-  return Math.max(...widths) <= WIDEST && Math.max(...memory) <= gpu().limits.maxComputeWorkgroupStorageSize;
+  const memory = widths.map((width) =>
+    memoryOf({ sum: "forward", causal: false, ...shapeOf(width, Infinity) })
+  );
+  return Math.max(...widths) <= WIDEST &&
+    Math.max(...memory) <= gpu().limits.maxComputeWorkgroupStorageSize;
 }
 
 /** Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps, that begin at whole vec4. */
@@ -90,12 +99,21 @@ export function valueGradient({ q, k, v, g, logs }: Attention, weighing: Weighin
 export function rowDot(a: Tensor, c: Tensor): Tensor {
   const [, heads, rows, width] = a.shape;
   const y = Tensor.empty(a.shape.slice(0, 3));
-  const sizes = { count: y.size, rows, heads, quads: width / 4, ...placeOf("a", a), ...placeOf("c", c) };
+  const sizes = {
+    count: y.size,
+    rows,
+    heads,
+    quads: width / 4,
+    ...placeOf("a", a),
+    ...placeOf("c", c),
+  };
   rowDotKernel.run([a, c], [y], sizes, spread(Math.ceil(y.size / 64)));
   return y;
 }
 
-const rowDotKernel = new Kernel("row_dot.wgsl", rowDotWgsl, { flops: ({ count, quads }) => 8 * count * quads });
+const rowDotKernel = new Kernel("row_dot.wgsl", rowDotWgsl, {
+  flops: ({ count, quads }) => 8 * count * quads,
+});
 
 type Operands = Readonly<Partial<Record<"x" | "w" | "y" | "z", Tensor>>>;
 

@@ -67,7 +67,8 @@ export const OPERANDS: Readonly<Record<Sum, readonly ("x" | "w" | "y" | "z")[]>>
 export function memoryOf({ style, rows, cols, across, down }: AttentionTile): number {
   const weights = rows * down * STEP * across * 4;
   if (style === "subgroup") return weights;
-  return weights + 16 * 16 * ((rows * down / 4 + 1) + (across + 1) + (cols * across / 4 + 1)) + 4 * rows * down * across;
+  return weights + 16 * 16 * ((rows * down / 4 + 1) + (across + 1) + (cols * across / 4 + 1)) +
+    4 * rows * down * across;
 }
 
 /**
@@ -98,7 +99,9 @@ export function attentionWgsl(tile: AttentionTile): string {
   const tops = acrossRow(tile, "max", (i) => `max(max(e${i}.x, e${i}.y), max(e${i}.z, e${i}.w))`);
   const totals = acrossRow(tile, "add", (i) => `total${i}`);
   const tileEnd = `min(first + ${rows * down}u, sizes.rows)`;
-  return /* wgsl */ `// ${sum} of attention: ${rows * down} own rows of a workgroup, ${block} others at a time.
+  return /* wgsl */ `// ${sum} of attention: ${
+    rows * down
+  } own rows of a workgroup, ${block} others at a time.
 struct Sizes {
   rows: u32,
   others: u32,
@@ -111,7 +114,9 @@ struct Sizes {
   keys: u32, // 1 if the own rows are keys, and the others queries
   scale: f32,
 ${
-    places.map((name) => ["offset", "batch", "head", "row"].map((field) => `  ${name}_${field}: u32,`).join("\n"))
+    places.map((name) =>
+      ["offset", "batch", "head", "row"].map((field) => `  ${name}_${field}: u32,`).join("\n")
+    )
       .join("\n")
   }
 }
@@ -154,8 +159,19 @@ ${
     ).join("\n")
   }
 ${all((i) => `  let r${i} = min(first + ${localRow(tile, i)}, sizes.rows - 1u);`)}
-${quads.map((q) => `  let d${4 * q} = min(4u * (right + ${q * across}u), sizes.cols - 4u);`).join("\n")}
-${optional(gradient, all((i) => `  let log${i} = own(logs[batch * sizes.rows + r${i}]);\n  let delta${i} = own(deltas[batch * sizes.rows + r${i}]);`))}
+${
+    quads.map((q) => `  let d${4 * q} = min(4u * (right + ${q * across}u), sizes.cols - 4u);`).join(
+      "\n",
+    )
+  }
+${
+    optional(
+      gradient,
+      all((i) =>
+        `  let log${i} = own(logs[batch * sizes.rows + r${i}]);\n  let delta${i} = own(deltas[batch * sizes.rows + r${i}]);`
+      ),
+    )
+  }
 ${optional(forward, all((i) => `  var most${i} = HIDDEN;\n  var total${i} = 0.0;`))}
 ${all((i) => quads.map((q) => `  var o${i}_${q} = vec4f();`).join("\n"))}
 ${
@@ -163,8 +179,7 @@ ${
     causal
       ? `  let start = select(0u, first / ${block}u * ${block}u, sizes.keys == 1u);
   let limit = select(min(sizes.others, ${tileEnd}), sizes.others, sizes.keys == 1u);`
-      : "  let start = 0u;\n  let limit = sizes.others;"
-  }
+      : "  let start = 0u;\n  let limit = sizes.others;"}
   for (var j = start; j < limit; j += ${block}u) {
     let other = vec4u(j + ${STEP}u * right) + vec4u(0u, 1u, 2u, 3u);
 ${each(STEP, (h) => `    let c${h} = min(other.${PARTS[h]}, sizes.others - 1u);`)}
@@ -206,9 +221,15 @@ ${optional(forward, totals.before)}
 ${
     all((i) => {
       const stores = quads.map((q) =>
-        `  out[(out_start + r${i} * sizes.out_row + d${4 * q}) / 4u] = o${i}_${q}${forward ? ` / ${totals.value(i)}` : ""};`
-      ).concat(forward ? [`  logs[batch * sizes.rows + r${i}] = most${i} + log(${totals.value(i)});`] : []).join("\n");
-      return style === "workgroup" ? `  if (first + ${localRow(tile, i)} < sizes.rows) {\n${stores}\n  }` : stores;
+        `  out[(out_start + r${i} * sizes.out_row + d${4 * q}) / 4u] = o${i}_${q}${
+          forward ? ` / ${totals.value(i)}` : ""
+        };`
+      ).concat(
+        forward ? [`  logs[batch * sizes.rows + r${i}] = most${i} + log(${totals.value(i)});`] : [],
+      ).join("\n");
+      return style === "workgroup"
+        ? `  if (first + ${localRow(tile, i)} < sizes.rows) {\n${stores}\n  }`
+        : stores;
     })
   }
 }
@@ -236,7 +257,10 @@ function acrossRow(
   const all = (line: (i: number) => string) => each(rows, line);
   if (style === "subgroup") {
     const builtin = how === "max" ? "subgroupMax" : "subgroupAdd";
-    return { before: all((i) => `    let ${how}${i} = ${builtin}(${share(i)});`), value: (i) => `${how}${i}` };
+    return {
+      before: all((i) => `    let ${how}${i} = ${builtin}(${share(i)});`),
+      value: (i) => `${how}${i}`,
+    };
   }
   const join = (a: string, b: string) => how === "max" ? `max(${a}, ${b})` : `(${a} + ${b})`;
   return {
@@ -246,8 +270,11 @@ ${all((i) => `    shares[(${localRow(tile, i)}) * ${across}u + right] = ${share(
 ${
       all((i) =>
         `    let ${how}${i} = ${
-          range(across).map((x) => `shares[(${localRow(tile, i)}) * ${across}u + ${x}u]`).reduce(join)
-        };`)
+          range(across).map((x) => `shares[(${localRow(tile, i)}) * ${across}u + ${x}u]`).reduce(
+            join,
+          )
+        };`
+      )
     }`,
     value: (i) => `${how}${i}`,
   };
@@ -278,7 +305,8 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
     own: (f) => `d${f}`,
     nth: (f) => `min(${f}, sizes.cols - 4u)`,
     base: (at) => `(${source}_start + ${at}) / 4u`,
-    load: (base, k) => `${source}[${base} + min(j + ${k}, sizes.others - 1u) * (sizes.${source}_row / 4u)]`,
+    load: (base, k) =>
+      `${source}[${base} + min(j + ${k}, sizes.others - 1u) * (sizes.${source}_row / 4u)]`,
   };
   const weights: Operand = {
     name: "p",
@@ -304,11 +332,17 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
   }
   const threads = across * down;
   const [height, width] = [rows * down / 4, cols * across / 4];
-  const side = (operand: Operand, memory: string, quads: number, own: (q: number) => string, end: string) =>
-    staged(operand, { memory, quads, threads, own, end, scope: scopeOf(operand, source) });
+  const side = (
+    operand: Operand,
+    memory: string,
+    quads: number,
+    own: (q: number) => string,
+    end: string,
+  ) => staged(operand, { memory, quads, threads, own, end, scope: scopeOf(operand, source) });
   const left = (operand: Operand, end: string) =>
     side(operand, "left_tile", height, (q) => `below + ${q * down}u`, end);
-  const right = (operand: Operand, end: string) => side(operand, "right_tile", across, () => "right", end);
+  const right = (operand: Operand, end: string) =>
+    side(operand, "right_tile", across, () => "right", end);
   const outer = (operand: Operand) => ({ ...operand, along: "outer" as const });
   const [xs, ws, ys, zs] = [
     ...[left(x, "sizes.width"), left(w, "sizes.depth")],
@@ -319,7 +353,10 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
   const taken: Staging = {
     declarations: "",
     fill: "",
-    take: each(rows, (i) => `      let p_${i} = weights[(${localRow(tile, i)}) * ${across}u + k + step / 4u];`),
+    take: each(
+      rows,
+      (i) => `      let p_${i} = weights[(${localRow(tile, i)}) * ${across}u + k + step / 4u];`,
+    ),
   };
   const sides = tile.sum === "inputs" ? [xs, ys, ws, zs, block] : [xs, ys, block];
   return {
@@ -329,14 +366,34 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
       stagingMemory("block_tile", width),
       ...sides.map(({ declarations }) => declarations),
     ].join("\n"),
-    scores: togetherWgsl([xs, ys], "0u", "sizes.width", multiplyAdd(outer(x), outer(y), one("s"), false)),
-    flows: togetherWgsl([ws, zs], "0u", "sizes.depth", multiplyAdd(outer(w), outer(z), one("t"), false)),
-    sums: togetherWgsl([taken, block], "0u", `${across}u`, multiplyAdd(weights, blockOf, summed, false)),
+    scores: togetherWgsl(
+      [xs, ys],
+      "0u",
+      "sizes.width",
+      multiplyAdd(outer(x), outer(y), one("s"), false),
+    ),
+    flows: togetherWgsl(
+      [ws, zs],
+      "0u",
+      "sizes.depth",
+      multiplyAdd(outer(w), outer(z), one("t"), false),
+    ),
+    sums: togetherWgsl(
+      [taken, block],
+      "0u",
+      `${across}u`,
+      multiplyAdd(weights, blockOf, summed, false),
+    ),
   };
 }
 
 /** The variables that an operand's loads name. */
 function scopeOf({ name }: Operand, source: string): string[] {
-  return { x: ["x_start", "first"], w: ["w_start", "first"], y: ["y_start", "j"], z: ["z_start", "j"] }[name] ??
+  return {
+    x: ["x_start", "first"],
+    w: ["w_start", "first"],
+    y: ["y_start", "j"],
+    z: ["z_start", "j"],
+  }[name] ??
     [`${source}_start`, "j"];
 }

@@ -6,7 +6,14 @@
 
 import { gpu, guarded, KernelError, subgroupPrelude } from "../tensor/device.ts";
 import { count } from "../tensor/measure.ts";
-import { type Binding, dispatch, flush, type Grid, SIZES_BYTES, sizesLayout } from "../tensor/queue.ts";
+import {
+  type Binding,
+  dispatch,
+  flush,
+  type Grid,
+  SIZES_BYTES,
+  sizesLayout,
+} from "../tensor/queue.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
 
 /** Values of a kernel's `override` constants: what is built into a pipeline. */
@@ -75,7 +82,9 @@ export class Kernel {
     this.#takes = bindings.map(([, , element]) => dtypeOf(element));
     if (this.#fields.length * 4 > SIZES_BYTES) {
       throw new RangeError(
-        `Cannot make kernel ${name}: it has ${this.#fields.length} sizes, at most ${SIZES_BYTES / 4} are possible`,
+        `Cannot make kernel ${name}: it has ${this.#fields.length} sizes, at most ${
+          SIZES_BYTES / 4
+        } are possible`,
       );
     }
   }
@@ -310,7 +319,9 @@ export async function compileAhead(
 /** What a tensor is bound as: in whole vec4, for which every buffer has room. */
 function inQuads({ binding }: Tensor): Binding {
   const { buffer, size } = binding;
-  return size % 16 === 0 ? binding : { ...binding, size: Math.min(Math.ceil(size / 16) * 16, buffer.size) };
+  return size % 16 === 0
+    ? binding
+    : { ...binding, size: Math.min(Math.ceil(size / 16) * 16, buffer.size) };
 }
 
 /** What a binding of WGSL's type `element` holds; not said of integers, which serve as the bits of floats too. */

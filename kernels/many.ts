@@ -79,8 +79,12 @@ export class ManyKernel {
         groups += Math.ceil(x.size / elements);
       });
       sizes.groups = groups;
-      const reads = this.#options.shared.flatMap(({ access }, i) => access === "read" ? [shared[i]] : []);
-      const written = this.#options.shared.flatMap(({ access }, i) => access === "read" ? [] : [shared[i]]);
+      const reads = this.#options.shared.flatMap(({ access }, i) =>
+        access === "read" ? [shared[i]] : []
+      );
+      const written = this.#options.shared.flatMap(({ access }, i) =>
+        access === "read" ? [] : [shared[i]]
+      );
       this.#kernel(part.length).run(
         [...part.map(({ x }) => x), ...reads],
         [...(writes ? part.map(({ y }) => y!) : []), ...written],
@@ -102,17 +106,22 @@ export class ManyKernel {
 }
 
 function frame(members: number, { writes, shared, own, common }: ManyOptions): string {
-  const each = (line: (m: number) => string) => Array.from({ length: members }, (_, m) => line(m)).join("\n");
+  const each = (line: (m: number) => string) =>
+    Array.from({ length: members }, (_, m) => line(m)).join("\n");
   const reads = shared.filter(({ access }) => access === "read");
   const written = shared.filter(({ access }) => access !== "read");
   const bindings = [
     ...Array.from({ length: members }, (_, m) => ({ name: `x${m}`, access: "read" })),
     ...reads,
-    ...(writes ? Array.from({ length: members }, (_, m) => ({ name: `y${m}`, access: "read_write" })) : []),
+    ...(writes
+      ? Array.from({ length: members }, (_, m) => ({ name: `y${m}`, access: "read_write" }))
+      : []),
     ...written,
   ];
   const choose = (signature: string, of: (m: number) => string, otherwise: string) =>
-    `fn ${signature} {\n  switch m {\n${each((m) => `    case ${m}u: { ${of(m)} }`)}\n    default: { ${otherwise} }\n  }\n}`;
+    `fn ${signature} {\n  switch m {\n${
+      each((m) => `    case ${m}u: { ${of(m)} }`)
+    }\n    default: { ${otherwise} }\n  }\n}`;
   return /* wgsl */ `struct Sizes {
   groups: u32,
 ${each((m) => `  first${m}: u32,\n  count${m}: u32,`)}

@@ -73,7 +73,11 @@ export function multiply(a: Tensor, c: Tensor): Tensor {
  * As {@linkcode multiply}, with what is done to the product before it is stored; gives the result, and what is kept
  * beside it. Matrices and vectors lie row-major from the start of their buffers.
  */
-export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tensor, kept: Tensor | null] {
+export function multiplyThen(
+  a: Tensor,
+  c: Tensor,
+  epilogue: Epilogue,
+): [y: Tensor, kept: Tensor | null] {
   const [m, k] = a.shape.slice(-2);
   const [inner, n] = c.shape.slice(-2);
   if (a.shape.length < 2 || c.shape.length < 2 || k !== inner) {
@@ -83,7 +87,9 @@ export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tens
     throw new RangeError(`Cannot matmul [${a.shape}] with [${c.shape}]: ${what}`);
   }
   const batch = broadcast(a.shape.slice(0, -2), c.shape.slice(0, -2));
-  const strides = [a, c].map((x) => broadcastStrides(x.shape.slice(0, -2), x.strides.slice(0, -2), batch));
+  const strides = [a, c].map((x) =>
+    broadcastStrides(x.shape.slice(0, -2), x.strides.slice(0, -2), batch)
+  );
   const axes = collapse(batch, strides);
   if (axes.shape.length > MAX_BATCH_AXES) {
     // More batch axes than the kernel counts: row-major copies have one.
@@ -97,7 +103,10 @@ export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tens
   const shape = [...batch, m, n];
   const out = Tensor.empty(parts > 1 ? [parts, ...shape] : shape);
   const kept = code.kept === null ? null : Tensor.empty(shape);
-  const [tiles_m, tiles_n] = [Math.ceil(m / (tile.rows * tile.down)), Math.ceil(n / (tile.cols * tile.across))];
+  const [tiles_m, tiles_n] = [
+    Math.ceil(m / (tile.rows * tile.down)),
+    Math.ceil(n / (tile.cols * tile.across)),
+  ];
   const groups = tiles_m * tiles_n * batches * parts;
   const lead = MAX_BATCH_AXES - axes.shape.length;
   const { vectors = {}, matrices = {}, low, mask } = epilogue;
@@ -129,7 +138,9 @@ export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tens
       ...laid(1, c, -1, -2),
       ...lowSizes(low),
       ...maskSizes(mask),
-      ...Object.fromEntries(Object.entries(epilogue.numbers ?? {}).map(([name, value]) => [`${name}_value`, value])),
+      ...Object.fromEntries(
+        Object.entries(epilogue.numbers ?? {}).map(([name, value]) => [`${name}_value`, value]),
+      ),
     },
     spread(groups),
   );
@@ -141,7 +152,9 @@ export function multiplyThen(a: Tensor, c: Tensor, epilogue: Epilogue): [y: Tens
   return [parts > 1 ? reduceMiddle(out, 1, parts, out.size / parts, "sum").view(shape) : out, kept];
 }
 
-function codeOf({ expression = "x", kept, vectors = {}, matrices = {}, numbers = {}, low, mask }: Epilogue): EpilogueCode {
+function codeOf(
+  { expression = "x", kept, vectors = {}, matrices = {}, numbers = {}, low, mask }: Epilogue,
+): EpilogueCode {
   return {
     expression,
     kept: kept ?? null,
@@ -197,7 +210,11 @@ function planOf(
   // Parts begin where workgroup memory is filled anew.
   const part = Math.max(1, Math.ceil(fours / wanted / 4) * 4);
   if (part > MAX_STEPS) {
-    throw new RangeError(`Cannot matmul [${a.shape}] with [${c.shape}]: at most ${4 * MAX_STEPS} are summed in one pass`);
+    throw new RangeError(
+      `Cannot matmul [${a.shape}] with [${c.shape}]: at most ${
+        4 * MAX_STEPS
+      } are summed in one pass`,
+    );
   }
   const tile: Tile = {
     ...shape,
@@ -226,7 +243,9 @@ const THIN = 16;
 /** Multiplications from which on a larger tile earns the time that it takes to compile. */
 const WORK: Readonly<Record<TileSize, number>> = { small: 0, medium: 2 ** 21, large: 2 ** 29 };
 
-const APART: Readonly<Record<"lane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>> = {
+const APART: Readonly<
+  Record<"lane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>
+> = {
   lane: { small: [4, 4], medium: [8, 8], large: [16, 8] },
   subgroup: { small: [8, 4], medium: [16, 4], large: [24, 8] },
 };
@@ -242,7 +261,8 @@ function shapeOf({ m, n, k, batches }: Extent): Shape {
     return { rows: cols === 4 ? 8 : 4, cols, across: 1, down: width };
   }
   const work = m * n * k * batches;
-  const size = pinnedTile() ?? (work < WORK.medium ? "small" : work < WORK.large ? "medium" : "large");
+  const size = pinnedTile() ??
+    (work < WORK.medium ? "small" : work < WORK.large ? "medium" : "large");
   const [rows, cols] = APART[kind][size];
   return { rows: Math.min(rows, Math.max(4, fours(m))), cols, across: width, down: 1 };
 }
@@ -261,7 +281,9 @@ function workgroupShape(m: number, n: number, batches: number): Shape {
   if (m <= THIN) return { rows: 4, cols: 4, across: 16, down: 4 };
   if (n <= THIN) return { rows: 4, cols: 4, across: 4, down: 16 };
   if (m <= 32 || n <= 32) return TOGETHER.small;
-  return batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY ? TOGETHER.large : TOGETHER.medium;
+  return batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY
+    ? TOGETHER.large
+    : TOGETHER.medium;
 }
 
 /** Fewer workgroups than this leave a GPU idle, and parts along k shorter than this are not worth their sum. */

@@ -101,8 +101,18 @@ ${
         .map((field) => `  ${name}_${field}: u32,`).join("\n")
     ).join("\n")
   }
-${optional(low, "  rank: u32,\n  low_a_row: u32,\n  low_a_col: u32,\n  low_c_row: u32,\n  low_c_col: u32,")}
-${optional(masked !== null, "  seed: u32,\n  stream: u32,\n  below: u32,\n  gain: f32,\n  item: u32,\n  pitch: u32,")}
+${
+    optional(
+      low,
+      "  rank: u32,\n  low_a_row: u32,\n  low_a_col: u32,\n  low_c_row: u32,\n  low_c_col: u32,",
+    )
+  }
+${
+    optional(
+      masked !== null,
+      "  seed: u32,\n  stream: u32,\n  below: u32,\n  gain: f32,\n  item: u32,\n  pitch: u32,",
+    )
+  }
 ${numbers.map((name) => `  ${name}_value: f32,`).join("\n")}
 }
 ${
@@ -184,18 +194,30 @@ interface Bound extends Operand {
 
 function leftOf(tile: Tile): Bound {
   const { a: along, rows: count } = tile;
-  return { count, own: (f) => `r${f}`, nth: edge("row", "m", along === "outer"), ...bound("a", along, false, tile) };
+  return {
+    count,
+    own: (f) => `r${f}`,
+    nth: edge("row", "m", along === "outer"),
+    ...bound("a", along, false, tile),
+  };
 }
 
 function rightOf(tile: Tile): Bound {
   const { c: along, cols: count, halves, quads } = tile;
-  return { count, own: (f) => `c${f}`, nth: edge("col", "n", quads), ...bound("c", along, halves, tile) };
+  return {
+    count,
+    own: (f) => `c${f}`,
+    nth: edge("col", "n", quads),
+    ...bound("c", along, halves, tile),
+  };
 }
 
 /** A tile's f-th row or column from `corner` on; at the edge the last one, or where they come in fours, of the last four. */
 function edge(corner: string, size: string, whole: boolean): (f: string) => string {
   return (f) =>
-    whole ? `min(${corner} + ${f} / 4u * 4u, sizes.${size} - 4u) + ${f} % 4u` : `min(${corner} + ${f}, sizes.${size} - 1u)`;
+    whole
+      ? `min(${corner} + ${f} / 4u * 4u, sizes.${size} - 4u) + ${f} % 4u`
+      : `min(${corner} + ${f}, sizes.${size} - 1u)`;
 }
 
 function bound(
@@ -245,8 +267,13 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
   const sum = (i: number, j: number) => `s${i}_${j}`;
   if (style !== "workgroup") {
     const common = style === "lane" ? null : across > 1 ? a : c;
-    const loads = [a, c].map((side) => side === common ? handedAround(side, across * down) : loadedBy(side));
-    return { declarations: "", loop: apartWgsl(loads, "first", "end", multiplyAdd(a, c, sum, true)) };
+    const loads = [a, c].map((side) =>
+      side === common ? handedAround(side, across * down) : loadedBy(side)
+    );
+    return {
+      declarations: "",
+      loop: apartWgsl(loads, "first", "end", multiplyAdd(a, c, sum, true)),
+    };
   }
   const threads = across * down;
   const quads = [rows * down / 4, cols * across / 4];
@@ -293,25 +320,35 @@ fn kept4(i: u32) -> vec4f {
 function lowWgsl({ rows, cols, epilogue: { masked } }: Tile): string {
   const dropped = masked === "low";
   const sum = (i: number, j: number) => `${dropped ? "d" : "s"}${i}_${j}`;
-  const all = (line: (i: number, j: number) => string) => each(rows, (i) => each(cols / 4, (j) => line(i, j)));
+  const all = (line: (i: number, j: number) => string) =>
+    each(rows, (i) => each(cols / 4, (j) => line(i, j)));
   const place = (i: number, j: number, h: number) => `start + r${i} * sizes.n + c${4 * j + h}`;
   return `${optional(dropped, all((i, j) => `  var d${i}_${j} = vec4f();`))}
   for (var r = 0u; r < sizes.rank; r++) {
 ${
     each(cols / 4, (j) =>
       `    let low${j} = vec4f(${
-        range(4).map((h) => `low_c[c${4 * j + h} * sizes.low_c_row + r * sizes.low_c_col]`).join(", ")
+        range(4).map((h) =>
+          `low_c[c${4 * j + h} * sizes.low_c_row + r * sizes.low_c_col]`
+        ).join(", ")
       });`)
   }
 ${
     each(rows, (i) =>
       `    let t${i} = vec4f(low_a[r${i} * sizes.low_a_row + r * sizes.low_a_col]);\n` +
-      each(cols / 4, (j) => `    ${sum(i, j)} = fma(t${i}, low${j}, ${sum(i, j)});`))
+      each(cols / 4, (j) =>
+        `    ${sum(i, j)} = fma(t${i}, low${j}, ${sum(i, j)});`))
   }
   }
 ${
-    optional(dropped, all((i, j) =>
-      `  s${i}_${j} += d${i}_${j} * vec4f(${range(4).map((h) => `kept1(${place(i, j, h)})`).join(", ")});`))
+    optional(
+      dropped,
+      all((i, j) =>
+        `  s${i}_${j} += d${i}_${j} * vec4f(${
+          range(4).map((h) => `kept1(${place(i, j, h)})`).join(", ")
+        });`
+      ),
+    )
   }`;
 }
 
@@ -321,14 +358,20 @@ function storesWgsl({ style, rows, cols, across, down, quads, epilogue }: Tile):
   const call = (fn: string, operands: readonly string[]) =>
     quads
       ? `vec4f(${
-        range(4).map((h) => `${fn}(${operands.map((operand) => `${operand}.${PARTS[h]}`).join(", ")})`).join(", ")
+        range(4).map((h) =>
+          `${fn}(${operands.map((operand) => `${operand}.${PARTS[h]}`).join(", ")})`
+        ).join(", ")
       })`
       : `${fn}(${operands.join(", ")})`;
   const store = (i: number, j: number, h: number) => {
     const column = `c${4 * j + h}`;
     const value = quads ? `s${i}_${j}` : `s${i}_${j}.${PARTS[h]}`;
     const by = quads ? " / 4u" : "";
-    const operands = [value, ...vectors.map((name) => `${name}_in[${column}${by}]`), ...matrices.map((name) => `${name}_in[p]`)];
+    const operands = [
+      value,
+      ...vectors.map((name) => `${name}_in[${column}${by}]`),
+      ...matrices.map((name) => `${name}_in[p]`),
+    ];
     const names = operands.map((_, at) => `o${at}`);
     const plain = expression === "x";
     return `  {
@@ -343,7 +386,9 @@ ${optional(kept !== null, `    kept[p] = ${call("kept_", names.slice(0, 1 + vect
       const spots = each(quads ? 1 : 4, (h) => store(i, j, h));
       if (style !== "workgroup") return spots;
       // What a GPU stores twice, it waits for twice.
-      const inside = `row + 4u * (y + ${(i >> 2) * down}u) + ${i & 3}u < sizes.m && col + 4u * (x + ${j * across}u) < sizes.n`;
+      const inside = `row + 4u * (y + ${(i >> 2) * down}u) + ${
+        i & 3
+      }u < sizes.m && col + 4u * (x + ${j * across}u) < sizes.n`;
       return `  if (${inside}) {\n${spots}\n  }`;
     }));
 }

@@ -162,7 +162,15 @@ ${
   }>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-${evaluator("evaluate_", expression, ["i: u32", ...parameters], scalars.map((scalar) => scalar.split("_value")[0]), dtype)}
+${
+    evaluator(
+      "evaluate_",
+      expression,
+      ["i: u32", ...parameters],
+      scalars.map((scalar) => scalar.split("_value")[0]),
+      dtype,
+    )
+  }
 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

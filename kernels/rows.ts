@@ -73,7 +73,11 @@ const SHARE = 4;
 function bothWidths(name: string, wgsl: string, work: KernelWork): Readonly<Record<1 | 4, Kernel>> {
   const made = (width: 1 | 4) => {
     const element = width === 4 ? "vec4f" : "f32";
-    return new Kernel(name, PRELUDE[width] + wgsl.replaceAll("array<E>", `array<${element}>`), work);
+    return new Kernel(
+      name,
+      PRELUDE[width] + wgsl.replaceAll("array<E>", `array<${element}>`),
+      work,
+    );
   };
   return { 1: made(1), 4: made(4) };
 }

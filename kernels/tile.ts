@@ -45,7 +45,8 @@ export const PARTS = "xyzw";
 /** The numbers from 0 to before `count`. */
 export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 /** Lines, one for each of them. */
-export const each = (count: number, line: (i: number) => string): string => range(count).map(line).join("\n");
+export const each = (count: number, line: (i: number) => string): string =>
+  range(count).map(line).join("\n");
 /** A text, or none. */
 export const optional = (wanted: boolean, text: string): string => wanted ? text : "";
 
@@ -66,7 +67,9 @@ export function loadedBy(operand: Operand): Loads {
   const { name, along, own, base, load } = operand;
   const fragments = fragmentsOf(operand);
   return {
-    before: fragments.filter(({ l }) => l === 0).map(({ f }) => `  let ${name}_at${f} = ${base(own(f))};`).join("\n"),
+    before: fragments.filter(({ l }) => l === 0).map(({ f }) =>
+      `  let ${name}_at${f} = ${base(own(f))};`
+    ).join("\n"),
     within: fragments.map(({ value, f, l }) =>
       `    let ${value} = ${load(`${name}_at${f}`, along === "outer" ? `4u * k + ${l}u` : "k")};`
     ).join("\n"),
@@ -81,7 +84,9 @@ export function handedAround(operand: Operand, lanes: number): Loads {
   const before = each(rounds, (round) => {
     const f = `${name}_f${round}`;
     const at = base(nth(along === "outer" ? `(4u * (${f} % ${quads}u))` : f));
-    return `  let ${f} = (lane + ${round * lanes}u) % ${count}u;\n  let ${name}_at${round} = ${at};`;
+    return `  let ${f} = (lane + ${
+      round * lanes
+    }u) % ${count}u;\n  let ${name}_at${round} = ${at};`;
   });
   const within = each(rounds, (round) => {
     const k = along === "outer" ? `4u * k + ${name}_f${round} / ${quads}u` : "k";
@@ -133,10 +138,15 @@ export function staged(
   const values = along === "outer"
     ? each(4, (l) => `  let v${l} = ${known(0, `4u * (k + step) + ${l}u`)};`)
     : each(4, (h) => `  let w${h} = ${known(h, "(k + step)")};`) + "\n" +
-      each(4, (l) => `  let v${l} = vec4f(${range(4).map((h) => `w${h}.${PARTS[l]}`).join(", ")});`);
+      each(
+        4,
+        (l) => `  let v${l} = vec4f(${range(4).map((h) => `w${h}.${PARTS[l]}`).join(", ")});`,
+      );
   const parameters = ["u", "k", "end", ...scope];
   return {
-    declarations: `fn stage_${name}(${parameters.map((parameter) => `${parameter}: u32`).join(", ")}) {
+    declarations: `fn stage_${name}(${
+      parameters.map((parameter) => `${parameter}: u32`).join(", ")
+    }) {
   let step = ${step};
   let quad = ${quad};
 ${values}
@@ -145,8 +155,15 @@ ${each(4, (l) => `  ${memory}[(4u * step + ${l}u) * ${quads + 1}u + quad] = v${l
     fill: `    for (var u = index; u < ${quads * DEPTH / 4}u; u += ${threads}u) {
       stage_${name}(${["u", "k", end, ...scope].join(", ")});
     }`,
-    take: each(4, (l) =>
-      each(count / 4, (q) => `      let ${name}${l}_${q} = ${memory}[(step + ${l}u) * ${quads + 1}u + ${own(q)}];`)),
+    take: each(
+      4,
+      (l) =>
+        each(
+          count / 4,
+          (q) =>
+            `      let ${name}${l}_${q} = ${memory}[(step + ${l}u) * ${quads + 1}u + ${own(q)}];`,
+        ),
+    ),
   };
 }
 
@@ -156,7 +173,12 @@ export function stagingMemory(memory: string, quads: number): string {
 }
 
 /** A loop along k of a workgroup that loads together. */
-export function togetherWgsl(sides: readonly Staging[], first: string, end: string, body: string): string {
+export function togetherWgsl(
+  sides: readonly Staging[],
+  first: string,
+  end: string,
+  body: string,
+): string {
   return `
   for (var k = ${first}; k < ${end}; k += ${DEPTH / 4}u) {
     workgroupBarrier();
@@ -170,7 +192,12 @@ ${body}
 }
 
 /** A loop along k whose invocations load apart. */
-export function apartWgsl(sides: readonly Loads[], first: string, end: string, body: string): string {
+export function apartWgsl(
+  sides: readonly Loads[],
+  first: string,
+  end: string,
+  body: string,
+): string {
   return `${sides.map(({ before }) => before).join("\n")}
   for (var k = ${first}; k < ${end}; k++) {
 ${sides.map(({ within }) => within).join("\n")}
@@ -195,13 +222,19 @@ export function multiplyAdd(
     c.along === "outer"
       ? `${c.name}${l}_${j}`
       : `vec4f(${range(4).map((h) => `${c.name}_${4 * j + h}.${PARTS[l]}`).join(", ")})`;
-  return each(c.count / 4, (j) =>
-    each(4, (l) => `    let ${c.name}_col${l}_${j} = ${ofC(j, l)};`) + "\n" +
-    each(a.count, (i) => {
-      const chain = (steps: readonly number[], from: string) =>
-        steps.reduce((total, l) => `fma(vec4f(${ofA(i, l)}), ${c.name}_col${l}_${j}, ${total})`, from);
-      return short
-        ? `    ${sum(i, j)} += ${chain([1, 2, 3], `${ofA(i, 0)} * ${c.name}_col0_${j}`)};`
-        : `    ${sum(i, j)} = ${chain([0, 1, 2, 3], sum(i, j))};`;
-    }));
+  return each(
+    c.count / 4,
+    (j) =>
+      each(4, (l) => `    let ${c.name}_col${l}_${j} = ${ofC(j, l)};`) + "\n" +
+      each(a.count, (i) => {
+        const chain = (steps: readonly number[], from: string) =>
+          steps.reduce(
+            (total, l) => `fma(vec4f(${ofA(i, l)}), ${c.name}_col${l}_${j}, ${total})`,
+            from,
+          );
+        return short
+          ? `    ${sum(i, j)} += ${chain([1, 2, 3], `${ofA(i, 0)} * ${c.name}_col0_${j}`)};`
+          : `    ${sum(i, j)} = ${chain([0, 1, 2, 3], sum(i, j))};`;
+      }),
+  );
 }

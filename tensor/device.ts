@@ -127,7 +127,8 @@ export function initDry(adapter: DryAdapter = {}): void {
 
 /** Gives what {@linkcode initDry} needs to take the real adapter's place. */
 export function dryTwin(): Required<DryAdapter> {
-  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = gpu().limits;
+  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } =
+    gpu().limits;
   return {
     maxBufferSize,
     maxStorageBufferBindingSize,

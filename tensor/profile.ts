@@ -64,7 +64,11 @@ export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>
       sum.bytes += bytesRead + bytesWritten;
       work.set(kernel, sum);
     }
-    const rows = [...work].map(([kernel, sums]) => ({ kernel, ms: times?.get(kernel) ?? null, ...sums }))
+    const rows = [...work].map(([kernel, sums]) => ({
+      kernel,
+      ms: times?.get(kernel) ?? null,
+      ...sums,
+    }))
       .sort((a, b) => (b.ms ?? 0) - (a.ms ?? 0) || b.flops - a.flops);
     const gpuMs = times && [...times.values()].reduce((sum, ms) => sum + ms, 0);
     return { value, rows, gpuMs, wallMs, submits: counters.submits - submits };
@@ -131,7 +135,10 @@ class Stopwatch implements Timer {
 }
 
 /** A profile as a table, its widest rows first: calls, milliseconds, GB/s, GFLOP/s, and the share of the GPU's time. */
-export function profileTable({ rows, gpuMs, wallMs, submits }: Profile<unknown>, most = 30): string {
+export function profileTable(
+  { rows, gpuMs, wallMs, submits }: Profile<unknown>,
+  most = 30,
+): string {
   const head = ["kernel", "calls", "ms", "GB/s", "GFLOP/s", "share"];
   const number = (value: number) => value >= 100 ? value.toFixed(0) : value.toPrecision(3);
   const cells = rows.slice(0, most).map(({ kernel, calls, ms, flops, bytes }) => [
@@ -152,6 +159,8 @@ export function profileTable({ rows, gpuMs, wallMs, submits }: Profile<unknown>,
     ...cells.map(line),
     ...(rest > 0 ? [`and ${rest} more`] : []),
     `${calls} dispatches in ${submits} submits, ${number(wallMs)} ms` +
-    (gpuMs === null ? "; the adapter has no timestamps" : `, of them ${number(gpuMs)} ms in kernels`),
+    (gpuMs === null
+      ? "; the adapter has no timestamps"
+      : `, of them ${number(gpuMs)} ms in kernels`),
   ].join("\n");
 }

@@ -530,7 +530,9 @@ if (!directory) {
     }
   }
   Deno.test("autograd fixtures: every case was run in every variant of kernels", () => {
-    for (const [variants, wanted] of [[EACH_STYLE, Object.keys(ops)], [EACH_TILE, products]] as const) {
+    for (
+      const [variants, wanted] of [[EACH_STYLE, Object.keys(ops)], [EACH_TILE, products]] as const
+    ) {
       for (const { name, choice } of variants) {
         if (choice.style === "subgroup" && lanes() === 0) continue;
         console.log(`autograd fixtures, ${name}: ${passed.get(name) ?? 0} cases passed`);

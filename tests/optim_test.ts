@@ -421,3 +421,53 @@ Deno.test("cosineAnnealing() falls to its minimum, and rises past it", () => {
     );
   }
 });
+
+gpuTest("Many parameters step together as each would by itself", async () => {
+  const shapes: Shape[] = Array.from(
+    { length: 37 },
+    (_, i) => [i % 5 === 0 ? 1 : 3 * i, 1 + i % 4],
+  );
+  const values = shapes.map((shape) => float32(normals(numel(shape))));
+  const flows = shapes.map((shape) => float32(normals(numel(shape))));
+  const make = () => values.map((own, i) => tensor(own, shapes[i]));
+  const grads = flows.map((own, i) => tensor(own, shapes[i]));
+  const [together, apart] = [make(), make()];
+  const options = { learningRate: 0.05, weightDecay: 0.1, amsgrad: true };
+  const groups = [
+    { parameters: together.slice(0, 9) },
+    { parameters: together.slice(9), learningRate: 0.01 },
+  ];
+  const one = new AdamW(groups, options);
+  const others = apart.map((x, i) =>
+    new AdamW([x], i < 9 ? options : { ...options, learningRate: 0.01 })
+  );
+  for (let step = 0; step < 3; step++) {
+    one.step(grads);
+    others.forEach((optimizer, i) => optimizer.step([grads[i]]));
+  }
+  for (const [i, x] of together.entries()) assertEquals(await x.data(), await apart[i].data());
+  assertEquals(Object.keys(one.state().tensors).length, 3 * 37);
+  for (const optimizer of [one, ...others]) optimizer.release();
+  for (const each of [...together, ...apart, ...grads]) each.release();
+});
+
+gpuTest(
+  "A factor scales the gradients of a step, and clipFactor() is that of clipByNorm()",
+  async () => {
+    const g = tensor([3, 0, 4]);
+    const [a, b] = [tensor([1, 1, 1]), tensor([1, 1, 1])];
+    const [one, other] = [new Sgd([a], { learningRate: 1 }), new Sgd([b], { learningRate: 1 })];
+    const norms = scope(() => {
+      const { norm, factor } = clipFactor([g], 1);
+      one.step([g], factor);
+      const clipped = clipByNorm([g], 1);
+      other.step(clipped.grads);
+      return [norm, clipped.norm];
+    });
+    assertEquals([...await a.data()], [...await b.data()]);
+    assertAlmostEquals((await a.data())[0], 0.4, 1e-6);
+    for (const norm of norms) assertEquals(await norm.item(), 5);
+    for (const each of [g, a, b, ...norms]) each.release();
+    for (const optimizer of [one, other]) optimizer.release();
+  },
+);

@@ -1,6 +1,6 @@
 /** Reverse mode: what flows where, and what is left when it ends or fails. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertThrows } from "@std/assert";
 import { ones } from "../autograd/ops/create.ts";
 import { matmul } from "../autograd/ops/matmul.ts";
 import { add, exp, log, mul, mulScalar, relu, square, tanh } from "../autograd/ops/pointwise.ts";
@@ -230,3 +230,47 @@ gpuTest("activations that no gradient needs are released while the function runs
   assertEquals([during, tracked], [1, 2]);
   for (const each of [x, frozen]) each.release();
 });
+
+gpuTest(
+  "a rule that asks for what was found before gives the sum with it, also of an input given twice",
+  async () => {
+    const x = tensor([1, 2, 3]);
+    /** 3 x, whose gradient adds what came through other ops by itself, and says how often there was something. */
+    let times = 0;
+    const triple = (x: Tensor) =>
+      record(pointwise("3.0 * x", { x }, x.shape), [
+        wrt(x, [], (g, found) => {
+          const before = found();
+          if (before) times++;
+          return before ? pointwise("3.0 * g + before", { g, before }, g.shape) : mulScalar(g, 3);
+        }),
+      ]);
+    /** a + 10 b by one rule, which asks for both. */
+    const both = (a: Tensor, b: Tensor) =>
+      record(pointwise("a + 10.0 * b", { a, b }, a.shape), [
+        wrtAll([a, b], [], (g, _, found) =>
+          [1, 10].map((factor, i) => {
+            const before = found(i);
+            const flow = { g, factor };
+            return before
+              ? pointwise("factor * g + before", { ...flow, before }, g.shape)
+              : pointwise("factor * g", flow, g.shape);
+          })),
+      ]);
+    const cases: readonly (readonly [() => Tensor, number])[] = [
+      [() => triple(x), 3],
+      [() => add(triple(x), triple(x)), 6],
+      [() => add(triple(x), mulScalar(x, 5)), 8],
+      [() => both(x, x), 11],
+      [() => add(both(x, x), triple(x)), 14],
+      [() => add(triple(x), both(x, triple(x))), 34],
+    ];
+    for (const [fn, slope] of cases) {
+      const { value, grads } = valueAndGrad(() => sum(fn()), [x]);
+      assertEquals([...await grads[0].data()], [slope, slope, slope]);
+      for (const each of [value, ...grads]) each.release();
+    }
+    assertGreater(times, 2);
+    x.release();
+  },
+);

@@ -168,3 +168,17 @@ Deno.test("collapse() merges the axes that all operands walk as one", () => {
   assertEquals(collapse([1, 1], [[1, 1]]), { shape: [], strides: [[]] });
   assertEquals(collapse([2, 3], [[1, 2]]), { shape: [2, 3], strides: [[1, 2]] });
 });
+
+gpuTest("what was read stays as it is when more is read, through the same buffers", async () => {
+  const [size, count] = [300_000, 6];
+  const tensors = Array.from({ length: count }, (_, i) => full([size + i], i + 1));
+  for (let round = 0; round < 3; round++) {
+    const found = await Promise.all(tensors.map((each) => each.data()));
+    for (const each of tensors) found.push(await each.data());
+    found.forEach((values, i) => {
+      assertEquals(values.length, size + i % count);
+      assert(values.every((value) => value === i % count + 1), `read ${i} of round ${round}`);
+    });
+  }
+  for (const each of tensors) each.release();
+});

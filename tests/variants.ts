@@ -14,7 +14,10 @@ export interface Variant {
 }
 
 /** Every style, with the tiles that the rules choose. */
-export const EACH_STYLE: readonly Variant[] = STYLES.map((style) => ({ name: style, choice: { style } }));
+export const EACH_STYLE: readonly Variant[] = STYLES.map((style) => ({
+  name: style,
+  choice: { style },
+}));
 
 /** Every style with every tile: these differ in products only. */
 export const EACH_TILE: readonly Variant[] = STYLES.flatMap((style) =>

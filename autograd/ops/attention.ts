@@ -72,7 +72,11 @@ function inOnePass(q: Tensor, k: Tensor, v: Tensor, weighing: Weighing): Tensor 
   const lead = q.shape.slice(0, -2);
   return scope(() => {
     const [x, y, z] = [q, k, v].map(withHeads);
-    return reshapeHeads(fused({ q: x, k: y, v: z }, weighing), [...lead, q.shape.at(-2)!, v.shape.at(-1)!]);
+    return reshapeHeads(fused({ q: x, k: y, v: z }, weighing), [
+      ...lead,
+      q.shape.at(-2)!,
+      v.shape.at(-1)!,
+    ]);
   });
 }
 
@@ -96,7 +100,9 @@ function withHeads(x: Tensor): Tensor {
   const { shape } = x;
   const [rows, width] = shape.slice(-2);
   const heads = shape.length > 2 ? shape.at(-3)! : 1;
-  const split = shape.length === 4 ? x : reshape(x, [numel(shape.slice(0, -3)), heads, rows, width]);
+  const split = shape.length === 4
+    ? x
+    : reshape(x, [numel(shape.slice(0, -3)), heads, rows, width]);
   return isAttendable(split) ? split : contiguous(split);
 }
 

@@ -49,7 +49,11 @@ export function dropout(x: Tensor, p: number, key: DropoutKey): Tensor {
 }
 
 /** What a kernel needs to draw the mask of a tensor of `shape`; null if nothing falls. Throws as {@linkcode dropout}. */
-export function dropoutMask(p: number, { seed, stream, rows }: DropoutKey, shape: Shape): Mask | null {
+export function dropoutMask(
+  p: number,
+  { seed, stream, rows }: DropoutKey,
+  shape: Shape,
+): Mask | null {
   checkProbability(p);
   for (const word of [seed, stream]) {
     if (Number.isInteger(word) && word >= 0 && word < 2 ** 32) continue;
@@ -61,7 +65,8 @@ export function dropoutMask(p: number, { seed, stream, rows }: DropoutKey, shape
     stream,
     below: Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1),
     gain: 1 / (1 - p),
-    ...(rows && { items: { numbers: rows.numbers, item: numel(shape.slice(1)), pitch: rows.size } }),
+    ...(rows &&
+      { items: { numbers: rows.numbers, item: numel(shape.slice(1)), pitch: rows.size } }),
   };
 }
 

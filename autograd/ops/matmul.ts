@@ -128,7 +128,13 @@ function flatten(x: Tensor): Tensor {
 }
 
 /** How gradients flow through `x Wᵀ + low + b`: the weight's then lies as the weight does. */
-function affine(x: Tensor, source: Tensor, weight: Tensor, bias: Tensor | null, change?: Change): Flow[] {
+function affine(
+  x: Tensor,
+  source: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  change?: Change,
+): Flow[] {
   const others = [
     wrt(weight, [source], (g) => scope(() => multiply(transpose(flatten(g)), flatten(source)))),
     ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),

@@ -189,7 +189,10 @@ export const rsqrt: Elementwise = unary("rsqrt", {
 export const square: Elementwise = unary("square", { forward: "x * x", derivative: "2.0 * x" });
 
 /** `1 / x`. */
-export const reciprocal: Elementwise = unary("reciprocal", { forward: "1.0 / x", derivative: "-y * y" });
+export const reciprocal: Elementwise = unary("reciprocal", {
+  forward: "1.0 / x",
+  derivative: "-y * y",
+});
 
 /** Absolute value; its gradient at 0 is 0. */
 export const abs: Elementwise = unary("abs", { forward: "abs(x)", derivative: "sign(x)" });

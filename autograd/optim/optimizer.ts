@@ -81,7 +81,10 @@ export function optimizerKernel(
     writes: true,
     shared: [{ name: "factor", access: "read" }, { name: "state", access: "read_write" }],
     own: { place: "u32" },
-    common: { total: "u32", ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])) },
+    common: {
+      total: "u32",
+      ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])),
+    },
     elements: 64,
     work: { flops: ({ count }) => flops * count, updates: true },
   });

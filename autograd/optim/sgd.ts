@@ -8,8 +8,8 @@ import wgsl from "../../kernels/sgd.wgsl" with { type: "text" };
 import {
   atLeastZero,
   Optimizer,
-  type OptimizerOptions,
   optimizerKernel,
+  type OptimizerOptions,
   type ParameterList,
   type Rule,
 } from "./optimizer.ts";

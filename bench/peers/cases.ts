@@ -257,12 +257,23 @@ function tower(batch: number): Case {
       }
     }
     const embedded = linear(patches, inputs.patch, new Float64Array(width));
-    let x = new Float64Array(tokens * width).map((_, i) => positions[i] + (i < width ? token[i] : embedded[i - width]));
-    const norm = (row: Float64Array, weight: Float32Array, bias: Float32Array) => layerNorm(row, weight, bias);
-    for (let at = 0; at < x.length; at += width) x.set(norm(x.slice(at, at + width), preNorm, preNormBias), at);
+    let x = new Float64Array(tokens * width).map((_, i) =>
+      positions[i] + (i < width ? token[i] : embedded[i - width])
+    );
+    const norm = (row: Float64Array, weight: Float32Array, bias: Float32Array) =>
+      layerNorm(row, weight, bias);
+    for (let at = 0; at < x.length; at += width) {
+      x.set(norm(x.slice(at, at + width), preNorm, preNormBias), at);
+    }
     const sizes = { batch: 1, tokens, width, heads };
-    for (let layer = 0; layer < layers; layer++) x = block(x, inputs as BlockWeights, sizes) as typeof x;
-    return linear(norm(x.slice(0, width), postNorm, postNormBias), projection, new Float64Array(output));
+    for (let layer = 0; layer < layers; layer++) {
+      x = block(x, inputs as BlockWeights, sizes) as typeof x;
+    }
+    return linear(
+      norm(x.slice(0, width), postNorm, postNormBias),
+      projection,
+      new Float64Array(output),
+    );
   };
   return {
     name: `ViT-B/32 image tower, batch ${batch}`,

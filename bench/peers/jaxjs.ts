@@ -66,7 +66,11 @@ function tower(t: Arrays, heads: number, layers: number): JaxArray {
   const kernel = t.patch.reshape([width, channels * patch * patch]);
   const embedded = np.matmul(patches, np.matrixTranspose(kernel));
   const token = np.broadcastTo(t.token.reshape([1, 1, width]), [batch, 1, width]);
-  let x = layerNorm(np.concatenate([token, embedded], 1).add(t.positions), t.preNorm, t.preNormBias);
+  let x = layerNorm(
+    np.concatenate([token, embedded], 1).add(t.positions),
+    t.preNorm,
+    t.preNormBias,
+  );
   for (let layer = 0; layer < layers; layer++) x = block({ ...ofLayer(t, layer), x }, heads);
   const first = x.slice([], 0);
   return np.matmul(layerNorm(first, t.postNorm, t.postNormBias), np.matrixTranspose(t.projection));

@@ -66,13 +66,22 @@ function tower(t: Tensors, heads: number, layers: number): Tensor {
   const [width, , patch] = t.patch.shape;
   const images = tf.transpose(t.x as Tensor4D, [0, 2, 3, 1]);
   const kernel = tf.transpose(t.patch as Tensor4D, [2, 3, 1, 0]) as Tensor4D;
-  const patches = tf.reshape(tf.conv2d(images as Tensor4D, kernel, patch, "valid"), [batch, -1, width]);
+  const patches = tf.reshape(tf.conv2d(images as Tensor4D, kernel, patch, "valid"), [
+    batch,
+    -1,
+    width,
+  ]);
   const token = tf.tile(tf.reshape(t.token, [1, 1, width]), [batch, 1, 1]);
   const embedded = tf.add(tf.concat([token, patches], 1), t.positions);
   let x = layerNorm(embedded, t.preNorm, t.preNormBias);
   for (let layer = 0; layer < layers; layer++) x = block({ ...ofLayer(t, layer), x }, heads);
   const first = tf.reshape(tf.slice(x, [0, 0, 0], [batch, 1, width]), [batch, width]);
-  return tf.matMul(layerNorm(first, t.postNorm, t.postNormBias) as Tensor2D, t.projection as Tensor2D, false, true);
+  return tf.matMul(
+    layerNorm(first, t.postNorm, t.postNormBias) as Tensor2D,
+    t.projection as Tensor2D,
+    false,
+    true,
+  );
 }
 
 function programOf({ program }: Case, t: Tensors): () => Tensor[] {
