@@ -20,8 +20,8 @@ fn none_() -> vec4f {
   return vec4f(HIDDEN, 0.0, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
-  let inside = inside_(places_(quad), row);
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+  let inside = inside_(places_(quad), start, end);
   let seen = select(E(HIDDEN), x[quad], inside);
   let top = max_(seen);
   let below = select(E(), seen - top, inside);

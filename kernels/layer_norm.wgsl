@@ -17,7 +17,7 @@ fn none_() -> vec4f {
   return vec4f();
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let mean = sum_(x[quad]) / f32(WIDTH);
   let d = x[quad] - mean;
   return join_(s, vec4f(f32(WIDTH), mean, sum_(d * d), 0.0));

@@ -22,7 +22,7 @@ fn normal_of_(quad: u32, row: u32) -> E {
   return (x[quad] - stats[row].x) * stats[row].y;
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let h = g[quad] * weight[quad - start / WIDTH];
   return s + vec4f(sum_(h), sum_(h * normal_of_(quad, row)), 0.0, 0.0);
 }

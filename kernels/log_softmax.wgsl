@@ -14,8 +14,8 @@ fn none_() -> vec4f {
   return vec4f(HIDDEN, 0.0, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
-  let seen = select(E(HIDDEN), x[quad], inside_(places_(quad), row));
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+  let seen = select(E(HIDDEN), x[quad], inside_(places_(quad), start, end));
   let top = max(s.x, max_(seen));
   return vec4f(top, s.y * exp(s.x - top) + sum_(exp(seen - top)), 0.0, 0.0);
 }

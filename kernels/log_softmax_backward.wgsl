@@ -12,8 +12,8 @@ fn none_() -> vec4f {
   return vec4f();
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
-  return vec4f(s.x + sum_(select(E(), g[quad], inside_(places_(quad), row))), 0.0, 0.0, 0.0);
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+  return vec4f(s.x + sum_(select(E(), g[quad], inside_(places_(quad), start, end))), 0.0, 0.0, 0.0);
 }
 
 fn join_(a: vec4f, b: vec4f) -> vec4f {

@@ -241,7 +241,7 @@ function alongOf(x: Tensor, inner: number, outer: number, k: number, size: numbe
 const THIN = 16;
 
 /** Multiplications from which on a larger tile earns the time that it takes to compile. */
-const WORK: Readonly<Record<TileSize, number>> = { small: 0, medium: 2 ** 21, large: 2 ** 29 };
+const WORK: Readonly<Record<TileSize, number>> = { small: 0, medium: 2 ** 24 + 1, large: 2 ** 29 };
 
 const APART: Readonly<
   Record<"lane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>

@@ -82,7 +82,7 @@ export function tileWgsl(tile: Tile): string {
   const { expression, kept, vectors, matrices, numbers, low, masked } = epilogue;
   const subgroup = style === "subgroup";
   return /* wgsl */ `// out[b] = f(a[b] × c[b]), in tiles of ${rows * down} × ${cols * across}.
-${functions}${HALVES}
+${optional(expression !== "x" || masked !== null, functions)}${HALVES}
 struct Sizes {
   m: u32,
   n: u32,

@@ -35,9 +35,9 @@ fn none_() -> vec4f {
   return vec4f(nothing, nothing, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let full = s.z == BLOCK;
-  let seen = select(E(none_().x), x[quad], inside_(places_(quad), row));
+  let seen = select(E(none_().x), x[quad], inside_(places_(quad), start, end));
   let value = select(select(min_(seen), max_(seen), KIND == 1u), sum_(seen), KIND == 0u);
   let block = merge_(select(s.x, none_().x, full), value);
   return vec4f(block, select(s.y, merge_(s.y, s.x), full), select(s.z + 1.0, 1.0, full), 0.0);

@@ -2,7 +2,7 @@
 // WGSL comes before, says what they are:
 //
 //   none_() -> vec4f                            the statistic of no elements
-//   take_(s, quad, row, start) -> vec4f         s with the elements of a quad that are in the row
+//   take_(s, quad, row, start, end) -> vec4f    s with the elements of a quad that are in the row
 //   join_(a, b) -> vec4f                        the statistic of two parts
 //   done_(s, row) -> vec4f                      what the elements need of it
 //   give_(quad, s, row, start)                  makes the new elements of a quad
@@ -20,11 +20,11 @@ override WHOLE: bool; // whether rows begin and end with whole quads
 var<workgroup> parts: array<vec4f, ACROSS * DOWN>;
 
 // Whether places are in a row.
-fn inside_(at: P, row: u32) -> B {
+fn inside_(at: P, start: u32, end: u32) -> B {
   if (WHOLE) {
     return B(true);
   }
-  return (at >= P(from_(row))) & (at < P(to_(row)));
+  return (at >= P(start)) & (at < P(end));
 }
 
 // The statistic of a row, from its invocations' shares.
@@ -52,7 +52,7 @@ fn statistic_(row: u32, place: vec2u) -> vec4f {
   // Of rows beyond the last one nothing is read.
   let end = select(start, to_(row), row < sizes.rows);
   for (var quad = start / WIDTH + place.x; quad * WIDTH < end; quad += ACROSS) {
-    s = take_(s, quad, row, start);
+    s = take_(s, quad, row, start, end);
   }
   return done_(whole_(s, place), row);
 }

@@ -14,20 +14,19 @@ struct Sizes {
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
 fn scores_(quad: u32, row: u32, start: u32) -> E {
-  let at = places_(quad);
-  var seen = inside_(at, row);
+  let scores = sizes.scale * x[quad];
   if (CAUSAL) {
-    seen = seen & (at <= P(start + row % sizes.queries));
+    return select(E(HIDDEN), scores, places_(quad) <= P(start + row % sizes.queries));
   }
-  return select(E(HIDDEN), sizes.scale * x[quad], seen);
+  return scores;
 }
 
 fn none_() -> vec4f {
   return vec4f(HIDDEN, 0.0, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32) -> vec4f {
-  let scores = scores_(quad, row, start);
+fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+  let scores = select(E(HIDDEN), scores_(quad, row, start), inside_(places_(quad), start, end));
   let top = max(s.x, max_(scores));
   return vec4f(top, s.y * exp(s.x - top) + sum_(exp(scores - top)), 0.0, 0.0);
 }

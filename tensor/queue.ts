@@ -238,8 +238,8 @@ let lastWait = 0;
 const MAX_HELD = 16;
 let held = 0;
 
-/** Bytes from which on events get a turn after each readback, so that its buffer comes back before many are made. */
-const LARGE_BYTES = 2 ** 18;
+/** Bytes from which on events get a turn before another buffer would have to be made, so that those in use come back. */
+const LARGE_BYTES = 2 ** 20;
 
 /** Waits until the events that are due had their turn; less than a timer's wait would not bring those of others. */
 function turn(): Promise<void> {
@@ -318,7 +318,7 @@ export async function read(buffer: GPUBuffer, offset: number, bytes: number): Pr
     else await mapped;
     lastWait = performance.now() - start;
     await settle();
-    if (hold && bytes >= LARGE_BYTES) await turn();
+    if (hold && bytes >= LARGE_BYTES && !stagings.get(target.size)?.length) await turn();
     if (refused) throw refused;
     range = target.getMappedRange(0, bytes);
     return copies ? range : range.slice(0);
