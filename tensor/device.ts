@@ -49,6 +49,7 @@ let lost: DeviceLostError | null = null;
 let failure: Error | null = null;
 const checks: Promise<Error | null>[] = [];
 const resets: (() => void)[] = [];
+const trials: (() => Promise<void>)[] = [];
 
 /** Limits that kernels and buffers run into. A device that is not asked for more offers WebGPU's defaults only. */
 const LIMITS = [
@@ -181,6 +182,7 @@ async function start(): Promise<void> {
   made ??= await request(await findAdapter());
   watch(made);
   adopt(made, adapter.info, directive);
+  await Promise.all(trials.map((trial) => trial()));
 }
 
 /** WGSL that lets a shader use subgroups, which not every compiler knows; null if nothing does. */
@@ -218,6 +220,11 @@ function watch(made: GPUDevice): void {
 /** Runs `reset` whenever a device is made, to forget what belonged to the one before. */
 export function onStart(reset: () => void): void {
   resets.push(reset);
+}
+
+/** Runs `trial` before a real device is ready, to find out what can be done with it. */
+export function onTrial(trial: () => Promise<void>): void {
+  trials.push(trial);
 }
 
 /**

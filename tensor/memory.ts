@@ -138,7 +138,7 @@ export function onLimit(relief: () => void): void {
 }
 
 /** Rounds up to one of eight sizes between two powers of two, so that tensors of nearly one size share a shelf. */
-function sizeClass(bytes: number): number {
+export function sizeClass(bytes: number): number {
   const step = Math.max(256, 2 ** (Math.floor(Math.log2(Math.max(bytes, 1))) - 3));
   return Math.max(256, Math.ceil(bytes / step) * step);
 }

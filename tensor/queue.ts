@@ -4,8 +4,8 @@
  * @module
  */
 
-import { gpu, guarded, KernelError, onStart, refusal, settle } from "./device.ts";
-import { acquire, clearShelves, onLimit, overstocked } from "./memory.ts";
+import { gpu, guarded, KernelError, onStart, onTrial, refusal, settle } from "./device.ts";
+import { acquire, clearShelves, onLimit, overstocked, sizeClass } from "./memory.ts";
 
 /** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
 export const SIZES_BYTES = 256;
@@ -253,11 +253,23 @@ const MAX_STAGED_BYTES = 2 ** 26;
 /** How often they were forgotten: what comes back later is not theirs. */
 let generation = 0;
 
-/** Whether what is mapped is a copy, as in Deno since 2.9.5, and no view that ends when the buffer is unmapped. */
+/**
+ * Whether what is mapped is a copy, as in Deno since 2.9.5, and no view that ends when the buffer is unmapped: else a large
+ * readback is copied twice.
+ */
 let copies = false;
+onTrial(async () => {
+  if (!CAN_HOLD) return;
+  const buffer = staging(4);
+  await buffer.mapAsync(GPUMapMode.READ);
+  const range = buffer.getMappedRange();
+  buffer.unmap();
+  copies = !range.detached;
+  putBack(buffer);
+});
 
 function staging(bytes: number): GPUBuffer {
-  const size = Math.max(256, 2 ** Math.ceil(Math.log2(bytes)));
+  const size = sizeClass(bytes);
   const found = stagings.get(size)?.pop();
   if (found) {
     stagedBytes -= size;
@@ -331,7 +343,6 @@ export async function read(buffer: GPUBuffer, offset: number, bytes: number): Pr
       held--;
       if (!target || !range) return;
       target.unmap();
-      copies = CAN_HOLD && !range.detached;
       if (born === generation) putBack(target);
     }).catch(() => {}); // The device was lost meanwhile, and the buffer with it.
   }
