@@ -275,6 +275,8 @@ function staging(bytes: number): GPUBuffer {
     stagedBytes -= size;
     return found;
   }
+  // To make a large one takes milliseconds, in which the GPU may be at work.
+  if (bytes >= LARGE_BYTES) flush();
   const made = gpu().createBuffer({
     label: "readback",
     size,
