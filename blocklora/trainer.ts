@@ -156,7 +156,7 @@ export class Trainer {
 
   /**
    * Takes one step and gives, as a tensor `[2]`, the batch's loss (nats) and accuracy (0 to 1) before it. Nothing is
-   * waited for: the step is one submit, which happens when the caller reads or the next batch is uploaded.
+   * waited for: what is recorded is submitted when the caller reads or the next batch is uploaded, on a GPU in parts before.
    */
   step(batch: TrainingBatch): Tensor {
     const { maxNorm } = this.#recipe;

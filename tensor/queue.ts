@@ -4,14 +4,31 @@
  * @module
  */
 
-import { gpu, guarded, KernelError, onStart, onTrial, refusal, settle } from "./device.ts";
+import {
+  gpu,
+  guarded,
+  isSoftware,
+  KernelError,
+  onStart,
+  onTrial,
+  refusal,
+  settle,
+} from "./device.ts";
 import { acquire, clearShelves, onLimit, overstocked, sizeClass } from "./memory.ts";
 
 /** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
 export const SIZES_BYTES = 256;
 
-/** Dispatches recorded before a submit happens by itself, so that what is recorded is bounded. */
+/** Dispatches for which there is room before a submit. */
 const MAX_RECORDED = 4096;
+
+/** Dispatches after which a GPU gets to work, while the host records more. */
+const HEAD_START = 128;
+
+/** Dispatches recorded before a submit happens by itself. A software adapter would work in the host's time. */
+export function recordedAtMost(): number {
+  return isSoftware() ? MAX_RECORDED : HEAD_START;
+}
 
 /** How often the GPU was given work since the start. */
 export const counters = { dispatches: 0, submits: 0, readbacks: 0 };
@@ -151,7 +168,7 @@ export function dispatch(
   explain: (message: string) => Error,
 ): void {
   const device = gpu();
-  if (recorded === MAX_RECORDED) flush();
+  if (recorded === recordedAtMost()) flush();
   let timestampWrites = timer?.stamps(pipeline.label);
   if (timestampWrites === null) {
     flush();
