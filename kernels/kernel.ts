@@ -37,8 +37,8 @@ export interface KernelWork {
   readonly flops: (sizes: Sizes, inputs: readonly (Tensor | Binding)[]) => number;
   /** Bytes read, where that is not every element of the inputs once. */
   readonly reads?: (sizes: Sizes) => number;
-  /** Whether outputs are updated in place, and so read too. */
-  readonly updates?: boolean;
+  /** Bytes written, where that is not every element of the outputs once. */
+  readonly writes?: (sizes: Sizes) => number;
 }
 
 interface Field {
@@ -115,15 +115,11 @@ export class Kernel {
     }
     const pipeline = this.#pipeline(constants, operands, explain);
     dispatch(pipeline, this.#layout, bindings, this.#pack(sizes), grid, explain);
-    count(this.name, () => {
-      const written = bytesOf(outputs);
-      const read = this.#work.reads?.(sizes) ?? bytesOf(inputs);
-      return {
-        flops: this.#work.flops(sizes, inputs),
-        bytesRead: read + (this.#work.updates ? written : 0),
-        bytesWritten: written,
-      };
-    });
+    count(this.name, () => ({
+      flops: this.#work.flops(sizes, inputs),
+      bytesRead: this.#work.reads?.(sizes) ?? bytesOf(inputs),
+      bytesWritten: this.#work.writes?.(sizes) ?? bytesOf(outputs),
+    }));
   }
 
   #check(

@@ -5,8 +5,7 @@
  */
 
 import wgsl from "../../kernels/cross_entropy.wgsl" with { type: "text" };
-import backwardWgsl from "../../kernels/cross_entropy_backward.wgsl" with { type: "text" };
-import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
+import { MAX_STEPS } from "../../kernels/kernel.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
 import { RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
@@ -20,10 +19,10 @@ const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
   // Maximum, difference, exponential, two sums.
   flops: ({ rows, cols }) => 5 * rows * cols,
 }, { gives: false });
-const backward = new Kernel("cross_entropy_backward.wgsl", backwardWgsl, {
-  // Two differences, the exponential, two more differences, a product.
-  flops: ({ rows, cols }) => 6 * rows * cols,
-});
+
+/** Of a logit: its softmax less its share of the target, times the loss's gradient; 0 where the label is no class. */
+const GRADIENT =
+  "select(0.0, g * (exp(x - top - above) - select(even, sure, i % cols == u32(label))), u32(label) < cols)";
 
 /** How the losses of the rows are joined, and how sure the labels are. */
 export interface CrossEntropyOptions {
@@ -95,10 +94,18 @@ export function crossEntropy(
     record(loss, [
       wrt(logits, [x, target, stats], (g) =>
         scope(() => {
-          const dx = Tensor.empty([rows, cols]);
-          const grid = spread(Math.ceil(rows * cols / 64));
-          backward.run([x, target, stats, contiguous(g)], [dx], { rows, cols, smoothing }, grid);
-          return dx;
+          const column = (of: Tensor, at = of.offset) => of.view([rows, 1], [of.strides[0], 0], at);
+          const even = smoothing / cols;
+          return pointwise(GRADIENT, {
+            x,
+            top: column(stats, 0),
+            above: column(stats, 1),
+            label: column(target),
+            g: column(g),
+            cols: BigInt(cols),
+            even,
+            sure: 1 - smoothing + even,
+          }, [rows, cols]);
         })),
     ]);
     return reduction === "none" ? loss : reduction === "sum" ? sum(loss) : mean(loss);

@@ -86,7 +86,12 @@ export function optimizerKernel(
       ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])),
     },
     elements: 64,
-    work: { flops: ({ count }) => flops * count, updates: true },
+    // Gradient, parameter and state are read, the last two written.
+    work: {
+      flops: ({ count }) => flops * count,
+      reads: ({ count, kinds }) => 4 * count * (2 + kinds),
+      writes: ({ count, kinds }) => 4 * count * (1 + kinds),
+    },
   });
 }
 
@@ -186,7 +191,11 @@ export class Optimizer<O extends OptimizerOptions> {
         const members = this.#members.flatMap(({ parameter, place, group: of }, i) =>
           of === group ? [{ x: contiguous(grads[i]), y: parameter, own: { place } }] : []
         );
-        const numbers = { total: this.#total, ...sizes(options, rates[group], this.#steps) };
+        const numbers = {
+          total: this.#total,
+          kinds: this.#state.shape[0],
+          ...sizes(options, rates[group], this.#steps),
+        };
         kernel.run(members, [factor, this.#state], numbers, constants(options));
       }
     };
