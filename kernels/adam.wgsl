@@ -1,25 +1,24 @@
 // d = g + l2 p; mean ← β₁ mean + (1 - β₁) d; square ← β₂ square + (1 - β₂) d²;
-// p ← p - decay p - rate mean / (√square · correction + epsilon); one invocation for each element. x is g, y is p; the
-// state has all means, then all squares, then where AMSGRAD the largest of them, in the order of the parameters.
+// p ← p - decay p - rate mean / (√square · correction + epsilon). x is g, y is p; the state has all means, then all
+// squares, then where AMSGRAD the largest of them, in the order of the parameters.
 // Source: Kingma and Ba, arXiv 1412.6980, algorithm 1; decay: Loshchilov and Hutter, arXiv 1711.05101, algorithm 2.
 override AMSGRAD: bool;
 
-fn work_(m: u32, group: u32, lane: u32) {
-  let i = 64u * group + lane;
-  if (i >= count_(m)) {
-    return;
+fn work_(group: u32, lane: u32) {
+  let end = min(256u * (group + 1u), count_);
+  for (var i = 256u * group + lane; i < end; i += 64u) {
+    let at = place_ + i;
+    let p = y_[i];
+    let d = x_[i] * factor[0] + sizes.l2 * p;
+    let mean = sizes.beta1 * state[at] + sizes.one_minus_beta1 * d;
+    var square = sizes.beta2 * state[at + sizes.total] + sizes.one_minus_beta2 * d * d;
+    state[at] = mean;
+    state[at + sizes.total] = square;
+    if (AMSGRAD) {
+      square = max(state[at + 2u * sizes.total], square);
+      state[at + 2u * sizes.total] = square;
+    }
+    // One subtraction: `p (1 - decay)` would round a decay of 1e-6 to one or two digits.
+    y_[i] = p - (sizes.decay * p + sizes.rate * mean / (sqrt(square) * sizes.correction + sizes.epsilon));
   }
-  let at = place_(m) + i;
-  let p = y_(m, i);
-  let d = x_(m, i) * factor[0] + sizes.l2 * p;
-  let mean = sizes.beta1 * state[at] + sizes.one_minus_beta1 * d;
-  var square = sizes.beta2 * state[at + sizes.total] + sizes.one_minus_beta2 * d * d;
-  state[at] = mean;
-  state[at + sizes.total] = square;
-  if (AMSGRAD) {
-    square = max(state[at + 2u * sizes.total], square);
-    state[at + 2u * sizes.total] = square;
-  }
-  // One subtraction: `p (1 - decay)` would round a decay of 1e-6 to one or two digits.
-  set_y_(m, i, p - (sizes.decay * p + sizes.rate * mean / (sqrt(square) * sizes.correction + sizes.epsilon)));
 }

@@ -39,9 +39,10 @@ export interface ManyOptions {
 const MOST = { lane: 8, subgroup: 8, workgroup: 15 } as const;
 
 /**
- * A kernel of many tensors. Its WGSL defines `work_(m, group, lane)`, which does the share of a workgroup of member m:
- * element i is read by `x_(m, i)` and `y_(m, i)` and written by `set_y_(m, i, value)`; there are `count_(m)` of them, and
- * a number of its own named `n` is `n_(m)`.
+ * A kernel of many tensors. Its WGSL defines `work_(group, lane)`, which does a workgroup's share of one member: `x_` and
+ * `y_` are its arrays, `count_` is how many elements it has, and a number of its own named `n` is `n_`. Each member gets a
+ * copy with its own names. What it does must be in a loop over elements: a software adapter goes through the copies of
+ * all members, and skips nothing but loops.
  */
 export class ManyKernel {
   readonly #name: string;
@@ -72,10 +73,10 @@ export class ManyKernel {
       const sizes: Record<string, number> = { ...common, count: 0, members: part.length };
       let groups = 0;
       part.forEach(({ x, own }, m) => {
-        sizes[`first${m}`] = groups;
-        sizes[`count${m}`] = x.size;
+        sizes[`first_${m}`] = groups;
+        sizes[`count_${m}`] = x.size;
         sizes.count += x.size;
-        for (const [name, value] of Object.entries(own)) sizes[`${name}${m}`] = value;
+        for (const [name, value] of Object.entries(own)) sizes[`${name}_${m}`] = value;
         groups += Math.ceil(x.size / elements);
       });
       sizes.groups = groups;
@@ -98,34 +99,42 @@ export class ManyKernel {
   #kernel(members: number): Kernel {
     let kernel = this.#kernels.get(members);
     if (!kernel) {
-      const wgsl = frame(members, this.#options) + this.#wgsl;
+      const wgsl = frame(members, this.#wgsl, this.#options);
       this.#kernels.set(members, kernel = new Kernel(this.#name, wgsl, this.#options.work));
     }
     return kernel;
   }
 }
 
-function frame(members: number, { writes, shared, own, common }: ManyOptions): string {
+/** The WGSL of so many members. */
+function frame(
+  members: number,
+  wgsl: string,
+  { writes, shared, own, common }: ManyOptions,
+): string {
   const each = (line: (m: number) => string) =>
     Array.from({ length: members }, (_, m) => line(m)).join("\n");
   const reads = shared.filter(({ access }) => access === "read");
   const written = shared.filter(({ access }) => access !== "read");
+  const all = (name: string, access: string) =>
+    Array.from({ length: members }, (_, m) => ({ name: `${name}${m}`, access }));
   const bindings = [
-    ...Array.from({ length: members }, (_, m) => ({ name: `x${m}`, access: "read" })),
+    ...all("x_", "read"),
     ...reads,
-    ...(writes
-      ? Array.from({ length: members }, (_, m) => ({ name: `y${m}`, access: "read_write" }))
-      : []),
+    ...(writes ? all("y_", "read_write") : []),
     ...written,
   ];
-  const choose = (signature: string, of: (m: number) => string, otherwise: string) =>
-    `fn ${signature} {\n  switch m {\n${
-      each((m) => `    case ${m}u: { ${of(m)} }`)
-    }\n    default: { ${otherwise} }\n  }\n}`;
+  const fields = Object.entries({ first: "u32", count: "u32", ...own });
+  const numbers = new RegExp(`\\b(${["count", ...Object.keys(own)].join("|")})_\\b`, "g");
+  const begin = wgsl.indexOf("fn work_(");
+  const copy = (m: number) =>
+    wgsl.slice(begin).replaceAll(/\b(x|y|work)_\b/g, `$1_${m}`).replaceAll(
+      numbers,
+      `sizes.$1_${m}`,
+    );
   return /* wgsl */ `struct Sizes {
   groups: u32,
-${each((m) => `  first${m}: u32,\n  count${m}: u32,`)}
-${Object.entries(own).map(([name, type]) => each((m) => `  ${name}${m}: ${type},`)).join("\n")}
+${fields.map(([name, type]) => each((m) => `  ${name}_${m}: ${type},`)).join("\n")}
 ${Object.entries(common).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
 }
 ${
@@ -135,19 +144,8 @@ ${
   }
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-${choose("x_(m: u32, i: u32) -> f32", (m) => `return x${m}[i];`, "return 0.0;")}
-${choose("count_(m: u32) -> u32", (m) => `return sizes.count${m};`, "return 0u;")}
-${
-    Object.entries(own).map(([name, type]) =>
-      choose(`${name}_(m: u32) -> ${type}`, (m) => `return sizes.${name}${m};`, `return ${type}();`)
-    ).join("\n")
-  }
-${
-    writes
-      ? choose("y_(m: u32, i: u32) -> f32", (m) => `return y${m}[i];`, "return 0.0;") + "\n" +
-        choose("set_y_(m: u32, i: u32, value: f32)", (m) => `y${m}[i] = value;`, "")
-      : ""
-  }
+${wgsl.slice(0, begin)}
+${each(copy)}
 
 @compute @workgroup_size(64)
 fn main(
@@ -156,13 +154,14 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let at = group.y * groups.x + group.x;
-  if (at >= sizes.groups) {
-    return;
+${
+    each((m) => {
+      const next = m + 1 < members ? `first_${m + 1}` : "groups";
+      return `  if (at >= sizes.first_${m} && at < sizes.${next}) {
+    work_${m}(at - sizes.first_${m}, lane);
+  }`;
+    })
   }
-  var m = 0u;
-  var first = 0u;
-${each((m) => `  if (at >= sizes.first${m}) {\n    m = ${m}u;\n    first = sizes.first${m};\n  }`)}
-  work_(m, at - first, lane);
 }
 `;
 }

@@ -6,7 +6,7 @@
 
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { type KernelWork, spread } from "./kernel.ts";
+import type { KernelWork } from "./kernel.ts";
 import columnsWgsl from "./reduce_columns.wgsl" with { type: "text" };
 import rowsWgsl from "./reduce_rows.wgsl" with { type: "text" };
 import { ColumnsKernel, RowsKernel } from "./rows.ts";

@@ -14,15 +14,15 @@ import { sqrt } from "../ops/pointwise.ts";
 import { sum } from "../ops/reduce.ts";
 import { contiguous } from "../ops/view.ts";
 
-/** What one workgroup sums. */
-const PART = 1024;
+/** What a workgroup sums, in as many parts as it has invocations. */
+const [SUMMED, PARTS] = [1024, 64];
 
 const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
   writes: false,
   shared: [{ name: "parts", access: "read_write" }],
   own: { place: "u32", times: "f32" },
   common: {},
-  elements: PART,
+  elements: SUMMED,
   work: { flops: ({ count }) => 2 * count },
 });
 
@@ -35,13 +35,13 @@ export function globalNorm(
   copies: readonly number[] = tensors.map(() => 1),
 ): Tensor {
   return scope(() => {
-    let groups = 0;
+    let count = 0;
     const members = tensors.map((x, i) => {
-      const place = groups;
-      groups += Math.ceil(x.size / PART);
+      const place = count;
+      count += PARTS * Math.ceil(x.size / SUMMED);
       return { x: contiguous(x), own: { place, times: copies[i] } };
     });
-    const parts = Tensor.empty([groups]);
+    const parts = Tensor.empty([count]);
     kernel.run(members, [parts], {});
     return sqrt(sum(parts));
   });

@@ -85,7 +85,7 @@ export function optimizerKernel(
       total: "u32",
       ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])),
     },
-    elements: 64,
+    elements: 256,
     // Gradient, parameter and state are read, the last two written.
     work: {
       flops: ({ count }) => flops * count,
