@@ -94,7 +94,7 @@ export * from "./autograd/ops/conv.ts";
 export * from "./autograd/ops/create.ts";
 export * from "./autograd/ops/cross_entropy.ts";
 export * from "./autograd/ops/cumsum.ts";
-export * from "./autograd/ops/dropout.ts";
+export { dropout, type DropoutKey, maskedDropout } from "./autograd/ops/dropout.ts";
 export * from "./autograd/ops/embedding.ts";
 export * from "./autograd/ops/layer_norm.ts";
 export * from "./autograd/ops/matmul.ts";
