@@ -10,8 +10,9 @@ import { runCommand } from "../blocklora/command.ts";
 import { Console } from "../blocklora/console.ts";
 import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/flags.ts";
 import { COMMON_FLAGS } from "../blocklora/workspace.ts";
-import { type Case, CASES } from "./peers/cases.ts";
+import { type Case, CASES, draw } from "./peers/cases.ts";
 import type { Measured } from "./peers/child.ts";
+import { type Column, digits, tableHead, tableRow } from "./table.ts";
 
 const ENGINES = ["octograd", "tfjs", "jaxjs"] as const;
 type Engine = typeof ENGINES[number];
@@ -38,6 +39,8 @@ export interface Row {
   readonly first: OfEach;
   /** The ratio of `first`. */
   readonly firstRatio: number | null;
+  /** Images a second of such runs, one after the other; null where there are none. */
+  readonly imagesPerSecond: OfEach;
   /** Kernels that a run starts. */
   readonly dispatches: OfEach;
   /** How often a run hands work to the GPU. */
@@ -52,6 +55,11 @@ const FLAGS = {
   only: text("TEXT", "compare in the cases whose names hold this", ""),
   rounds: number({ from: 1, whole: true }, "take the median of this many turns", 1),
   output: text("FILE", "where the table is saved, as Markdown", "dist/peers.md"),
+  minutes: number<number | undefined>(
+    { from: 0.1 },
+    "begin no case after so many minutes",
+    undefined,
+  ),
   warm: toggle("leave the driver the kernels that it compiled for earlier runs"),
 };
 
@@ -60,7 +68,13 @@ const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[v
 /** What points the drivers of Mesa and NVIDIA to a cache of compiled kernels. */
 const CACHES = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
 
-async function measure(engine: Engine, name: string, cache: string | null): Promise<Measured> {
+/** Runs a case in an engine, and holds it to what it should give. */
+async function measure(
+  engine: Engine,
+  name: string,
+  expected: readonly number[],
+  cache: string | null,
+): Promise<Measured> {
   const child = new URL("./peers/child.ts", import.meta.url);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", child.href, engine, name],
@@ -72,38 +86,58 @@ async function measure(engine: Engine, name: string, cache: string | null): Prom
     throw new Error(`Cannot run ${name} in ${engine}: ${decoder.decode(stderr).trim()}`);
   }
   const measured: Measured = JSON.parse(line);
-  if (!(measured.error < TOLERANCE)) {
+  const scale = expected.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+  // NaN where a number is missing or none.
+  const error = expected.reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - (measured.digest[i] ?? NaN))),
+    0,
+  ) / scale;
+  if (!(error < TOLERANCE)) {
     throw new Error(
-      `Cannot compare ${name}: ${measured.title} errs by ${measured.error} of the largest number, ` +
+      `Cannot compare ${name}: ${measured.title} errs by ${error} of the largest number, ` +
         `at most ${TOLERANCE} is rounding`,
     );
   }
   return measured;
 }
 
-/** Compares the engines in one case. */
-async function compare(of: Case, rounds: number, warm: boolean): Promise<[Row, Measured[]]> {
-  const engines = of.alone ? ENGINES.slice(0, 1) : ENGINES;
-  const all: Measured[][] = [];
+/** What {@linkcode compare} found. */
+interface Compared {
+  readonly row: Row;
+  readonly measured: readonly Measured[];
+  readonly failures: readonly string[];
+}
+
+/** Compares the engines in one case, and says what of that failed. */
+async function compare(of: Case, rounds: number, warm: boolean): Promise<Compared> {
+  const expected = of.expect(draw(of));
+  const engines = new Set(of.alone ? ENGINES.slice(0, 1) : ENGINES);
+  const all = new Map<Engine, Measured[]>();
+  const failures: string[] = [];
   for (let round = 0; round < rounds; round++) {
-    const turn: Measured[] = [];
     for (const engine of engines) {
       const cache = warm ? null : await Deno.makeTempDir();
       try {
-        turn.push(await measure(engine, of.name, cache));
+        const measured = await measure(engine, of.name, expected, cache);
+        all.set(engine, [...all.get(engine) ?? [], measured]);
+      } catch (error) {
+        failures.push(error instanceof Error ? error.message : String(error));
+        engines.delete(engine);
+        all.delete(engine);
       } finally {
         if (cache !== null) await Deno.remove(cache, { recursive: true });
       }
     }
-    all.push(turn);
   }
-  const by = (value: (measured: Measured) => number) =>
+  const by = (value: (measured: Measured) => number | null) =>
     Object.fromEntries(ENGINES.map((engine) => {
-      const at = engines.indexOf(engine);
-      return [engine, at < 0 ? null : median(all.map((turn) => value(turn[at])))];
+      const values = (all.get(engine) ?? []).map(value).filter((value) => value !== null);
+      return [engine, values.length > 0 ? median(values) : null];
     })) as OfEach;
-  const ratio = ({ octograd, tfjs, jaxjs }: OfEach) =>
-    tfjs === null || jaxjs === null ? null : Math.min(tfjs, jaxjs) / octograd!;
+  const ratio = ({ octograd, ...peers }: OfEach) => {
+    const [best] = Object.values(peers).filter((ms) => ms !== null).sort((a, b) => a - b);
+    return octograd === null || best === undefined ? null : best / octograd;
+  };
   const [ms, many, first] = [
     by(({ waited }) => median(waited)),
     by(({ many }) => many),
@@ -112,28 +146,35 @@ async function compare(of: Case, rounds: number, warm: boolean): Promise<[Row, M
   const row = {
     ...{ case: of.name, ms, ratio: ratio(ms), many, manyRatio: ratio(many) },
     ...{ first, firstRatio: ratio(first) },
+    imagesPerSecond: by(({ waited }) =>
+      of.images === undefined ? null : 1000 * of.images / median(waited)
+    ),
     dispatches: by(({ dispatches }) => dispatches),
     submits: by(({ submits }) => submits),
     hostMicroseconds: by(({ host, dispatches }) => 1000 * host / dispatches),
   };
-  return [row, all[0]];
+  return { row, measured: [...all.values()].flat(), failures };
 }
 
-/** `3.14/27/200`, and the ratio if there is one. */
+/** `3.14/27/200`, and the ratio if there is one; `3.14` of octograd alone. */
 function three(values: OfEach, ratio?: number | null): string {
-  const text = (value: number) =>
-    value >= 1000
-      ? value.toFixed(0)
-      : Number.isInteger(value)
-      ? String(value)
-      : value.toPrecision(3);
-  const all = ENGINES.flatMap((engine) => values[engine] === null ? [] : [text(values[engine])]);
+  const text = (value: number | null) =>
+    value === null ? "-" : Number.isInteger(value) ? String(value) : digits(value);
+  const has = ENGINES.filter((engine) => values[engine] !== null);
+  if (has.length === 0) return "";
+  const alone = has.length === 1 && has[0] === "octograd";
+  const all = (alone ? has : ENGINES).map((engine) => text(values[engine]));
   return all.join("/") + (ratio ? ` ${ratio.toFixed(1)}x` : "");
 }
 
-const HEAD = [
-  ...["case", "one run, waited for", "many runs, a wait", "first run"],
-  ...["dispatches", "host, us a dispatch"],
+const COLUMNS: readonly Column[] = [
+  ["case", 50],
+  ["one run, waited for", 21],
+  ["many runs, a wait", 21],
+  ["first run", 21],
+  ["images/s", 16],
+  ["dispatches", 12],
+  ["host, µs a dispatch", 19],
 ];
 
 function cells(row: Row): string[] {
@@ -142,6 +183,7 @@ function cells(row: Row): string[] {
     three(row.ms, row.ratio),
     three(row.many, row.manyRatio),
     three(row.first, row.firstRatio),
+    three(row.imagesPerSecond),
     three(row.dispatches),
     three(row.hostMicroseconds),
   ];
@@ -156,35 +198,41 @@ const LEGEND =
   "Milliseconds of octograd / tfjs / jax-js, and the best peer's over octograd's; dispatches and host time likewise.";
 
 async function run(args: readonly string[]): Promise<number> {
-  const { json, only, rounds, warm, output } = parseOnlyFlags(args, FLAGS);
+  const { json, only, rounds, minutes, warm, output } = parseOnlyFlags(args, FLAGS);
   const cases = CASES.filter(({ name }) => name.includes(only));
   if (cases.length === 0) throw new UsageError(`Cannot find a case with "${only}" in its name`);
   const console = new Console(json);
   const rows: Row[] = [];
-  const widths = [48, 24, 24, 24, 14, 20];
-  const line = (texts: readonly string[]) =>
-    texts.map((text, i) => i ? text.padStart(widths[i]) : text.padEnd(widths[0])).join("");
-  let title = "";
+  const table: string[] = [];
+  const line = (text: string) => {
+    table.push(text);
+    console.say(text);
+  };
+  const end = performance.now() + 60_000 * (minutes ?? Infinity);
+  let failed = 0;
   for (const [i, of] of cases.entries()) {
-    const [row, turn] = await compare(of, rounds, warm);
-    if (i === 0) {
-      const engines = turn.map(({ title }) => title).join(", ");
+    if (performance.now() > end) {
+      console.note(`no time for ${cases.length - i} of ${cases.length} cases`);
+      break;
+    }
+    const { row, measured, failures } = await compare(of, rounds, warm);
+    if (rows.length === 0) {
+      const engines = new Set(measured.map(({ title }) => title));
       const date = new Date().toISOString().slice(0, 10);
-      title = `${date}, ${turn[0].device}, Deno ${Deno.version.deno}, ${engines}`;
-      console.say(title);
-      console.say(LEGEND);
-      console.say(line(HEAD));
+      const device = measured.at(0)?.device ?? "no device";
+      const title = [date, device, `Deno ${Deno.version.deno}`, ...engines].join(", ");
+      [title, "", LEGEND, "", tableHead(COLUMNS)].forEach(line);
     }
     rows.push(row);
-    console.say(line(cells(row)));
+    line(tableRow(COLUMNS, cells(row)));
+    failures.forEach((failure) => console.note(failure));
+    failed += failures.length;
   }
-  const table = [HEAD, HEAD.map((_, i) => i ? "---:" : "---"), ...rows.map(cells)]
-    .map((row) => `| ${row.join(" | ")} |`);
   await Deno.mkdir(dirname(output), { recursive: true });
-  await Deno.writeTextFile(output, [title, "", LEGEND, "", ...table, ""].join("\n"));
+  await Deno.writeTextFile(output, table.join("\n") + "\n");
   console.say(`table: ${output}`);
   if (json) globalThis.console.log(JSON.stringify(rows, null, 2));
-  return 0;
+  return failed === 0 ? 0 : 1;
 }
 
 if (import.meta.main) Deno.exit(await runCommand("bench:peers", { ABOUT, FLAGS, run }, Deno.args));

@@ -118,7 +118,7 @@ function noise(random: Random, count: number, deviation = 1, mean = 0): Float32A
  * @throws {RangeError} If the adapters do not fit the model, or a tensor is too large for the device.
  */
 export function stepCost(clip: Clip, options: StepOptions): StepCost {
-  const step = prepare(clip, options);
+  const step = prepareStep(clip, options);
   const take = () => {
     step.take().release();
     flush();
@@ -142,7 +142,7 @@ export async function realStep(
   options: Omit<StepOptions, "warm">,
   random: Random,
 ): Promise<RealStepCost> {
-  const step = prepare(clip, options, random);
+  const step = prepareStep(clip, options, random);
   try {
     resetPeak();
     const start = performance.now();
@@ -160,12 +160,26 @@ export async function realStep(
   }
 }
 
-/** A step that is ready to be taken, on images and prompts of zeros if not of random values. */
-function prepare(
+/** A step that is ready to be taken. */
+export interface PreparedStep {
+  /** What trains. */
+  readonly adapters: Adapters;
+  /** Takes a step, and gives what {@linkcode Trainer.step} does. */
+  take(): Tensor;
+  /** Gives everything back but the model. */
+  release(): void;
+}
+
+/**
+ * Makes a step ready, on images and prompts of zeros if not of random values.
+ *
+ * @throws {RangeError} If the adapters do not fit the model.
+ */
+export function prepareStep(
   clip: Clip,
   { adapter, promptTokens, batch, plan, memoryLimit = Infinity }: StepOptions,
   random?: Random,
-): { adapters: Adapters; take: () => Tensor; release: () => void } {
+): PreparedStep {
   const { vision, text } = clip.config;
   const longest = Math.max(...promptTokens);
   const draw = (below: number) => random ? random.next() % below : 0;

@@ -33,6 +33,8 @@ export interface Case {
   readonly program: Program;
   /** Whether there is nothing like it in the other engines. */
   readonly alone?: boolean;
+  /** How many images a run takes, if that is what counts. */
+  readonly images?: number;
   /** Shapes of its inputs, by name. */
   readonly shapes: Readonly<Record<string, Shape>>;
   /** How often it runs for the check: twice where a run changes what the next one gives. */
@@ -278,6 +280,7 @@ function tower(batch: number): Case {
   return {
     name: `ViT-B/32 image tower, batch ${batch}`,
     program: { op: "tower", heads, layers },
+    images: batch,
     runs: 1,
     shapes: {
       x: [batch, 3, size, size],
@@ -302,6 +305,7 @@ const TRAIN_STEP: Case = {
   name: "Block-LoRA training step, embedded model, batch 32",
   program: { op: "train_step" },
   alone: true,
+  images: 32,
   runs: 1,
   shapes: { x: [32, 3, 48, 48] },
   // It is held to PyTorch elsewhere: here it need only be a loss.

@@ -21,8 +21,8 @@ export interface Measured {
   readonly many: number;
   /** Milliseconds from the first run's start until its result is there. */
   readonly first: number;
-  /** The largest error against the reference, relative to the largest number of it. */
-  readonly error: number;
+  /** What the case's digest makes of the first runs' outputs; null is a number that JSON has not, as NaN. */
+  readonly digest: readonly (number | null)[];
   /** Kernels that a run starts. */
   readonly dispatches: number;
   /** How often a run hands work to the GPU. */
@@ -73,11 +73,7 @@ async function measure(engine: Engine, device: string, name: string): Promise<Me
     outputs.push(...await read(result));
     free(result);
   }
-  const [expected, given] = [of.expect(inputs), of.digest(outputs, inputs)];
-  const scale = expected.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-  // NaN where a number is missing or none.
-  const error = expected.reduce((most, value, i) => Math.max(most, Math.abs(value - given[i])), 0) /
-    scale;
+  const digest = of.digest(outputs, inputs);
 
   const waited: number[] = [];
   const hosts: number[] = [];
@@ -102,7 +98,7 @@ async function measure(engine: Engine, device: string, name: string): Promise<Me
   const many = (performance.now() - start) / count;
   results.forEach(free);
   const { title } = engine;
-  return { case: name, title, device, waited, many, first, error, ...counts, host: median(hosts) };
+  return { case: name, title, device, waited, many, first, digest, ...counts, host: median(hosts) };
 }
 
 if (import.meta.main) {

@@ -1,0 +1,122 @@
+/**
+ * `deno task bench:gpu`: everything that is to be known of a GPU, within ten minutes. Each section is a process of its
+ * own with a time limit; what it prints is saved as it ends, and all of it printed last.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runCommand } from "../blocklora/command.ts";
+import { reasonOf } from "../blocklora/file_source.ts";
+import { number, parseOnlyFlags, text, UsageError } from "../blocklora/flags.ts";
+import { COMMON_FLAGS, userPath } from "../blocklora/workspace.ts";
+
+/** A part of the bench. */
+interface Section {
+  readonly name: string;
+  /** Its share of the time that is left to it and those that follow. */
+  readonly share: number;
+  /** The program and its arguments, given its minutes and a directory for what it saves. */
+  command(minutes: string, directory: string): readonly string[];
+}
+
+const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const deno = (...args: string[]) => [Deno.execPath(), "run", "-A", "--quiet", ...args];
+
+const SECTIONS: readonly Section[] = [
+  { name: "kernels", share: 0.2, command: () => deno(path("gpu/kernels.ts")) },
+  {
+    name: "steps",
+    share: 0.45,
+    command: (minutes) => deno(path("gpu/steps.ts"), "--minutes", minutes),
+  },
+  {
+    name: "pytorch",
+    share: 0.3,
+    command: (minutes) => ["python3", path("gpu/pytorch_step.py"), "--minutes", minutes],
+  },
+  {
+    name: "peers",
+    share: 0.95,
+    command: (minutes, directory) =>
+      deno(path("peers.ts"), "--minutes", minutes, "--output", join(directory, "peers.md")),
+  },
+];
+
+/** What a section may take beyond its minutes, to end what it has begun. */
+const GRACE = 15_000;
+
+/** Runs a program to its end or its time limit, and gives what it printed, and why it failed. */
+async function runSection(
+  [program, ...args]: readonly string[],
+  limit: number,
+): Promise<{ printed: string; failure: string | null }> {
+  const end = AbortSignal.timeout(limit);
+  const started = new Deno.Command(program, {
+    args,
+    stdout: "piped",
+    stderr: "inherit",
+    signal: end,
+  }).spawn();
+  const decoder = new TextDecoder();
+  let printed = "";
+  for await (const bytes of started.stdout) {
+    Deno.stderr.writeSync(bytes);
+    printed += decoder.decode(bytes, { stream: true });
+  }
+  const { code } = await started.status;
+  const seconds = Math.round(limit / 1000);
+  return {
+    printed,
+    failure: end.aborted ? `stopped after ${seconds} s` : code === 0 ? null : `exit code ${code}`,
+  };
+}
+
+const ABOUT = {
+  usage: "deno task bench:gpu [--minutes N] [--only TEXT] [--output DIR]",
+  about:
+    `Measures each kernel beside its floors, training steps at CLIP's sizes, PyTorch's where it is
+installed, and the peers, one after the other. What they print goes to stderr as it comes, and to stdout at the end.`,
+};
+
+const FLAGS = {
+  minutes: number({ from: 0.5 }, "how long it may take in all", 10),
+  only: text("TEXT", `one of ${SECTIONS.map(({ name }) => name).join(", ")}`, ""),
+  output: text("DIR", "where each section's tables are saved", "dist/bench"),
+  help: COMMON_FLAGS.help,
+};
+
+async function run(args: readonly string[]): Promise<number> {
+  const { minutes, only, output } = parseOnlyFlags(args, FLAGS);
+  const sections = SECTIONS.filter(({ name }) => name.includes(only));
+  if (sections.length === 0) throw new UsageError(`Cannot find a section "${only}"`);
+  const directory = userPath(output);
+  await Deno.mkdir(directory, { recursive: true });
+  const end = performance.now() + 60_000 * minutes;
+  const all: string[] = [];
+  let failed = 0;
+  for (const { name, share, command } of sections) {
+    const given = (only === "" ? share : 0.95) * (end - performance.now()) - GRACE;
+    console.error(`\n== ${name}, ${Math.round(given / 1000)} s`);
+    let text = `== ${name}\n\n`;
+    try {
+      const { printed, failure } = await runSection(
+        command((given / 60_000).toFixed(2), directory),
+        given + GRACE,
+      );
+      text += printed;
+      if (failure) text += `\n${name}: ${failure}\n`;
+      failed += failure ? 1 : 0;
+    } catch (error) {
+      text += `${name}: ${reasonOf(error)}\n`;
+      failed++;
+    }
+    await Deno.writeTextFile(join(directory, `${name}.txt`), text);
+    all.push(text);
+  }
+  for (const text of all) console.log(text);
+  return failed === 0 ? 0 : 1;
+}
+
+if (import.meta.main) Deno.exit(await runCommand("bench:gpu", { ABOUT, FLAGS, run }, Deno.args));

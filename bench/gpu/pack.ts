@@ -1,0 +1,101 @@
+/**
+ * `deno task bench:pack`: a folder that takes the benches to a machine that has a GPU's driver, and no Deno, no Vulkan
+ * loader and no network. There, `sh run.sh` runs them.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runCommand } from "../../blocklora/command.ts";
+import { parseOnlyFlags, text } from "../../blocklora/flags.ts";
+import { COMMON_FLAGS, userPath } from "../../blocklora/workspace.ts";
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+/** What runs there. */
+const MODULES = ["bench/gpu.ts", "bench/gpu/kernels.ts", "bench/gpu/steps.ts", "bench/peers.ts"];
+const PEERS = ["child", "octograd", "tfjs", "jaxjs"].map((name) => `bench/peers/${name}.ts`);
+
+/** What packages hold and a run does not read. */
+const UNREAD = ["*.map", "*.min.js", "*.d.ts"];
+
+/** Runs a program in the project's directory, and gives what it printed. */
+async function output(
+  program: string,
+  args: readonly string[],
+  { stdin = "", env = {} }: { stdin?: string; env?: Record<string, string> } = {},
+): Promise<string> {
+  const child = new Deno.Command(program, {
+    args: [...args],
+    cwd: ROOT,
+    env,
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(stdin));
+  await writer.close();
+  const { code, stdout } = await child.output();
+  if (code !== 0) throw new Error(`Cannot pack: ${program} ${args[0]} failed`);
+  return new TextDecoder().decode(stdout);
+}
+
+const ABOUT = {
+  usage: "deno task bench:pack [--output DIR]",
+  about:
+    `Packs Deno, the Vulkan loader, the packages of the peers and the project for a machine with a GPU and no
+network, of the same kind as this one: Linux, the same processor. There: sh DIR/run.sh`,
+};
+
+const FLAGS = {
+  output: text("DIR", "where the pack is made", "dist/gpu"),
+  help: COMMON_FLAGS.help,
+};
+
+async function run(args: readonly string[]): Promise<number> {
+  const directory = userPath(parseOnlyFlags(args, FLAGS).output);
+  const to = (name: string) => join(directory, name);
+  await Deno.mkdir(directory, { recursive: true });
+
+  console.error("packing the project");
+  const files = await output("git", ["ls-files", "--cached", "--others", "--exclude-standard"]);
+  // Of the tests, the links of deno.json.
+  const needed = files.split("\n").filter((file) => !/^tests\/(?!std\/)/.test(file)).join("\n");
+  const tar = (archive: string, ...rest: string[]) => ["-cJf", to(archive), ...rest];
+  await output("tar", tar("octograd.tar.xz", "--ignore-failed-read", "-T", "-"), { stdin: needed });
+
+  console.error("packing the peers' packages");
+  const cache = await Deno.makeTempDir();
+  try {
+    const env = { DENO_DIR: cache };
+    await output(Deno.execPath(), ["cache", "--quiet", ...MODULES, ...PEERS], { env });
+    const exclude = UNREAD.map((pattern) => `--exclude=${pattern}`);
+    await output("tar", tar("cache.tar.xz", ...exclude, "-C", cache, "npm"));
+  } finally {
+    await Deno.remove(cache, { recursive: true });
+  }
+
+  console.error("packing the Vulkan loader");
+  const libraries = await output("/sbin/ldconfig", ["-p"]);
+  const loader = /libvulkan\.so\.1 .*=> (.*)/.exec(libraries);
+  if (!loader) {
+    throw new Error("Cannot pack: there is no libvulkan.so.1 here (Debian's libvulkan1)");
+  }
+  await Deno.copyFile(loader[1], to("libvulkan.so.1"));
+
+  console.error("packing Deno");
+  await Deno.copyFile(Deno.execPath(), to("deno"));
+  await output("xz", ["-9", "--force", to("deno")]);
+  await Deno.copyFile(join(ROOT, "bench/gpu/run.sh"), to("run.sh"));
+
+  let total = 0;
+  for await (const { name } of Deno.readDir(directory)) total += (await Deno.stat(to(name))).size;
+  console.log(
+    `pack: ${directory} (${(total / 1e6).toFixed(1)} MB); on the GPU's machine: sh run.sh`,
+  );
+  return 0;
+}
+
+if (import.meta.main) Deno.exit(await runCommand("bench:pack", { ABOUT, FLAGS, run }, Deno.args));

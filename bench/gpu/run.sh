@@ -1,0 +1,46 @@
+#!/bin/sh
+# run.sh [ARGS]: unpacks what bench:pack put beside this file, and runs `bench:gpu ARGS` without a network. It needs sh,
+# tar, and xz or Python; and of the GPU its driver.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+called_from=$(pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+unpacked() {
+  if command -v xz >/dev/null; then
+    xz -dc "$1"
+  else
+    python3 -c 'import lzma, shutil, sys
+shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"
+  fi
+}
+
+mkdir "$work/bin" "$work/lib" "$work/cache" "$work/octograd"
+unpacked "$here/deno.xz" >"$work/bin/deno"
+chmod +x "$work/bin/deno"
+unpacked "$here/cache.tar.xz" | tar -xf - -C "$work/cache"
+unpacked "$here/octograd.tar.xz" | tar -xf - -C "$work/octograd"
+export PATH="$work/bin:$PATH" DENO_DIR="$work/cache" DENO_NO_UPDATE_CHECK=1
+
+# The loader, where there is none, and NVIDIA's driver, where the loader would not look for it.
+if ! ldconfig -p | grep -q 'libvulkan\.so\.1'; then
+  cp "$here/libvulkan.so.1" "$work/lib/"
+  export LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+if [ -z "${VK_DRIVER_FILES:-}" ] &&
+  ! ls /etc/vulkan/icd.d/*.json /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1; then
+  driver=$(find /usr /etc /opt -path '*vulkan/icd.d/nvidia_icd*.json' 2>/dev/null | head -n 1)
+  if [ -z "$driver" ] && ldconfig -p | grep -q 'libGLX_nvidia\.so\.0'; then
+    driver=$work/lib/nvidia_icd.json
+    printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "%s", "api_version": "1.3.0"}}' \
+      libGLX_nvidia.so.0 >"$driver"
+  fi
+  [ -z "$driver" ] || export VK_DRIVER_FILES="$driver"
+fi
+
+cd "$called_from"
+"$work/octograd/octograd" bench:gpu "$@"

@@ -1,0 +1,222 @@
+/**
+ * Training steps of Block-LoRA at CLIP's published sizes, 32 images each: with 100 and with 1,000 classes, and with what
+ * saves memory.
+ *
+ * @module
+ */
+
+import { DEFAULT_ADAPTER } from "../../blocklora/attach.ts";
+import { planText } from "../../blocklora/choices.ts";
+import { runCommand } from "../../blocklora/command.ts";
+import { reasonOf } from "../../blocklora/file_source.ts";
+import { number, parseOnlyFlags } from "../../blocklora/flags.ts";
+import {
+  emptyClip,
+  imagenetTokens,
+  type PreparedStep,
+  prepareStep,
+  randomClip,
+  type StepCost,
+  stepCost,
+} from "../../blocklora/step_cost.ts";
+import type { MemoryPlan } from "../../blocklora/trainer.ts";
+import { COMMON_FLAGS } from "../../blocklora/workspace.ts";
+import type { Clip } from "../../clip/clip.ts";
+import { ARCHITECTURES } from "../../clip/config.ts";
+import type { Precision } from "../../clip/weights.ts";
+import {
+  adapterName,
+  type DryAdapter,
+  dryTwin,
+  init,
+  initDry,
+  shutDown,
+} from "../../tensor/device.ts";
+import { memory, resetPeak } from "../../tensor/memory.ts";
+import { type Profile, profile, profileTable } from "../../tensor/profile.ts";
+import { flush } from "../../tensor/queue.ts";
+import { Random } from "../../tensor/random.ts";
+import { type Column, digits, tableHead, tableRow } from "../table.ts";
+
+/** A step to be taken. */
+interface Step {
+  readonly model: "vit-b-32" | "vit-b-16";
+  readonly classes: number;
+  readonly precision?: Precision;
+  readonly plan?: MemoryPlan;
+}
+
+const largest = { model: "vit-b-16", classes: 1000 } as const;
+const [recompute, textChunk, microBatch] = [true, 125, 8];
+
+/** The least work first, since what takes too long is left out. */
+const STEPS: readonly Step[] = [
+  { model: "vit-b-32", classes: 100 },
+  { model: "vit-b-16", classes: 100 },
+  { model: "vit-b-32", classes: 1000 },
+  largest,
+  { ...largest, precision: "f16" },
+  { ...largest, plan: { recompute } },
+  { ...largest, plan: { textChunk } },
+  { ...largest, plan: { microBatch } },
+  { ...largest, precision: "f16", plan: { recompute, textChunk, microBatch } },
+];
+
+const BATCH = 32;
+
+const optionsOf = ({ classes, plan }: Step) => ({
+  adapter: DEFAULT_ADAPTER,
+  batch: BATCH,
+  promptTokens: imagenetTokens(classes),
+  ...(plan && { plan }),
+});
+
+/** What steps took. */
+interface Taken {
+  /** Milliseconds of the first one, which compiles. */
+  readonly first: number;
+  /** Milliseconds of one, median. */
+  readonly ms: number;
+  /** Milliseconds until the host has recorded one, median. */
+  readonly host: number;
+  /** The most bytes that were in use at once. */
+  readonly peakBytes: number;
+  readonly profile: Profile<unknown>;
+}
+
+const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+
+/** Steps are timed for so many milliseconds, at least one and at most so many. */
+const [LONG, MOST] = [3000, 20];
+
+async function take(step: PreparedStep): Promise<Taken> {
+  resetPeak();
+  const once = async () => {
+    const start = performance.now();
+    const stats = step.take();
+    flush();
+    const host = performance.now() - start;
+    const [loss] = await stats.data();
+    stats.release();
+    if (!Number.isFinite(loss)) throw new Error(`the loss is ${loss}`);
+    return { ms: performance.now() - start, host };
+  };
+  const { ms: first } = await once();
+  const taken = [await once()];
+  for (let all = taken[0].ms; all < LONG && taken.length < MOST; all += taken.at(-1)!.ms) {
+    taken.push(await once());
+  }
+  const { peakBytes } = memory();
+  return {
+    first,
+    ms: median(taken.map(({ ms }) => ms)),
+    host: median(taken.map(({ host }) => host)),
+    peakBytes,
+    profile: await profile(() => step.take().release()),
+  };
+}
+
+const COLUMNS: readonly Column[] = [
+  ["step", 72],
+  ["GFLOP", 5],
+  ["peak, MB", 8],
+  ["dispatches", 10],
+  ["submits", 7],
+  ["host, ms", 8],
+  ["first, s", 8],
+  ["ms", 7],
+  ["images/s", 8],
+  ["GFLOP/s", 7],
+];
+
+const nameOf = ({ model, classes, precision = "f32", plan = {} }: Step) =>
+  `${model}, ${classes} classes, ${planText(plan)}, ${precision}`;
+
+/** Cells of what is known before a step is taken. */
+const counted = (step: Step, { flops, peakGpuBytes, dispatches, submits }: StepCost) => [
+  nameOf(step),
+  digits(flops.total / 1e9),
+  digits(peakGpuBytes / 1e6),
+  String(dispatches),
+  String(submits),
+];
+
+/** A model of random weights, as long as the steps want the same. */
+let clip: { readonly of: string; readonly clip: Clip } | null = null;
+
+function clipFor({ model, precision = "f32" }: Step): Clip {
+  const of = `${model} ${precision}`;
+  if (clip?.of !== of) {
+    clip?.clip.release();
+    clip = { of, clip: randomClip(ARCHITECTURES[model], precision, new Random(1, "steps bench")) };
+  }
+  return clip.clip;
+}
+
+/** What a step needs, counted without the GPU. */
+function count(step: Step, adapter: DryAdapter): StepCost {
+  initDry(adapter);
+  const clip = emptyClip(ARCHITECTURES[step.model], step.precision);
+  const cost = stepCost(clip, optionsOf(step));
+  clip.release();
+  shutDown();
+  return cost;
+}
+
+const ABOUT = {
+  usage: "deno run -A bench/gpu/steps.ts [--minutes N]",
+  about: "Takes training steps at CLIP's published sizes, on random weights and images.",
+};
+
+const FLAGS = {
+  help: COMMON_FLAGS.help,
+  minutes: number({ from: 0.1 }, "leave out what would end later", 10),
+};
+
+async function run(args: readonly string[]): Promise<number> {
+  const { minutes } = parseOnlyFlags(args, FLAGS);
+  const end = performance.now() + 60_000 * minutes;
+  await init();
+  const twin = dryTwin();
+  shutDown();
+  const counts = new Map(STEPS.map((step) => [step, count(step, twin)]));
+  await init();
+  console.log(`${adapterName()}: Block-LoRA (8,4) on q, k and v of every layer, ${BATCH} images`);
+  console.log(`\n${tableHead(COLUMNS)}`);
+  const profiles: string[] = [];
+  let rate = 0; // FLOPs a millisecond of the last step
+  for (const [step, cost] of counts) {
+    const { total } = cost.flops;
+    const known = counted(step, cost);
+    const nothing = COLUMNS.slice(known.length + 1).map(() => "");
+    // The first one, one to be timed, and one to be profiled.
+    if (rate > 0 && performance.now() + 3 * total / rate > end) {
+      console.log(tableRow(COLUMNS, [...known, "no time", ...nothing]));
+      continue;
+    }
+    try {
+      const ready = prepareStep(clipFor(step), optionsOf(step), new Random(2, "steps bench"));
+      try {
+        const { first, ms, host, peakBytes, profile } = await take(ready);
+        rate = total / ms;
+        known[2] = digits(peakBytes / 1e6);
+        const found = [host, first / 1000, ms, 1000 * BATCH / ms, rate / 1e6].map(digits);
+        console.log(tableRow(COLUMNS, [...known, ...found]));
+        if (!step.plan && !step.precision) {
+          profiles.push(`${nameOf(step)}:\n${profileTable(profile, 8)}`);
+        }
+      } finally {
+        ready.release();
+      }
+    } catch (error) {
+      console.log(tableRow(COLUMNS, [...known, "failed", ...nothing]));
+      console.error(`${nameOf(step)}: ${reasonOf(error)}`);
+    }
+  }
+  for (const text of profiles) console.log(`\n${text}`);
+  return 0;
+}
+
+if (import.meta.main) {
+  Deno.exit(await runCommand("bench/gpu/steps.ts", { ABOUT, FLAGS, run }, Deno.args));
+}
