@@ -10,6 +10,7 @@ import { flush } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";
 import { scope } from "../tensor/scope.ts";
 import { adapted, type Shape, trainLayer } from "./layers.ts";
+import { median } from "./table.ts";
 
 /** Runs that are timed together, and how often. */
 const [RUNS, ROUNDS] = [4, 5];
@@ -28,7 +29,7 @@ export async function gpuTime(body: () => void): Promise<number> {
   for (let i = 0; i < ROUNDS; i++) {
     times.push(gpu().features.has("timestamp-query") ? await stamped(round) : await waited(round));
   }
-  return times.sort((a, b) => a - b)[ROUNDS >> 1] / RUNS;
+  return median(times) / RUNS;
 }
 
 async function waited(round: () => void): Promise<number> {

@@ -12,7 +12,7 @@ import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/f
 import { COMMON_FLAGS } from "../blocklora/workspace.ts";
 import { type Case, CASES, draw } from "./peers/cases.ts";
 import type { Measured } from "./peers/child.ts";
-import { type Column, digits, tableHead, tableRow } from "./table.ts";
+import { type Column, digits, median, tableHead, tableRow } from "./table.ts";
 
 const ENGINES = ["octograd", "tfjs", "jaxjs"] as const;
 type Engine = typeof ENGINES[number];
@@ -62,8 +62,6 @@ const FLAGS = {
   ),
   warm: toggle("leave the driver the kernels that it compiled for earlier runs"),
 };
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /** What points the drivers of Mesa and NVIDIA to a cache of compiled kernels. */
 const CACHES = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];

@@ -1,5 +1,6 @@
 /**
- * Tables that read well in a terminal and in Markdown, line by line as their rows become known.
+ * Measurements in numbers of three digits, and in tables that read well in a terminal and in Markdown, line by line as
+ * their rows become known.
  *
  * @module
  */
@@ -29,3 +30,7 @@ export function digits(value: number): string {
   if (value < 1) return value.toFixed(Math.min(3, 2 - Math.floor(Math.log10(value))));
   return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }
+
+/** The middle one of some numbers, the higher one where there are two. */
+export const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1];

@@ -26,7 +26,7 @@ import { numel, type Shape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { gpuTime } from "../gpu_time.ts";
 import { adapted, trainLayer } from "../layers.ts";
-import { type Column, digits, tableHead, tableRow } from "../table.ts";
+import { type Column, digits, median, tableHead, tableRow } from "../table.ts";
 
 await init();
 const large = !isSoftware();
@@ -169,7 +169,7 @@ async function timed(body: () => void): Promise<(ProfileRow & { ms: number })[]>
   for (let i = 0; i < 5; i++) runs.push((await profile(() => scope(body))).rows.slice());
   return runs[0].filter(({ calls }) => calls > 0).map((row) => {
     const times = runs.map((rows) => rows.find(({ kernel }) => kernel === row.kernel)!.ms ?? NaN);
-    return { ...row, ms: times.toSorted((a, b) => a - b)[2] };
+    return { ...row, ms: median(times) };
   }).sort((a, b) => b.ms - a.ms);
 }
 

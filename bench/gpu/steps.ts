@@ -36,7 +36,7 @@ import { memory, resetPeak } from "../../tensor/memory.ts";
 import { type Profile, profile, profileTable } from "../../tensor/profile.ts";
 import { flush } from "../../tensor/queue.ts";
 import { Random } from "../../tensor/random.ts";
-import { type Column, digits, tableHead, tableRow } from "../table.ts";
+import { type Column, digits, median, tableHead, tableRow } from "../table.ts";
 
 /** A step to be taken. */
 interface Step {
@@ -83,8 +83,6 @@ interface Taken {
   readonly peakBytes: number;
   readonly profile: Profile<unknown>;
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /** Steps are timed for so many milliseconds, at least one and at most so many. */
 const [LONG, MOST] = [3000, 20];
@@ -153,7 +151,7 @@ function clipFor({ model, precision = "f32" }: Step): Clip {
   return clip.clip;
 }
 
-/** What a step needs, counted without the GPU. */
+/** What a step needs, counted without the GPU, which may bind less than the step wants. */
 function count(step: Step, adapter: DryAdapter): StepCost {
   initDry(adapter);
   const clip = emptyClip(ARCHITECTURES[step.model], step.precision);
@@ -177,9 +175,10 @@ async function run(args: readonly string[]): Promise<number> {
   const { minutes } = parseOnlyFlags(args, FLAGS);
   const end = performance.now() + 60_000 * minutes;
   await init();
-  const twin = dryTwin();
+  const { software, lanes, maxStorageBuffersPerShaderStage } = dryTwin();
   shutDown();
-  const counts = new Map(STEPS.map((step) => [step, count(step, twin)]));
+  const adapter = { software, lanes, maxStorageBuffersPerShaderStage };
+  const counts = new Map(STEPS.map((step) => [step, count(step, adapter)]));
   await init();
   console.log(`${adapterName()}: Block-LoRA (8,4) on q, k and v of every layer, ${BATCH} images`);
   console.log(`\n${tableHead(COLUMNS)}`);

@@ -5,6 +5,7 @@
  */
 
 import { CASES, draw } from "./cases.ts";
+import { median } from "../table.ts";
 import type { Engine } from "./engine.ts";
 
 /** What a child measured. */
@@ -46,8 +47,6 @@ for (
     return own.apply(this, args);
   });
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /** How long each way of timing goes on, in milliseconds, and how many runs it takes at least and at most. */
 const [LONG, LEAST, MOST] = [1500, 3, 40];
