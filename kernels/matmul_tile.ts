@@ -149,8 +149,9 @@ fn main(
   let start = (part * sizes.batches + batch) * sizes.m * sizes.n;
   let first = part * sizes.part;
   let end = min(first + sizes.part, (sizes.k + 3u) / 4u);
-  let row = tile / sizes.tiles_n * ${rows * down}u;
-  let col = tile % sizes.tiles_n * ${cols * across}u;
+  // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache that way.
+  let row = tile % sizes.tiles_m * ${rows * down}u;
+  let col = tile / sizes.tiles_m * ${cols * across}u;
   let x = ${subgroup ? "lane" : "index"} % ${across}u;
   let y = ${subgroup ? "lane" : "index"} / ${across}u;
 
