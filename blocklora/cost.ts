@@ -93,6 +93,8 @@ export async function cost(args: readonly string[]): Promise<number> {
   const given = planOf(flags);
   if (flags.real) await init();
   const twin = flags.real ? dryTwin() : undefined;
+  // The plain step may need larger tensors than this adapter binds.
+  const larger = flags.real ? dryTwin({ anySize: true }) : undefined;
   const planned = limit === undefined ? null : planMemory({
     config,
     precisions: [precision],
@@ -120,8 +122,7 @@ export async function cost(args: readonly string[]): Promise<number> {
     return cost;
   };
   const found = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
-  // The plain step may need larger tensors than this adapter binds.
-  const plain = count(twin && { software: twin.software }, "f32", { ...step, plan: {} });
+  const plain = count(larger, "f32", { ...step, plan: {} });
   const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
   const columns: Column[] = [["counted", found], ["plain step", plain]];
   if (real) columns.splice(1, 0, ["measured", real]);

@@ -126,13 +126,13 @@ export function initDry(adapter: DryAdapter = {}): void {
   starting = null;
 }
 
-/** Gives what {@linkcode initDry} needs to take the real adapter's place. */
-export function dryTwin(): Required<DryAdapter> {
+/** Gives what {@linkcode initDry} needs to take the real adapter's place; with `anySize` it refuses no tensor as too large. */
+export function dryTwin({ anySize = false } = {}): Required<DryAdapter> {
   const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } =
     gpu().limits;
   return {
-    maxBufferSize,
-    maxStorageBufferBindingSize,
+    maxBufferSize: anySize ? DRY_BYTES : maxBufferSize,
+    maxStorageBufferBindingSize: anySize ? DRY_BYTES : maxStorageBufferBindingSize,
     maxStorageBuffersPerShaderStage,
     software: isSoftware(),
     lanes: lanes(),

@@ -42,11 +42,18 @@ function drawn(shape: Shape, size = 1): Tensor {
   return keep(tensor(values, shape));
 }
 
+/** The shortest of several times: a floor is what is possible. */
+async function shortest(body: () => void): Promise<number> {
+  let least = Infinity;
+  for (let i = 0; i < 8; i++) least = Math.min(least, await gpuTime(body));
+  return least;
+}
+
 /** Bytes a millisecond of a copy, counting those read and those written. */
 async function copySpeed(): Promise<number> {
   const size = large ? 2 ** 28 : 2 ** 25;
   const [from, to] = [drawn([size / 4]), Tensor.empty([size / 4])];
-  const ms = await gpuTime(() => {
+  const ms = await shortest(() => {
     const encoder = gpu().createCommandEncoder();
     encoder.copyBufferToBuffer(from.binding.buffer, 0, to.binding.buffer, 0, size);
     gpu().queue.submit([encoder.finish()]);
@@ -78,7 +85,7 @@ ${each(unrolled, () => each(chains, (i) => `    a${i} = fma(a${i}, x, x);`))}
     { flops: () => 0 },
   );
   const out = Tensor.empty([threads, 4]);
-  const ms = await gpuTime(() => kernel.run([], [out], { steps }, [threads / 64]));
+  const ms = await shortest(() => kernel.run([], [out], { steps }, [threads / 64]));
   out.release();
   return threads * steps * unrolled * chains * 4 * 2 / ms;
 }
