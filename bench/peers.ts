@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 import { runCommand } from "../blocklora/command.ts";
 import { Console } from "../blocklora/console.ts";
 import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/flags.ts";
-import { COMMON_FLAGS } from "../blocklora/workspace.ts";
+import { COMMON_FLAGS, userPath } from "../blocklora/workspace.ts";
 import { type Case, CASES, draw } from "./peers/cases.ts";
 import type { Measured } from "./peers/child.ts";
 import { type Column, digits, median, tableHead, tableRow } from "./table.ts";
@@ -63,6 +63,9 @@ const FLAGS = {
   warm: toggle("leave the driver the kernels that it compiled for earlier runs"),
 };
 
+/** What hangs is stopped after so many milliseconds. */
+const LONGEST = 300_000;
+
 /** What points the drivers of Mesa and NVIDIA to a cache of compiled kernels. */
 const CACHES = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
 
@@ -76,6 +79,7 @@ async function measure(
   const child = new URL("./peers/child.ts", import.meta.url);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", child.href, engine, name],
+    signal: AbortSignal.timeout(LONGEST),
     env: Object.fromEntries(cache === null ? [] : CACHES.map((name) => [name, cache])),
   }).output();
   const decoder = new TextDecoder();
@@ -188,12 +192,13 @@ function cells(row: Row): string[] {
 }
 
 const ABOUT = {
-  usage: "deno task bench:peers [--only TEXT] [--rounds N] [--output FILE] [--json]",
+  usage: "deno task bench:peers [--only TEXT] [--rounds N] [--minutes N] [--output FILE] [--json]",
   about: "Compares octograd with TensorFlow.js and jax-js on this machine's WebGPU device.",
 };
 
 const LEGEND =
-  "Milliseconds of octograd / tfjs / jax-js, and the best peer's over octograd's; dispatches and host time likewise.";
+  "Milliseconds of octograd / tfjs / jax-js, and the best peer's over octograd's; the rest likewise. A peer that waits " +
+  "maps a buffer, for which Deno looks every 10 ms.";
 
 async function run(args: readonly string[]): Promise<number> {
   const { json, only, rounds, minutes, warm, output } = parseOnlyFlags(args, FLAGS);
@@ -202,8 +207,11 @@ async function run(args: readonly string[]): Promise<number> {
   const console = new Console(json);
   const rows: Row[] = [];
   const table: string[] = [];
+  const file = userPath(output);
+  await Deno.mkdir(dirname(file), { recursive: true });
   const line = (text: string) => {
     table.push(text);
+    Deno.writeTextFileSync(file, table.join("\n") + "\n");
     console.say(text);
   };
   const end = performance.now() + 60_000 * (minutes ?? Infinity);
@@ -226,9 +234,7 @@ async function run(args: readonly string[]): Promise<number> {
     failures.forEach((failure) => console.note(failure));
     failed += failures.length;
   }
-  await Deno.mkdir(dirname(output), { recursive: true });
-  await Deno.writeTextFile(output, table.join("\n") + "\n");
-  console.say(`table: ${output}`);
+  console.say(`table: ${file}`);
   if (json) globalThis.console.log(JSON.stringify(rows, null, 2));
   return failed === 0 ? 0 : 1;
 }

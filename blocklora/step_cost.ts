@@ -105,10 +105,27 @@ function clipOf(
   return new Clip(config, new Weights(new Map(tensors)));
 }
 
-/** Numbers of the given mean and standard deviation, spread evenly: fast to draw. */
-function noise(random: Random, count: number, deviation = 1, mean = 0): Float32Array<ArrayBuffer> {
+/** A prime, so that no row of a tensor begins where another does. */
+const DRAWN = 65_521;
+
+/**
+ * Numbers of the given mean and standard deviation, spread evenly. Only so many are drawn and repeat: a model of 150
+ * million weights is there in a second.
+ */
+export function noise(
+  random: Random,
+  count: number,
+  deviation = 1,
+  mean = 0,
+): Float32Array<ArrayBuffer> {
   const width = deviation * Math.sqrt(12);
-  return Float32Array.from({ length: count }, () => mean + width * (random.uniform() - 0.5));
+  const values = new Float32Array(count);
+  const drawn = values.subarray(0, DRAWN);
+  for (let i = 0; i < drawn.length; i++) drawn[i] = mean + width * (random.uniform() - 0.5);
+  for (let at = DRAWN; at < count; at += DRAWN) {
+    values.set(drawn.subarray(0, Math.min(DRAWN, count - at)), at);
+  }
+  return values;
 }
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { lanes } from "../tensor/device.ts";
+import { gpu, lanes } from "../tensor/device.ts";
 import { attribute, count, currentPart } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -13,7 +13,7 @@ import { type EpilogueCode, type Tile, tileWgsl } from "./matmul_tile.ts";
 import { operations, pointwise } from "./pointwise.ts";
 import { reduceMiddle } from "./reduce.ts";
 import { pinnedTile, style, type TileSize } from "./style.ts";
-import type { Along } from "./tile.ts";
+import { type Along, stagingBytes } from "./tile.ts";
 
 /** What becomes of a product before it is stored. */
 export interface Epilogue {
@@ -276,14 +276,17 @@ const TOGETHER: Readonly<Record<TileSize, Shape>> = {
 const BUSY = 512;
 
 function workgroupShape(m: number, n: number, batches: number): Shape {
+  const { rows, down, cols, across } = TOGETHER.large;
+  const large = stagingBytes(rows * down / 4) + stagingBytes(cols * across / 4) <=
+      gpu().limits.maxComputeWorkgroupStorageSize
+    ? TOGETHER.large
+    : TOGETHER.medium;
   const pinned = pinnedTile();
-  if (pinned) return TOGETHER[pinned];
+  if (pinned) return pinned === "large" ? large : TOGETHER[pinned];
   if (m <= THIN) return { rows: 4, cols: 4, across: 16, down: 4 };
   if (n <= THIN) return { rows: 4, cols: 4, across: 4, down: 16 };
   if (m <= 32 || n <= 32) return TOGETHER.small;
-  return batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY
-    ? TOGETHER.large
-    : TOGETHER.medium;
+  return batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY ? large : TOGETHER.medium;
 }
 
 /** Fewer workgroups than this leave a GPU idle, and parts along k shorter than this are not worth their sum. */

@@ -27,7 +27,7 @@ export type TileSize = typeof TILE_SIZES[number];
 export interface KernelChoice {
   /** The style of every kernel. */
   readonly style?: Style;
-  /** The tile of every product. */
+  /** The tile of every product; where an adapter has no memory for large ones they are medium. */
   readonly tile?: TileSize;
 }
 

@@ -172,6 +172,9 @@ export function stagingMemory(memory: string, quads: number): string {
   return `var<workgroup> ${memory}: array<vec4f, ${DEPTH * (quads + 1)}>;`;
 }
 
+/** Bytes of it. */
+export const stagingBytes = (quads: number): number => 16 * DEPTH * (quads + 1);
+
 /** A loop along k of a workgroup that loads together. */
 export function togetherWgsl(
   sides: readonly Staging[],

@@ -99,6 +99,8 @@ export interface DryAdapter {
   readonly software?: boolean;
   /** Storage buffers that a kernel can bind. */
   readonly maxStorageBuffersPerShaderStage?: number;
+  /** Bytes that a workgroup can share. */
+  readonly maxComputeWorkgroupStorageSize?: number;
   /** Invocations of a subgroup, or 0 where kernels cannot rely on their number. */
   readonly lanes?: number;
 }
@@ -126,14 +128,16 @@ export function initDry(adapter: DryAdapter = {}): void {
   starting = null;
 }
 
-/** Gives what {@linkcode initDry} needs to take the real adapter's place; with `anySize` it refuses no tensor as too large. */
+/**
+ * Gives what {@linkcode initDry} needs to take the real adapter's place; with `anySize` no tensor is too large for that.
+ */
 export function dryTwin({ anySize = false } = {}): Required<DryAdapter> {
-  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } =
-    gpu().limits;
+  const { limits } = gpu();
   return {
-    maxBufferSize: anySize ? DRY_BYTES : maxBufferSize,
-    maxStorageBufferBindingSize: anySize ? DRY_BYTES : maxStorageBufferBindingSize,
-    maxStorageBuffersPerShaderStage,
+    maxBufferSize: anySize ? DRY_BYTES : limits.maxBufferSize,
+    maxStorageBufferBindingSize: anySize ? DRY_BYTES : limits.maxStorageBufferBindingSize,
+    maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
+    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
     software: isSoftware(),
     lanes: lanes(),
   };

@@ -22,6 +22,7 @@ import {
   type StepOptions,
 } from "../blocklora/step_cost.ts";
 import type { MemoryPlan } from "../blocklora/trainer.ts";
+import { zeros } from "../autograd/ops/create.ts";
 import { add } from "../autograd/ops/pointwise.ts";
 import { matmul } from "../autograd/ops/matmul.ts";
 import { sum } from "../autograd/ops/reduce.ts";
@@ -224,4 +225,13 @@ Deno.test("cost prints a table and JSON, and refuses what is no model", async ()
   const none = await octograd(["cost", "--memory-limit", "1kB", "--classes", "2", "--batch", "1"]);
   assertEquals(none.code, 1);
   assertStringIncludes(none.stderr, "Cannot take a step in 0.0 MB");
+});
+
+Deno.test("an adapter with little workgroup memory gets smaller tiles", () => {
+  for (const [bytes, tile] of [[2 ** 14, "64x64"], [2 ** 15, "128x128"]] as const) {
+    initDry({ maxComputeWorkgroupStorageSize: bytes });
+    const { rows } = measure(() => scope(() => void matmul(zeros([4096, 64]), zeros([64, 4096]))));
+    const kernels = rows.map(({ kernel }) => kernel).filter((name) => name.startsWith("matmul"));
+    assertEquals(kernels.map((name) => name.split(/[ ,]/)[1]), [tile]);
+  }
 });

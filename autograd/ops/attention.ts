@@ -38,7 +38,7 @@ export interface AttentionOptions {
 /**
  * Attention, `softmax(scale · q kᵀ) v`: `[…, T, D]`, `[…, S, D]` and `[…, S, E]` to `[…, T, E]` (Vaswani et al., arXiv
  * 1706.03762, equation 1). The scores `[…, T, S]` are never in memory, unless there is a mask, the leading axes are
- * broadcast, or D or E is no multiple of 4 or above 128.
+ * broadcast, D or E is no multiple of 4 or above 256, or the adapter has no memory to share them in.
  *
  * @throws {RangeError} If the shapes do not fit, or the mask does not broadcast to `[…, T, S]`.
  */

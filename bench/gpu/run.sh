@@ -24,23 +24,29 @@ unpacked "$here/deno.xz" >"$work/bin/deno"
 chmod +x "$work/bin/deno"
 unpacked "$here/cache.tar.xz" | tar -xf - -C "$work/cache"
 unpacked "$here/octograd.tar.xz" | tar -xf - -C "$work/octograd"
-export PATH="$work/bin:$PATH" DENO_DIR="$work/cache" DENO_NO_UPDATE_CHECK=1
+export PATH="$work/bin:$PATH:/usr/sbin:/sbin" DENO_DIR="$work/cache" DENO_NO_UPDATE_CHECK=1
+export DENO_WEBGPU_BACKEND=vulkan XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-$work}" INIT_CWD="$called_from"
 
 # The loader, where there is none, and NVIDIA's driver, where the loader would not look for it.
 if ! ldconfig -p | grep -q 'libvulkan\.so\.1'; then
   cp "$here/libvulkan.so.1" "$work/lib/"
   export LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
-if [ -z "${VK_DRIVER_FILES:-}" ] &&
-  ! ls /etc/vulkan/icd.d/*.json /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1; then
-  driver=$(find /usr /etc /opt -path '*vulkan/icd.d/nvidia_icd*.json' 2>/dev/null | head -n 1)
-  if [ -z "$driver" ] && ldconfig -p | grep -q 'libGLX_nvidia\.so\.0'; then
-    driver=$work/lib/nvidia_icd.json
-    printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "%s", "api_version": "1.3.0"}}' \
-      libGLX_nvidia.so.0 >"$driver"
+known() { ls /etc/vulkan/icd.d/nvidia*.json /usr/share/vulkan/icd.d/nvidia*.json 2>/dev/null; }
+if [ -z "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] && [ -z "$(known || :)" ]; then
+  drivers=$(find /usr /opt -path '*vulkan/icd.d/nvidia_icd*.json' ! -name '*i[36]86*' 2>/dev/null |
+    head -n 1)
+  if [ -z "$drivers" ]; then
+    # Which of the driver's two libraries can be loaded depends on what else is there.
+    for library in libGLX_nvidia.so.0 libEGL_nvidia.so.0; do
+      ldconfig -p | grep -q "$library" || continue
+      printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "%s", "api_version": "1.3.0"}}' \
+        "$library" >"$work/lib/$library.json"
+      drivers=$drivers${drivers:+:}$work/lib/$library.json
+    done
   fi
-  [ -z "$driver" ] || export VK_DRIVER_FILES="$driver"
+  # Loaders know one or the other name, by their age.
+  [ -z "$drivers" ] || export VK_DRIVER_FILES="$drivers" VK_ICD_FILENAMES="$drivers"
 fi
 
-cd "$called_from"
-"$work/octograd/octograd" bench:gpu "$@"
+deno task --quiet --config "$work/octograd/deno.json" bench:gpu "$@"

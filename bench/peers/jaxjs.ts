@@ -6,6 +6,7 @@
 
 import {
   type Array as JaxArray,
+  blockUntilReady,
   defaultDevice,
   grad,
   init,
@@ -214,9 +215,12 @@ export const engine: Engine = {
       run: program,
       read: (result: JaxArray[]) =>
         Promise.all(result.map(async (y) => await y.ref.data() as Float32Array)),
-      // It runs what is asked for, so each result is.
+      // It runs what is asked for, so each result is; the last one is read.
       wait: (results: JaxArray[][]) =>
-        Promise.all(results.map((result) => result.at(-1)!.ref.data())),
+        Promise.all([
+          blockUntilReady(results.slice(0, -1).map((result) => result.at(-1)!)),
+          results.at(-1)!.at(-1)!.ref.data(),
+        ]),
       free: (result: JaxArray[]) => result.forEach((y) => y.dispose()),
     };
   },
