@@ -66,6 +66,9 @@ const FLAGS = {
 /** What hangs is stopped after so many milliseconds. */
 const LONGEST = 300_000;
 
+/** Stops the engine that runs. */
+const stop = new AbortController();
+
 /** What points the drivers of Mesa and NVIDIA to a cache of compiled kernels. */
 const CACHES = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
 
@@ -79,7 +82,7 @@ async function measure(
   const child = new URL("./peers/child.ts", import.meta.url);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", child.href, engine, name],
-    signal: AbortSignal.timeout(LONGEST),
+    signal: AbortSignal.any([stop.signal, AbortSignal.timeout(LONGEST)]),
     env: Object.fromEntries(cache === null ? [] : CACHES.map((name) => [name, cache])),
   }).output();
   const decoder = new TextDecoder();
@@ -239,4 +242,11 @@ async function run(args: readonly string[]): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
-if (import.meta.main) Deno.exit(await runCommand("bench:peers", { ABOUT, FLAGS, run }, Deno.args));
+if (import.meta.main) {
+  const ended = () => {
+    stop.abort();
+    Deno.exit(143);
+  };
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", ended);
+  Deno.exit(await runCommand("bench:peers", { ABOUT, FLAGS, run }, Deno.args));
+}

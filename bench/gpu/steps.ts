@@ -181,7 +181,7 @@ async function run(args: readonly string[]): Promise<number> {
   await init();
   console.log(`${adapterName()}: Block-LoRA (8,4) on q, k and v of every layer, ${BATCH} images`);
   console.log(`\n${tableHead(COLUMNS)}`);
-  const profiles: string[] = [];
+  const after: string[] = [];
   let rate = 0; // FLOPs a millisecond of the last step
   for (const [step, cost] of counts) {
     const { total } = cost.flops;
@@ -201,17 +201,17 @@ async function run(args: readonly string[]): Promise<number> {
         const found = [host, first / 1000, ms, 1000 * BATCH / ms, rate / 1e6].map(digits);
         console.log(tableRow(COLUMNS, [...known, ...found]));
         if (!step.plan && !step.precision) {
-          profiles.push(`${nameOf(step)}:\n${profileTable(profile, 8)}`);
+          after.push(`${nameOf(step)}:\n${profileTable(profile, 8)}`);
         }
       } finally {
         ready.release();
       }
     } catch (error) {
       console.log(tableRow(COLUMNS, [...known, "failed", ...nothing]));
-      console.error(`${nameOf(step)}: ${reasonOf(error)}`);
+      after.push(`${nameOf(step)}: ${reasonOf(error)}`);
     }
   }
-  for (const text of profiles) console.log(`\n${text}`);
+  for (const text of after) console.log(`\n${text}`);
   return 0;
 }
 
