@@ -8,14 +8,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ARCHITECTURES, type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
 import type { Precision } from "../clip/weights.ts";
-import {
-  adapterName,
-  type DryAdapter,
-  dryTwin,
-  init,
-  initDry,
-  shutDown,
-} from "../tensor/device.ts";
+import { adapterName, type DryAdapter, dryTwin, init, shutDown } from "../tensor/device.ts";
 import { PHASES } from "../tensor/measure.ts";
 import { OWNERS } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
@@ -34,13 +27,12 @@ import { choice, number, parseOnlyFlags, text, toggle } from "./flags.ts";
 import { planMemory } from "./memory_plan.ts";
 import { EMBEDDED_MODEL, exists, readJson } from "./open_model.ts";
 import {
-  emptyClip,
+  dryStepCost,
   imagenetTokens,
   randomClip,
   realStep,
   type RealStepCost,
   type StepCost,
-  stepCost,
   type StepOptions,
 } from "./step_cost.ts";
 import { COMMON_FLAGS, userPath } from "./workspace.ts";
@@ -114,13 +106,8 @@ export async function cost(args: readonly string[]): Promise<number> {
 
   const chosen = { ...step, plan, ...(limit !== undefined && { memoryLimit: limit }) };
   // With a real step beside it, the first step of a process is the one to count.
-  const count = (adapter: DryAdapter | undefined, precision: Precision, options: StepOptions) => {
-    initDry(adapter);
-    const clip = emptyClip(config, precision);
-    const cost = stepCost(clip, { ...options, warm: !flags.real });
-    clip.release();
-    return cost;
-  };
+  const count = (adapter: DryAdapter | undefined, precision: Precision, options: StepOptions) =>
+    dryStepCost(config, precision, { ...options, warm: !flags.real }, adapter);
   const found = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
   const plain = count(larger, "f32", { ...step, plan: {} });
   const real = flags.real ? await takeStep(config, precision, chosen, console) : null;

@@ -9,6 +9,7 @@ import type { ClipConfig } from "../clip/config.ts";
 import { Prompts } from "../clip/text.ts";
 import { type Precision, storedAs, Weights, weightShapes } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
+import { type DryAdapter, initDry } from "../tensor/device.ts";
 import {
   measure,
   type Measured,
@@ -146,6 +147,26 @@ export function stepCost(clip: Clip, options: StepOptions): StepCost {
     return costOf(step.adapters, measure(take));
   } finally {
     step.release();
+  }
+}
+
+/**
+ * Counts a step of a model that is not there, on a dry device, which is the one in use from then on.
+ *
+ * @throws As {@linkcode stepCost}.
+ */
+export function dryStepCost(
+  config: ClipConfig,
+  precision: Precision,
+  options: StepOptions,
+  adapter?: DryAdapter,
+): StepCost {
+  initDry(adapter);
+  const clip = emptyClip(config, precision);
+  try {
+    return stepCost(clip, options);
+  } finally {
+    clip.release();
   }
 }
 

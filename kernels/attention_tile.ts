@@ -17,6 +17,7 @@ import {
   range,
   staged,
   type Staging,
+  stagingBytes,
   stagingMemory,
   togetherWgsl,
 } from "./tile.ts";
@@ -67,8 +68,8 @@ export const OPERANDS: Readonly<Record<Sum, readonly ("x" | "w" | "y" | "z")[]>>
 export function memoryOf({ style, rows, cols, across, down }: AttentionTile): number {
   const weights = rows * down * STEP * across * 4;
   if (style === "subgroup") return weights;
-  return weights + 16 * 16 * ((rows * down / 4 + 1) + (across + 1) + (cols * across / 4 + 1)) +
-    4 * rows * down * across;
+  const staged = [rows * down / 4, across, cols * across / 4].map(stagingBytes);
+  return weights + staged.reduce((sum, bytes) => sum + bytes) + 4 * rows * down * across;
 }
 
 /**

@@ -276,17 +276,14 @@ const TOGETHER: Readonly<Record<TileSize, Shape>> = {
 const BUSY = 512;
 
 function workgroupShape(m: number, n: number, batches: number): Shape {
-  const { rows, down, cols, across } = TOGETHER.large;
-  const large = stagingBytes(rows * down / 4) + stagingBytes(cols * across / 4) <=
-      gpu().limits.maxComputeWorkgroupStorageSize
-    ? TOGETHER.large
-    : TOGETHER.medium;
   const pinned = pinnedTile();
-  if (pinned) return pinned === "large" ? large : TOGETHER[pinned];
-  if (m <= THIN) return { rows: 4, cols: 4, across: 16, down: 4 };
-  if (n <= THIN) return { rows: 4, cols: 4, across: 4, down: 16 };
-  if (m <= 32 || n <= 32) return TOGETHER.small;
-  return batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY ? large : TOGETHER.medium;
+  if (!pinned && m <= THIN) return { rows: 4, cols: 4, across: 16, down: 4 };
+  if (!pinned && n <= THIN) return { rows: 4, cols: 4, across: 4, down: 16 };
+  const isBusy = batches * Math.ceil(m / 128) * Math.ceil(n / 128) >= BUSY;
+  const size = pinned ?? (m <= 32 || n <= 32 ? "small" : isBusy ? "large" : "medium");
+  const { rows, down, cols, across } = TOGETHER[size];
+  const bytes = stagingBytes(rows * down / 4) + stagingBytes(cols * across / 4);
+  return TOGETHER[bytes <= gpu().limits.maxComputeWorkgroupStorageSize ? size : "medium"];
 }
 
 /** Fewer workgroups than this leave a GPU idle, and parts along k shorter than this are not worth their sum. */

@@ -4,6 +4,7 @@
 
 import {
   assert,
+  assertAlmostEquals,
   assertEquals,
   assertGreater,
   assertLess,
@@ -17,6 +18,7 @@ import { EMBEDDED_MODEL, openModel } from "../blocklora/open_model.ts";
 import {
   emptyClip,
   imagenetTokens,
+  noise,
   type StepCost,
   stepCost,
   type StepOptions,
@@ -34,6 +36,7 @@ import { dryTwin, init, initDry } from "../tensor/device.ts";
 import { attribute, measure, total } from "../tensor/measure.ts";
 import { memory } from "../tensor/memory.ts";
 import { recordedAtMost } from "../tensor/queue.ts";
+import { Random } from "../tensor/random.ts";
 import { scope } from "../tensor/scope.ts";
 import { octograd } from "./cli.ts";
 import { gpuTest } from "./gpu.ts";
@@ -225,6 +228,16 @@ Deno.test("cost prints a table and JSON, and refuses what is no model", async ()
   const none = await octograd(["cost", "--memory-limit", "1kB", "--classes", "2", "--batch", "1"]);
   assertEquals(none.code, 1);
   assertStringIncludes(none.stderr, "Cannot take a step in 0.0 MB");
+});
+
+Deno.test("noise() has the mean and the deviation that were asked for, to its end", () => {
+  const values = noise(new Random(1, "noise"), 200_000, 0.5, 3);
+  for (const part of [values, values.subarray(-50_000)]) {
+    const mean = part.reduce((sum, x) => sum + x, 0) / part.length;
+    const square = part.reduce((sum, x) => sum + (x - mean) ** 2, 0) / part.length;
+    assertAlmostEquals(mean, 3, 0.01);
+    assertAlmostEquals(Math.sqrt(square), 0.5, 0.01);
+  }
 });
 
 Deno.test("an adapter with little workgroup memory gets smaller tiles", () => {

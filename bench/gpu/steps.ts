@@ -11,27 +11,19 @@ import { runCommand } from "../../blocklora/command.ts";
 import { reasonOf } from "../../blocklora/file_source.ts";
 import { number, parseOnlyFlags } from "../../blocklora/flags.ts";
 import {
-  emptyClip,
+  dryStepCost,
   imagenetTokens,
   type PreparedStep,
   prepareStep,
   randomClip,
   type StepCost,
-  stepCost,
 } from "../../blocklora/step_cost.ts";
 import type { MemoryPlan } from "../../blocklora/trainer.ts";
 import { COMMON_FLAGS } from "../../blocklora/workspace.ts";
 import type { Clip } from "../../clip/clip.ts";
 import { ARCHITECTURES } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
-import {
-  adapterName,
-  type DryAdapter,
-  dryTwin,
-  init,
-  initDry,
-  shutDown,
-} from "../../tensor/device.ts";
+import { adapterName, dryTwin, init, shutDown } from "../../tensor/device.ts";
 import { memory, resetPeak } from "../../tensor/memory.ts";
 import { type Profile, profile, profileTable } from "../../tensor/profile.ts";
 import { flush } from "../../tensor/queue.ts";
@@ -151,16 +143,6 @@ function clipFor({ model, precision = "f32" }: Step): Clip {
   return clip.clip;
 }
 
-/** What a step needs, counted without the GPU, which may bind less than the step wants. */
-function count(step: Step, adapter: DryAdapter): StepCost {
-  initDry(adapter);
-  const clip = emptyClip(ARCHITECTURES[step.model], step.precision);
-  const cost = stepCost(clip, optionsOf(step));
-  clip.release();
-  shutDown();
-  return cost;
-}
-
 const ABOUT = {
   usage: "deno run -A bench/gpu/steps.ts [--minutes N]",
   about: "Takes training steps at CLIP's published sizes, on random weights and images.",
@@ -175,9 +157,14 @@ async function run(args: readonly string[]): Promise<number> {
   const { minutes } = parseOnlyFlags(args, FLAGS);
   const end = performance.now() + 60_000 * minutes;
   await init();
+  // What a step needs is counted first, without the GPU, which may bind less than the step wants.
   const adapter = dryTwin({ anySize: true });
   shutDown();
-  const counts = new Map(STEPS.map((step) => [step, count(step, adapter)]));
+  const counts = new Map(STEPS.map((step) => {
+    const { model, precision = "f32" } = step;
+    return [step, dryStepCost(ARCHITECTURES[model], precision, optionsOf(step), adapter)];
+  }));
+  shutDown();
   await init();
   console.log(`${adapterName()}: Block-LoRA (8,4) on q, k and v of every layer, ${BATCH} images`);
   console.log(`\n${tableHead(COLUMNS)}`);

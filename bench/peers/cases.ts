@@ -61,6 +61,29 @@ export function draw({ shapes }: Case): Inputs {
   );
 }
 
+/** An engine's arrays of a case's inputs; a tower's layers have weights `q0`, `q1` and so on, of the same values. */
+export function arraysOf<T>(
+  { shapes, program }: Case,
+  inputs: Inputs,
+  make: (values: Float32Array<ArrayBuffer>, shape: number[]) => T,
+): Record<string, T> {
+  const made = (name: string) => make(inputs[name], [...shapes[name]]);
+  const layers = program.op === "tower" ? program.layers : 0;
+  const ofLayers = Array.from(
+    { length: layers },
+    (_, layer) => BLOCK_WEIGHTS.map((name) => [`${name}${layer}`, made(name)] as const),
+  ).flat();
+  return Object.fromEntries([
+    ...Object.keys(shapes).map((name) => [name, made(name)] as const),
+    ...ofLayers,
+  ]);
+}
+
+/** The weights of one of a tower's layers, by the names that a block has for them. */
+export function ofLayer<T>(arrays: Readonly<Record<string, T>>, layer: number): Record<string, T> {
+  return Object.fromEntries(BLOCK_WEIGHTS.map((name) => [name, arrays[`${name}${layer}`]]));
+}
+
 /** Some indices below `count`, spread over all of them. */
 function sample(count: number, size: number): number[] {
   const random = new Random(2, "sample");
@@ -262,17 +285,15 @@ function tower(batch: number): Case {
     let x = new Float64Array(tokens * width).map((_, i) =>
       positions[i] + (i < width ? token[i] : embedded[i - width])
     );
-    const norm = (row: Float64Array, weight: Float32Array, bias: Float32Array) =>
-      layerNorm(row, weight, bias);
     for (let at = 0; at < x.length; at += width) {
-      x.set(norm(x.slice(at, at + width), preNorm, preNormBias), at);
+      x.set(layerNorm(x.slice(at, at + width), preNorm, preNormBias), at);
     }
     const sizes = { batch: 1, tokens, width, heads };
     for (let layer = 0; layer < layers; layer++) {
       x = block(x, inputs as BlockWeights, sizes) as typeof x;
     }
     return linear(
-      norm(x.slice(0, width), postNorm, postNormBias),
+      layerNorm(x.slice(0, width), postNorm, postNormBias),
       projection,
       new Float64Array(output),
     );

@@ -15,7 +15,7 @@ import {
   numpy as np,
   valueAndGrad,
 } from "npm:@jax-js/jax@0.1.25";
-import { BLOCK_WEIGHTS, type Case } from "./cases.ts";
+import { arraysOf, BLOCK_WEIGHTS, type Case, ofLayer } from "./cases.ts";
 import type { Engine } from "./engine.ts";
 import { labelOf, RATE } from "./reference.ts";
 
@@ -52,10 +52,6 @@ function block(t: Arrays, heads: number): JaxArray {
   const hidden = quickGelu(linear(layerNorm(attended.ref, t.norm2, t.norm2Bias), "fc1"));
   return attended.add(linear(hidden, "fc2"));
 }
-
-/** Weights of one layer, which is told from the others by a number. */
-const ofLayer = (t: Arrays, layer: number): Arrays =>
-  Object.fromEntries(BLOCK_WEIGHTS.map((name) => [name, t[`${name}${layer}`]]));
 
 function tower(t: Arrays, heads: number, layers: number): JaxArray {
   const [batch, channels, size] = t.x.shape;
@@ -193,18 +189,7 @@ export const engine: Engine = {
     return "";
   },
   prepare(of, inputs) {
-    const arrays: Arrays = Object.fromEntries(
-      Object.entries(of.shapes).map((
-        [name, shape],
-      ) => [name, np.array(inputs[name], { shape: [...shape] })]),
-    );
-    if (of.program.op === "tower") {
-      for (let layer = 0; layer < of.program.layers; layer++) {
-        for (const name of BLOCK_WEIGHTS) {
-          arrays[`${name}${layer}`] = np.array(inputs[name], { shape: [...of.shapes[name]] });
-        }
-      }
-    }
+    const arrays = arraysOf(of, inputs, (values, shape) => np.array(values, { shape }));
     if (of.program.op === "mlp_step") {
       const labels = new Float32Array(1280);
       inputs.y.forEach((drawn, row) => labels[10 * row + labelOf(drawn)] = 1);

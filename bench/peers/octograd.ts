@@ -33,7 +33,7 @@ import { VisionTower } from "../../clip/vision.ts";
 import { Weights } from "../../clip/weights.ts";
 import config from "../../deno.json" with { type: "json" };
 import { adapterName } from "../../tensor/device.ts";
-import { BLOCK_WEIGHTS, type Case, type Inputs } from "./cases.ts";
+import { arraysOf, BLOCK_WEIGHTS, type Case, type Inputs } from "./cases.ts";
 import type { Engine } from "./engine.ts";
 import { labelOf, RATE } from "./reference.ts";
 
@@ -144,16 +144,7 @@ export const engine: Engine = {
     return adapterName();
   },
   async prepare(of, inputs) {
-    const tensors: Record<string, Tensor> = Object.fromEntries(
-      Object.entries(of.shapes).map(([name, shape]) => [name, keep(tensor(inputs[name], shape))]),
-    );
-    if (of.program.op === "tower") {
-      for (let layer = 0; layer < of.program.layers; layer++) {
-        for (const name of BLOCK_WEIGHTS) {
-          tensors[`${name}${layer}`] = keep(tensor(inputs[name], of.shapes[name]));
-        }
-      }
-    }
+    const tensors = arraysOf(of, inputs, (values, shape) => keep(tensor(values, shape)));
     if (of.program.op === "mlp_step") {
       tensors.labels = keep(tensor(Uint32Array.from(inputs.y, labelOf), [128]));
     }

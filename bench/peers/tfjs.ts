@@ -19,7 +19,7 @@ import type {
   Variable,
 } from "npm:@tensorflow/tfjs-core@4.22.0";
 
-import { BLOCK_WEIGHTS, type Case } from "./cases.ts";
+import { arraysOf, BLOCK_WEIGHTS, type Case, ofLayer } from "./cases.ts";
 import type { Engine } from "./engine.ts";
 import { labelOf, RATE } from "./reference.ts";
 
@@ -56,10 +56,6 @@ function block(t: Tensors, heads: number): Tensor {
   const hidden = quickGelu(linear(layerNorm(attended, t.norm2, t.norm2Bias), "fc1"));
   return tf.add(attended, linear(hidden, "fc2"));
 }
-
-/** Weights of one layer, which is told from the others by a number. */
-const ofLayer = (t: Tensors, layer: number): Tensors =>
-  Object.fromEntries(BLOCK_WEIGHTS.map((name) => [name, t[`${name}${layer}`]]));
 
 function tower(t: Tensors, heads: number, layers: number): Tensor {
   const [batch] = t.x.shape;
@@ -135,18 +131,7 @@ export const engine: Engine = {
     return "";
   },
   prepare(of, inputs) {
-    const tensors: Tensors = Object.fromEntries(
-      Object.entries(of.shapes).map((
-        [name, shape],
-      ) => [name, tf.tensor(inputs[name], [...shape])]),
-    );
-    if (of.program.op === "tower") {
-      for (let layer = 0; layer < of.program.layers; layer++) {
-        for (const name of BLOCK_WEIGHTS) {
-          tensors[`${name}${layer}`] = tf.tensor(inputs[name], [...of.shapes[name]]);
-        }
-      }
-    }
+    const tensors = arraysOf(of, inputs, (values, shape): Tensor => tf.tensor(values, shape));
     if (of.program.op === "mlp_step") {
       tensors.labels = tf.oneHot(Array.from(inputs.y, labelOf) as unknown as Tensor1D, 10);
     }
