@@ -5,15 +5,17 @@
  */
 
 import { join, relative } from "node:path";
-import { concat } from "../autograd/ops/view.ts";
+import { zeros } from "../autograd/ops/create.ts";
+import { slice } from "../autograd/ops/view.ts";
 import type { Prompts } from "../clip/text.ts";
 import manifest from "../deno.json" with { type: "json" };
 import { compileAhead } from "../kernels/kernel.ts";
+import { pointwiseInto } from "../kernels/pointwise.ts";
 import { adapterName } from "../tensor/device.ts";
 import { type BytesByOwner, memory, resetPeak } from "../tensor/memory.ts";
 import { type Profile, profile } from "../tensor/profile.ts";
 import { counters } from "../tensor/queue.ts";
-import { scope } from "../tensor/scope.ts";
+import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { AdapterConfig, Adapters } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
@@ -199,14 +201,22 @@ async function trainingLoop(
   const losses: number[] = [];
   let submits = counters.submits;
   let found: Profile<Tensor> | null = null;
-  let pending: { step: number; rate: number; stats: Tensor }[] = [];
+  let pending: { step: number; rate: number }[] = [];
+  // Copied out of a step at once: its buffers are there for the next one, which so gets the same ones.
+  const board = keep(zeros([LOOK_EVERY, 2]));
+  const note = (step: number, rate: number, stats: Tensor) => {
+    scope(() =>
+      pointwiseInto(slice(board, 0, pending.length, pending.length + 1), "x", { x: stats })
+    );
+    stats.release();
+    pending.push({ step, rate });
+  };
   const look = async () => {
-    const stats = scope(() => concat(pending.map(({ stats }) => stats), 0));
-    const seen = await stats.data().finally(() => stats.release());
+    const seen = await board.data();
     const now = performance.now();
     const imagesPerSecond = (images - imagesThen) / ((now - lookedAt) / 1000);
     [lookedAt, imagesThen] = [now, images];
-    for (const [i, { step, rate, stats }] of pending.entries()) {
+    for (const [i, { step, rate }] of pending.entries()) {
       const [loss, accuracy] = [seen[2 * i], seen[2 * i + 1]];
       if (!Number.isFinite(loss)) {
         throw new Error(
@@ -214,7 +224,6 @@ async function trainingLoop(
         );
       }
       losses.push(loss);
-      stats.release();
       await metrics.log({
         step,
         loss,
@@ -224,12 +233,13 @@ async function trainingLoop(
         peakGpuBytes: memory().peakBytes,
       });
     }
+    const lastAccuracy = seen[2 * pending.length - 1];
     pending = [];
     const done = trainer.steps;
     const left = (now - began) / done * (recipe.iterations - done) / 1000;
     console.progress(
       `step ${done}/${recipe.iterations}  loss ${losses.at(-1)!.toFixed(4)}  accuracy ${
-        percent(seen[seen.length - 1])
+        percent(lastAccuracy)
       }  ` +
         `${imagesPerSecond.toFixed(0)} images/s  ${duration(left)} left  GPU ${
           megabytes(memory().peakBytes)
@@ -249,7 +259,7 @@ async function trainingLoop(
       }
       const isProfiled = profiled && step === Math.min(PROFILED, recipe.iterations - 1);
       if (isProfiled) found = await profile(take);
-      pending.push({ step, rate, stats: isProfiled ? found!.value : take() });
+      note(step, rate, isProfiled ? found!.value : take());
       images += labels.length;
       const last = trainer.steps === recipe.iterations || stopped;
       // The first step compiles: it is looked at by itself, so that the pace of the others is theirs.
@@ -260,7 +270,7 @@ async function trainingLoop(
       if (last) break;
     }
   } finally {
-    for (const { stats } of pending) stats.release();
+    board.release();
     for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.removeSignalListener(signal, stop);
   }
   const ended = performance.now();

@@ -7,7 +7,9 @@
 import { gpu, guarded, KernelError, subgroupPrelude } from "../tensor/device.ts";
 import { count } from "../tensor/measure.ts";
 import {
+  type Access,
   type Binding,
+  bindingsLayout,
   dispatch,
   flush,
   type Grid,
@@ -57,7 +59,7 @@ export class Kernel {
   readonly wgsl: string;
   readonly #work: KernelWork;
   readonly #fields: readonly Field[];
-  readonly #access: readonly string[];
+  readonly #access: readonly Access[];
   readonly #takes: readonly ("f32" | "f16" | undefined)[];
   readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
   #device: GPUDevice | null = null;
@@ -78,7 +80,7 @@ export class Kernel {
         /@group\(0\) @binding\(\d+\)\s*var<storage, (read|read_write)> \w+: array<(\w+)/g,
       ),
     ];
-    this.#access = bindings.map(([, access]) => access);
+    this.#access = bindings.map(([, access]) => access as Access);
     this.#takes = bindings.map(([, , element]) => dtypeOf(element));
     if (this.#fields.length * 4 > SIZES_BYTES) {
       throw new RangeError(
@@ -245,14 +247,7 @@ export class Kernel {
   #compile(device: GPUDevice, operands: readonly (Tensor | Binding)[]): void {
     this.#device = device;
     this.#pipelines = new Map();
-    this.#layout = device.createBindGroupLayout({
-      label: this.#access.join(),
-      entries: this.#access.map((access, binding) => ({
-        binding,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
-      })),
-    });
+    this.#layout = bindingsLayout(this.#access);
     const code = this.wgsl.includes("subgroup_") ? subgroupPrelude() + this.wgsl : this.wgsl;
     const compiled: GPUShaderModule = this.#module = guarded(
       "validation",

@@ -56,8 +56,19 @@ const ownerOf = new WeakMap<GPUBuffer, Owner>();
 let owner: Owner = "workspace";
 let limit = Infinity;
 let relieve = () => {};
+/** By size; of each size the buffer that was made first is the last, and taken first. */
 let shelves = new Map<number, GPUBuffer[]>();
 let highWater = 0;
+
+let nextNumber = 0;
+const numbers = new WeakMap<GPUBuffer, number>();
+
+/** The number of a buffer: those made later have greater ones. */
+export function numberOf(buffer: GPUBuffer): number {
+  let number = numbers.get(buffer);
+  if (number === undefined) numbers.set(buffer, number = nextNumber++);
+  return number;
+}
 
 /** The buffers that may be used again: not those that the GPU had no room for, nor those of a device that is lost. */
 let sound = new WeakSet<GPUBuffer>();
@@ -175,6 +186,7 @@ export function acquire(bytes: number, exact = false): GPUBuffer {
       );
     });
     sound.add(buffer);
+    numberOf(buffer);
   }
   ownerOf.set(buffer, owner);
   counters.byOwner[owner] += size;
@@ -190,7 +202,12 @@ export function acquire(bytes: number, exact = false): GPUBuffer {
   return buffer;
 }
 
-/** Puts a buffer back on its shelf. Work recorded earlier still reads it first: work runs in the order of recording. */
+/**
+ * Puts a buffer back on its shelf. Work recorded earlier still reads it first: work runs in the order of recording.
+ *
+ * Which buffer is taken next depends on which are there, not on the order in which they came back: so that a step that
+ * repeats gets the same buffers for the same tensors, and finds its bind groups.
+ */
 export function recycle(buffer: GPUBuffer): void {
   counters.byOwner[ownerOf.get(buffer)!] -= buffer.size;
   counters.liveBytes -= buffer.size;
@@ -198,8 +215,15 @@ export function recycle(buffer: GPUBuffer): void {
   if (!sound.has(buffer)) return;
   counters.shelvedBytes += buffer.size;
   const shelf = shelves.get(buffer.size);
-  if (shelf) shelf.push(buffer);
-  else shelves.set(buffer.size, [buffer]);
+  if (!shelf) return void shelves.set(buffer.size, [buffer]);
+  const number = numberOf(buffer);
+  let [from, to] = [0, shelf.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (numberOf(shelf[middle]) > number) from = middle + 1;
+    else to = middle;
+  }
+  shelf.splice(from, 0, buffer);
 }
 
 /** Whether the shelves hold more than reuse explains. */

@@ -14,7 +14,7 @@ import {
   refusal,
   settle,
 } from "./device.ts";
-import { acquire, clearShelves, onLimit, overstocked, sizeClass } from "./memory.ts";
+import { acquire, clearShelves, numberOf, onLimit, overstocked, sizeClass } from "./memory.ts";
 
 /** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
 export const SIZES_BYTES = 256;
@@ -30,8 +30,8 @@ export function recordedAtMost(): number {
   return isSoftware() ? MAX_RECORDED : HEAD_START;
 }
 
-/** How often the GPU was given work since the start. */
-export const counters = { dispatches: 0, submits: 0, readbacks: 0 };
+/** How often the GPU was given work since the start, and how many bind groups were made for it. */
+export const counters = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };
 
 let encoder: GPUCommandEncoder | null = null;
 let pass: GPUComputePassEncoder | null = null;
@@ -46,9 +46,6 @@ interface Sizes {
   readonly group: GPUBindGroup;
 }
 let sizes: Sizes | null = null;
-let bindGroups = new Map<GPUBuffer, Map<string, GPUBindGroup>>();
-let bindGroupCount = 0;
-const MAX_BIND_GROUPS = 16384;
 
 /**
  * Every dispatch's sizes live in one uniform buffer, which is written once a submit: sizes that change compile nothing
@@ -92,43 +89,75 @@ export interface Binding {
   readonly size: number;
 }
 
+/** What a kernel does with a binding. */
+export type Access = "read" | "read_write";
+
 /** Workgroups along x, y and z. */
 export type Grid = readonly [x: number, y?: number, z?: number];
 
-let nextId = 0;
-const ids = new WeakMap<GPUBuffer, number>();
-function idOf(buffer: GPUBuffer): number {
-  let id = ids.get(buffer);
-  if (id === undefined) ids.set(buffer, id = nextId++);
-  return id;
+/** Bind groups by what they bind: a step that repeats finds the buffers, and so the groups, of the step before. */
+let bindGroups = new Map<string, GPUBindGroup>();
+
+/**
+ * So many at once: Mesa's software driver maps a page of memory for each, and Linux lets a process have 65,530 mappings.
+ * Only steps of very many parts need more, and make some of theirs again.
+ */
+const MAX_BIND_GROUPS = 6144;
+
+/**
+ * What every bind group binds beside its kernel's buffers. A group has no destroy(), and waits for the collector, which
+ * does not know what it holds; but a driver's part of it goes when one of its buffers does.
+ */
+let ticket: GPUBuffer | null = null;
+
+/** How many bind groups there are. */
+export function liveBindGroups(): number {
+  return bindGroups.size;
 }
 
-/** Bind groups are kept: a step that repeats finds the buffers, and so the groups, of the step before. */
+/** The layout of bind group 0: a kernel's bindings with their access, and the {@linkcode ticket}. */
+export function bindingsLayout(access: readonly Access[]): GPUBindGroupLayout {
+  const visibility = GPUShaderStage.COMPUTE;
+  return gpu().createBindGroupLayout({
+    label: access.join(),
+    entries: [
+      ...access.map((access, binding): GPUBindGroupLayoutEntry => ({
+        binding,
+        visibility,
+        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+      })),
+      { binding: access.length, visibility, buffer: { type: "uniform" } },
+    ],
+  });
+}
+
 function bindGroup(
   layout: GPUBindGroupLayout,
   bindings: readonly Binding[],
   explain: (message: string) => Error,
 ): GPUBindGroup {
-  const key = layout.label + bindings.map((b) => `${idOf(b.buffer)}:${b.offset}:${b.size}`).join();
-  const first = bindings[0].buffer;
-  let groups = bindGroups.get(first);
-  if (!groups) bindGroups.set(first, groups = new Map());
-  let group = groups.get(key);
-  if (!group) {
-    if (bindGroupCount++ > MAX_BIND_GROUPS) forgetBindGroups();
-    group = guarded("validation", () =>
-      gpu().createBindGroup({
-        layout,
-        entries: bindings.map((resource, binding) => ({ binding, resource })),
-      }), explain);
-    groups.set(key, group);
-  }
+  const key = layout.label +
+    bindings.map(({ buffer, offset, size }) => `${numberOf(buffer)}:${offset}:${size}`).join();
+  let group = bindGroups.get(key);
+  if (group) return group;
+  const device = gpu();
+  const resources = [...bindings, { buffer: ticket ??= makeTicket(device) }];
+  const entries = resources.map((resource, binding) => ({ binding, resource }));
+  group = guarded("validation", () => device.createBindGroup({ layout, entries }), explain);
+  bindGroups.set(key, group);
+  counters.bindGroups++;
   return group;
 }
 
+function makeTicket(device: GPUDevice): GPUBuffer {
+  return device.createBuffer({ label: "ticket", size: 16, usage: GPUBufferUsage.UNIFORM });
+}
+
+/** Gives all bind groups back. Nothing recorded may still use them. */
 function forgetBindGroups(): void {
+  ticket?.destroy();
+  ticket = null;
   bindGroups = new Map();
-  bindGroupCount = 0;
 }
 
 /** Times dispatches one by one, each in a pass of its own. */
@@ -169,6 +198,10 @@ export function dispatch(
 ): void {
   const device = gpu();
   if (recorded === recordedAtMost()) flush();
+  if (bindGroups.size >= MAX_BIND_GROUPS) {
+    flush();
+    forgetBindGroups();
+  }
   let timestampWrites = timer?.stamps(pipeline.label);
   if (timestampWrites === null) {
     flush();

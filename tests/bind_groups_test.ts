@@ -1,0 +1,89 @@
+/** A step that repeats makes no bind group, and no step has more of them than a driver can hold. */
+
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import { ones } from "../autograd/ops/create.ts";
+import { add, mulScalar } from "../autograd/ops/pointwise.ts";
+import { type AdapterConfig, attach, DEFAULT_ADAPTER } from "../blocklora/attach.ts";
+import { DEFAULT_RECIPE, type MemoryPlan, Trainer } from "../blocklora/trainer.ts";
+import { tensor } from "../tensor/create.ts";
+import { counters, liveBindGroups, trim } from "../tensor/queue.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import { gpuTest } from "./gpu.ts";
+import { clipOf, randomInputs, TINY } from "./reference.ts";
+
+const [IMAGES, CLASSES, STEPS] = [6, 7, 5];
+/** What MAX_BIND_GROUPS in tensor/queue.ts says. */
+const MOST = 6144;
+
+/** Bind groups that each of some steps of a small model makes. */
+async function madeBy(plan: MemoryPlan, config: Partial<AdapterConfig> = {}): Promise<number[]> {
+  const clip = await clipOf(TINY);
+  const { pixels, ids, prompts: rows } = randomInputs(TINY, IMAGES, CLASSES);
+  const prompts = clip.text.prompts(ids, rows);
+  const adapters = attach(clip, { ...DEFAULT_ADAPTER, ...config }, 1);
+  const trainer = new Trainer(clip, adapters, prompts, DEFAULT_RECIPE, plan);
+  const labels = Int32Array.from({ length: IMAGES }, (_, i) => i % CLASSES);
+  const made: number[] = [];
+  for (let step = 0; step < STEPS; step++) {
+    const { bindGroups } = counters;
+    const stats = trainer.step({ pixels, labels });
+    await stats.data();
+    stats.release();
+    made.push(counters.bindGroups - bindGroups);
+  }
+  for (const each of [trainer, adapters, prompts, clip]) each.release();
+  return made;
+}
+
+const PLANS: readonly MemoryPlan[] = [false, true].flatMap((recompute) =>
+  [0, 2].flatMap((textChunk) => [0, 4].map((microBatch) => ({ recompute, textChunk, microBatch })))
+);
+
+for (const plan of PLANS) {
+  gpuTest(`from the third step on no bind group is made: ${JSON.stringify(plan)}`, async () => {
+    trim();
+    const [first, , ...others] = await madeBy(plan);
+    assertGreater(first, 0);
+    assertEquals(others, others.map(() => 0));
+  });
+}
+
+gpuTest("from the third step on no bind group is made: an image tower alone, LoRA", async () => {
+  const config = { encoder: "vision", method: "lora", blocks: 1 } as const;
+  const [, , ...others] = await madeBy({}, config);
+  assertEquals(others, others.map(() => 0));
+});
+
+gpuTest("tensors get the same buffers in whatever order those came back", () => {
+  trim();
+  const made = () => scope(() => Array.from({ length: 4 }, (_, i) => keep(mulScalar(x, i))));
+  const x = ones([100]);
+  for (const order of [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]]) {
+    const { bindGroups } = counters;
+    const some = made();
+    // Four kernels are one, on four outputs.
+    assertEquals(counters.bindGroups - bindGroups, order[0] === 0 ? 4 : 0);
+    for (const i of order) some[i].release();
+  }
+  x.release();
+});
+
+gpuTest("there are never more bind groups than fit, and none is used that is gone", async () => {
+  trim();
+  const { bindGroups } = counters;
+  const [x, y] = [tensor([1, 2, 3]), tensor([10, 20, 30])];
+  // Sums that are all alive have buffers of their own, each a group.
+  const sums = scope(() => Array.from({ length: MOST + 500 }, () => keep(add(x, y))));
+  assert(counters.bindGroups - bindGroups >= sums.length);
+  assert(liveBindGroups() <= MOST, `${liveBindGroups()} are alive`);
+  // Those of the first sums are gone, and are made again.
+  const again = sums.slice(0, 20).map((sum) => add(sum, x));
+  const found = await Promise.all([...again, sums.at(-1)!].map((sum) => sum.data()));
+  assertEquals(found.map((values) => [...values]), [
+    ...again.map(() => [12, 24, 36]),
+    [11, 22, 33],
+  ]);
+  for (const each of [x, y, ...sums, ...again]) each.release();
+  trim();
+  assertEquals(liveBindGroups(), 0);
+});

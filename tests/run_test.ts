@@ -1,0 +1,57 @@
+/** The training loop as the commands run it. */
+
+import { assert, assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
+import { attach, DEFAULT_ADAPTER } from "../blocklora/attach.ts";
+import { classPrompts } from "../blocklora/classifier.ts";
+import { Console } from "../blocklora/console.ts";
+import { openDataset } from "../blocklora/dataset.ts";
+import { ImageLoader } from "../blocklora/loader.ts";
+import { EMBEDDED_MODEL, openModel } from "../blocklora/open_model.ts";
+import { trainAdapters } from "../blocklora/run.ts";
+import { DEFAULT_RECIPE } from "../blocklora/trainer.ts";
+import { EMBEDDED_DATA } from "../blocklora/workspace.ts";
+import { init, shutDown } from "../tensor/device.ts";
+import { memory } from "../tensor/memory.ts";
+import { counters } from "../tensor/queue.ts";
+import { withDirectory } from "./cli.ts";
+
+/** Notes what is there whenever the loop says how far it is. */
+class Watch extends Console {
+  readonly seen: { bindGroups: number; liveBytes: number; shelvedBytes: number }[] = [];
+
+  override progress(line: string): void {
+    const { liveBytes, shelvedBytes } = memory();
+    if (/^step \d+0\//.test(line)) {
+      this.seen.push({ bindGroups: counters.bindGroups, liveBytes, shelvedBytes });
+    }
+  }
+}
+
+Deno.test("the training loop makes no bind group and holds no more memory as it goes on", () =>
+  withDirectory(async (directory) => {
+    await init();
+    const model = await openModel(fileURLToPath(EMBEDDED_MODEL));
+    const dataset = await openDataset(fileURLToPath(EMBEDDED_DATA));
+    const template = "a photo of a {}.";
+    const prompts = classPrompts(model.clip, model.tokenizer, dataset.classes, template);
+    const loader = new ImageLoader(model.preprocess);
+    const console = new Watch(true);
+    const setting = {
+      ...{ model: { ...model, name: "embedded" }, dataset, template, prompts, loader, console },
+      batchSize: 4,
+    };
+    const adapters = attach(model.clip, DEFAULT_ADAPTER, 1);
+    const choice = {
+      ...{ adapter: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 40 }, plan: {} },
+      ...{ shots: 2, seed: 1, cropScale: [0.8, 1] as const, flip: true },
+    };
+    const { losses } = await trainAdapters(setting, choice, adapters, directory);
+    assertEquals(losses.length, 40);
+    assert(losses.every(Number.isFinite));
+    const [, second, ...others] = console.seen;
+    assertEquals(others, others.map(() => second));
+    for (const each of [adapters, prompts, model.clip]) each.release();
+    await loader.close();
+    shutDown();
+  }));
