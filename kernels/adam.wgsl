@@ -9,16 +9,18 @@ fn work_(group: u32, lane: u32) {
   for (var i = 256u * group + lane; i < end; i += 64u) {
     let at = place_ + i;
     let p = y_[i];
-    let d = x_[i] * factor[0] + sizes.l2 * p;
+    // What is switched off is left out: 0 times an infinite parameter would be NaN.
+    let d = x_[i] * factor[0] + select(0.0, sizes.l2 * p, sizes.l2 > 0.0);
     let mean = sizes.beta1 * state[at] + sizes.one_minus_beta1 * d;
     var square = sizes.beta2 * state[at + sizes.total] + sizes.one_minus_beta2 * d * d;
     state[at] = mean;
     state[at + sizes.total] = square;
     if (AMSGRAD) {
-      square = max(state[at + 2u * sizes.total], square);
+      square = maximum_(state[at + 2u * sizes.total], square);
       state[at + 2u * sizes.total] = square;
     }
     // One subtraction: `p (1 - decay)` would round a decay of 1e-6 to one or two digits.
-    y_[i] = p - (sizes.decay * p + sizes.rate * mean / (sqrt(square) * sizes.correction + sizes.epsilon));
+    let decay = select(0.0, sizes.decay * p, sizes.decay > 0.0);
+    y_[i] = p - (decay + sizes.rate * mean / (sqrt(square) * sizes.correction + sizes.epsilon));
   }
 }

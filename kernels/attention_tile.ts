@@ -4,6 +4,7 @@
  * @module
  */
 
+import special from "./special.wgsl" with { type: "text" };
 import type { Style } from "./style.ts";
 import {
   apartWgsl,
@@ -103,6 +104,7 @@ export function attentionWgsl(tile: AttentionTile): string {
   return /* wgsl */ `// ${sum} of attention: ${
     rows * down
   } own rows of a workgroup, ${block} others at a time.
+${special}
 struct Sizes {
   rows: u32,
   others: u32,
@@ -128,7 +130,7 @@ ${
   }
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-const HIDDEN = -1e30; // so low a score that its weight is 0, and finite
+const LOWEST = -3.402823466e38; // no finite score is lower
 
 // A statistic of the own rows, or of the others, if those are the queries; else there is none, and this is 0.
 fn own(x: f32) -> f32 {
@@ -173,7 +175,7 @@ ${
       ),
     )
   }
-${optional(forward, all((i) => `  var most${i} = HIDDEN;\n  var total${i} = 0.0;`))}
+${optional(forward, all((i) => `  var most${i} = LOWEST;\n  var total${i} = 0.0;`))}
 ${all((i) => quads.map((q) => `  var o${i}_${q} = vec4f();`).join("\n"))}
 ${
     // Queries see keys up to themselves, and keys are seen by queries from themselves on.
@@ -194,7 +196,10 @@ ${
     all((i) => {
       const order = `select(other <= vec4u(r${i}), other >= vec4u(r${i}), sizes.keys == 1u)`;
       const seen = causal ? `known & ${order}` : "known";
-      return `    let e${i} = select(vec4f(HIDDEN), s${i} * sizes.scale, ${seen});`;
+      const score = `s${i} * sizes.scale`;
+      // What is not seen has no weight at all: no score is so low that another could not be lower.
+      return `    let seen${i} = ${seen};
+    let e${i} = ${forward ? `select(vec4f(LOWEST), ${score}, seen${i})` : score};`;
     })
   }
 ${
@@ -203,14 +208,15 @@ ${
         `    let top${i} = max(most${i}, ${tops.value(i)});
     let fade${i} = exp(most${i} - top${i});
     most${i} = top${i};
-    let p${i} = exp(e${i} - top${i});
+    let p${i} = select(vec4f(), exp(e${i} - top${i}), seen${i});
     total${i} = total${i} * fade${i} + dot(p${i}, vec4f(1.0));
 ${quads.map((q) => `    o${i}_${q} *= fade${i};`).join("\n")}`
       )
       : all((i) => {
-        return gradient
-          ? `    let p${i} = sizes.scale * exp(e${i} - (log${i} + log)) * (t${i} - (delta${i} + delta));`
-          : `    let p${i} = exp(e${i} - log);`;
+        const weight = gradient
+          ? `sizes.scale * exp(e${i} - (log${i} + log)) * (t${i} - (delta${i} + delta))`
+          : `exp4_(e${i} - log)`;
+        return `    let p${i} = select(vec4f(), ${weight}, seen${i});`;
       })
   }
 ${barrier}
@@ -218,15 +224,20 @@ ${all((i) => `    weights[(${localRow(tile, i)}) * ${across}u + right] = p${i};`
 ${barrier}
 ${products.sums}
   }
-${optional(forward, totals.before)}
+${
+    optional(
+      forward,
+      totals.before + "\n" + all((i) => `  let sum${i} = total_(${totals.value(i)});`),
+    )
+  }
 ${
     all((i) => {
       const stores = quads.map((q) =>
         `  out[(out_start + r${i} * sizes.out_row + d${4 * q}) / 4u] = o${i}_${q}${
-          forward ? ` / ${totals.value(i)}` : ""
+          forward ? ` / sum${i}` : ""
         };`
       ).concat(
-        forward ? [`  logs[batch * sizes.rows + r${i}] = most${i} + log(${totals.value(i)});`] : [],
+        forward ? [`  logs[batch * sizes.rows + r${i}] = most${i} + log_(sum${i});`] : [],
       ).join("\n");
       return style === "workgroup"
         ? `  if (first + ${localRow(tile, i)} < sizes.rows) {\n${stores}\n  }`

@@ -2,7 +2,7 @@
 // stats[r] = (max, log Σ exp(x[r, :] - max)). The statistic is the largest element so far, the sum of exponentials below
 // it, the sum of the distances below it, and how many elements there were: such distances stay small where the logits
 // themselves are not.
-const HIDDEN = -1e30; // so low that its exponential is 0, and finite
+const LOWEST = -3.402823466e38; // no finite logit is lower
 
 struct Sizes {
   rows: u32,
@@ -17,15 +17,16 @@ struct Sizes {
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
 fn none_() -> vec4f {
-  return vec4f(HIDDEN, 0.0, 0.0, 0.0);
+  return vec4f(LOWEST, 0.0, 0.0, 0.0);
 }
 
 fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let inside = inside_(places_(quad), start, end);
-  let seen = select(E(HIDDEN), x[quad], inside);
-  let top = max_(seen);
+  let seen = select(E(LOWEST), x[quad], inside);
+  let top = max(LOWEST, max_(seen));
   let below = select(E(), seen - top, inside);
-  return join_(s, vec4f(top, sum_(exp(seen - top)), sum_(below), sum_(select(E(), E(1.0), inside))));
+  let exponentials = select(E(), exp(seen - top), inside);
+  return join_(s, vec4f(top, sum_(exponentials), sum_(below), sum_(select(E(), E(1.0), inside))));
 }
 
 fn join_(a: vec4f, b: vec4f) -> vec4f {
@@ -37,10 +38,13 @@ fn join_(a: vec4f, b: vec4f) -> vec4f {
 
 fn done_(s: vec4f, row: u32) -> vec4f {
   if (row < sizes.rows) {
-    let above = log(s.y);
+    let above = log_(total_(s.y));
     let label = labels[row];
     let chosen = logits[row * sizes.cols + min(label, sizes.cols - 1u)] - s.x;
-    let found = above - (1.0 - sizes.smoothing) * chosen - sizes.smoothing * s.z / f32(sizes.cols);
+    // A share of 0 is no share: 0 times an infinite distance would be NaN.
+    let own = select(0.0, (1.0 - sizes.smoothing) * chosen, sizes.smoothing < 1.0);
+    let even = select(0.0, sizes.smoothing * s.z / f32(sizes.cols), sizes.smoothing > 0.0);
+    let found = above - own - even;
     loss[row] = select(0.0, found, label < sizes.cols);
     stats[row] = vec2f(s.x, above);
   }

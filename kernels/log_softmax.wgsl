@@ -1,6 +1,6 @@
 // y[r, :] = x[r, :] - max - log Σ exp(x[r, :] - max). The statistic is the largest element so far, and the sum of
 // exponentials below it.
-const HIDDEN = -1e30; // so low that its exponential is 0, and finite
+const LOWEST = -3.402823466e38; // no finite element is lower
 
 struct Sizes {
   rows: u32,
@@ -11,13 +11,14 @@ struct Sizes {
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
 fn none_() -> vec4f {
-  return vec4f(HIDDEN, 0.0, 0.0, 0.0);
+  return vec4f(LOWEST, 0.0, 0.0, 0.0);
 }
 
 fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
-  let seen = select(E(HIDDEN), x[quad], inside_(places_(quad), start, end));
+  let inside = inside_(places_(quad), start, end);
+  let seen = select(E(LOWEST), x[quad], inside);
   let top = max(s.x, max_(seen));
-  return vec4f(top, s.y * exp(s.x - top) + sum_(exp(seen - top)), 0.0, 0.0);
+  return vec4f(top, s.y * exp(s.x - top) + sum_(select(E(), exp(seen - top), inside)), 0.0, 0.0);
 }
 
 fn join_(a: vec4f, b: vec4f) -> vec4f {
@@ -26,7 +27,7 @@ fn join_(a: vec4f, b: vec4f) -> vec4f {
 }
 
 fn done_(s: vec4f, row: u32) -> vec4f {
-  return vec4f(s.x, log(s.y), 0.0, 0.0);
+  return vec4f(s.x, log_(total_(s.y)), 0.0, 0.0);
 }
 
 fn give_(quad: u32, s: vec4f, row: u32, start: u32) {

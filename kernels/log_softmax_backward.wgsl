@@ -25,9 +25,9 @@ fn done_(s: vec4f, row: u32) -> vec4f {
 }
 
 fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
-  dx[quad] = g[quad] - exp(y[quad]) * s.x;
+  dx[quad] = g[quad] - exps_(y[quad]) * s.x;
 }
 
 fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
-  dx[quad] = g[quad] - exp(y[quad]) * select(E(next.x), E(s.x), places_(quad) < P(end));
+  dx[quad] = g[quad] - exps_(y[quad]) * select(E(next.x), E(s.x), places_(quad) < P(end));
 }

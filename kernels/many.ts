@@ -7,6 +7,7 @@
 import { gpu } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import special from "./special.wgsl" with { type: "text" };
 import { style } from "./style.ts";
 
 /** One of the tensors, or pair of tensors, that a kernel works on. */
@@ -132,7 +133,8 @@ function frame(
       numbers,
       `sizes.$1_${m}`,
     );
-  return /* wgsl */ `struct Sizes {
+  return /* wgsl */ `${special}
+struct Sizes {
   groups: u32,
 ${fields.map(([name, type]) => each((m) => `  ${name}_${m}: ${type},`)).join("\n")}
 ${Object.entries(common).map(([name, type]) => `  ${name}: ${type},`).join("\n")}

@@ -4,9 +4,8 @@
  * @module
  */
 
-import functions from "./functions.wgsl" with { type: "text" };
 import { half, half4, HALVES } from "./halves.ts";
-import { evaluator } from "./pointwise.ts";
+import { evaluator, FUNCTIONS } from "./pointwise.ts";
 import type { Style } from "./style.ts";
 import {
   type Along,
@@ -82,7 +81,7 @@ export function tileWgsl(tile: Tile): string {
   const { expression, kept, vectors, matrices, numbers, low, masked } = epilogue;
   const subgroup = style === "subgroup";
   return /* wgsl */ `// out[b] = f(a[b] × c[b]), in tiles of ${rows * down} × ${cols * across}.
-${optional(expression !== "x" || masked !== null, functions)}${HALVES}
+${optional(expression !== "x" || masked !== null, FUNCTIONS)}${HALVES}
 struct Sizes {
   m: u32,
   n: u32,

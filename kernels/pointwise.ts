@@ -9,9 +9,13 @@ import { type Dtype, Tensor } from "../tensor/tensor.ts";
 import functions from "./functions.wgsl" with { type: "text" };
 import { half, half4, HALVES } from "./halves.ts";
 import { Kernel, spread } from "./kernel.ts";
+import special from "./special.wgsl" with { type: "text" };
 
 /** What an expression may name. */
 export type Operands = Readonly<Record<string, Tensor | number | bigint>>;
+
+/** WGSL of the functions that an expression may call. */
+export const FUNCTIONS: string = special + functions;
 
 const LANES = 64;
 const cache = new Map<string, Kernel>();
@@ -144,7 +148,7 @@ function generate(
   const parameters = tensors.map((name, k) =>
     `${name}: ${dtypes[k] === "f16" ? "f32" : dtypes[k]}`
   );
-  const wgsl = /* wgsl */ `${functions}${HALVES}
+  const wgsl = /* wgsl */ `${FUNCTIONS}${HALVES}
 struct Sizes {
   count: u32,
 ${axes.map((axis) => `  size${axis}: u32,`).join("\n")}

@@ -36,13 +36,18 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     none = E();
   }
   var total = none;
+  // Of an extreme the bits without sign that are the largest: beyond those of infinity they are NaN's.
+  var bits = P();
   // Blocks: short chains, so that a long sum does not outgrow what is added to it.
   for (var first = begin; first < end; first += BLOCK * step) {
     var block = none;
     for (var at = first; at < min(first + BLOCK * step, end); at += step) {
       block = merge_(block, x[at]);
+      if (KIND > 0u) {
+        bits = max(bits, bitcast<P>(x[at]) & P(0x7fffffffu));
+      }
     }
     total = merge_(total, block);
   }
-  y[i] = total;
+  y[i] = select(total, E(nan_()), bits > P(0x7f800000u));
 }

@@ -1,6 +1,7 @@
 // y[o, p] = Σ x[o, part p], or the largest or smallest of them, for rows that are cut into parts of `part` elements, the
 // last one shorter. The statistic is what the quads of a block come to, what the blocks before it do, and how many quads
-// are in the block: short chains, so that a long sum does not outgrow what is added to it.
+// are in the block: short chains, so that a long sum does not outgrow what is added to it. The last number of the statistic
+// is above 0 where an extreme met NaN, which max and min forget.
 override KIND: u32; // 0 sum, 1 max, 2 min
 const BLOCK = 32.0;
 
@@ -31,7 +32,7 @@ fn merge_(a: f32, b: f32) -> f32 {
 }
 
 fn none_() -> vec4f {
-  let nothing = select(select(3.4028234e38, -3.4028234e38, KIND == 1u), 0.0, KIND == 0u);
+  let nothing = select(select(infinity_(), -infinity_(), KIND == 1u), 0.0, KIND == 0u);
   return vec4f(nothing, nothing, 0.0, 0.0);
 }
 
@@ -40,16 +41,17 @@ fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let seen = select(E(none_().x), x[quad], inside_(places_(quad), start, end));
   let value = select(select(min_(seen), max_(seen), KIND == 1u), sum_(seen), KIND == 0u);
   let block = merge_(select(s.x, none_().x, full), value);
-  return vec4f(block, select(s.y, merge_(s.y, s.x), full), select(s.z + 1.0, 1.0, full), 0.0);
+  let unknown = select(0.0, 1.0, KIND > 0u && any_nan_(seen));
+  return vec4f(block, select(s.y, merge_(s.y, s.x), full), select(s.z + 1.0, 1.0, full), s.w + unknown);
 }
 
 fn join_(a: vec4f, b: vec4f) -> vec4f {
-  return vec4f(merge_(merge_(a.x, a.y), merge_(b.x, b.y)), none_().x, 0.0, 0.0);
+  return vec4f(merge_(merge_(a.x, a.y), merge_(b.x, b.y)), none_().x, 0.0, a.w + b.w);
 }
 
 fn done_(s: vec4f, row: u32) -> vec4f {
   if (row < sizes.rows) {
-    y[row] = merge_(s.x, s.y);
+    y[row] = select(merge_(s.x, s.y), nan_(), s.w > 0.0);
   }
   return s;
 }

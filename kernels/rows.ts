@@ -7,6 +7,7 @@
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
 import frameWgsl from "./rows.wgsl" with { type: "text" };
+import special from "./special.wgsl" with { type: "text" };
 import { style } from "./style.ts";
 
 /** What an op's WGSL can name, for quads of each width. */
@@ -27,6 +28,12 @@ fn max_(x: E) -> f32 {
 fn min_(x: E) -> f32 {
   return min(min(x.x, x.y), min(x.z, x.w));
 }
+fn exps_(x: E) -> E {
+  return exp4_(x);
+}
+fn any_nan_(x: E) -> bool {
+  return any((bitcast<vec4u>(x) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
 `,
   1: `alias E = f32;
 alias P = u32;
@@ -43,6 +50,12 @@ fn max_(x: E) -> f32 {
 }
 fn min_(x: E) -> f32 {
   return x;
+}
+fn exps_(x: E) -> E {
+  return exp_(x);
+}
+fn any_nan_(x: E) -> bool {
+  return is_nan_(x);
 }
 `,
 } as const;
@@ -75,7 +88,7 @@ function bothWidths(name: string, wgsl: string, work: KernelWork): Readonly<Reco
     const element = width === 4 ? "vec4f" : "f32";
     return new Kernel(
       name,
-      PRELUDE[width] + wgsl.replaceAll("array<E>", `array<${element}>`),
+      special + PRELUDE[width] + wgsl.replaceAll("array<E>", `array<${element}>`),
       work,
     );
   };

@@ -8,7 +8,8 @@ fn work_(group: u32, lane: u32) {
   let end = min(256u * (group + 1u), count_);
   for (var i = 256u * group + lane; i < end; i += 64u) {
     let p = y_[i];
-    let d = x_[i] * factor[0] + sizes.weight_decay * p;
+    // What is switched off is left out: 0 times an infinite parameter would be NaN.
+    let d = x_[i] * factor[0] + select(0.0, sizes.weight_decay * p, sizes.weight_decay > 0.0);
     var step = d;
     if (MOMENTUM) {
       let momentum = sizes.mu * state[place_ + i] + sizes.gain * d;

@@ -1,7 +1,7 @@
 // y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r % queries, and columns
 // after the query are 0. The statistic is the largest score so far, and the sum of exponentials below it.
 override CAUSAL: bool;
-const HIDDEN = -1e30; // so low that its exponential is 0, and finite
+const LOWEST = -3.402823466e38; // no finite score is lower
 
 struct Sizes {
   rows: u32,
@@ -13,22 +13,24 @@ struct Sizes {
 @group(0) @binding(1) var<storage, read_write> y: array<E>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn scores_(quad: u32, row: u32, start: u32) -> E {
-  let scores = sizes.scale * x[quad];
+// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: no score is so low that
+// another could not be lower.
+fn seen_(quad: u32, row: u32, start: u32) -> B {
   if (CAUSAL) {
-    return select(E(HIDDEN), scores, places_(quad) <= P(start + row % sizes.queries));
+    return places_(quad) <= P(start + row % sizes.queries);
   }
-  return scores;
+  return B(true);
 }
 
 fn none_() -> vec4f {
-  return vec4f(HIDDEN, 0.0, 0.0, 0.0);
+  return vec4f(LOWEST, 0.0, 0.0, 0.0);
 }
 
 fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
-  let scores = select(E(HIDDEN), scores_(quad, row, start), inside_(places_(quad), start, end));
+  let seen = inside_(places_(quad), start, end) & seen_(quad, row, start);
+  let scores = select(E(LOWEST), sizes.scale * x[quad], seen);
   let top = max(s.x, max_(scores));
-  return vec4f(top, s.y * exp(s.x - top) + sum_(exp(scores - top)), 0.0, 0.0);
+  return vec4f(top, s.y * exp(s.x - top) + sum_(select(E(), exp(scores - top), seen)), 0.0, 0.0);
 }
 
 fn join_(a: vec4f, b: vec4f) -> vec4f {
@@ -37,11 +39,11 @@ fn join_(a: vec4f, b: vec4f) -> vec4f {
 }
 
 fn done_(s: vec4f, row: u32) -> vec4f {
-  return vec4f(s.x, 1.0 / s.y, 0.0, 0.0);
+  return vec4f(s.x, 1.0 / total_(s.y), 0.0, 0.0);
 }
 
 fn share_(quad: u32, s: vec4f, row: u32, start: u32) -> E {
-  return exp(scores_(quad, row, start) - s.x) * s.y;
+  return select(E(), exp(sizes.scale * x[quad] - s.x) * s.y, seen_(quad, row, start));
 }
 
 fn give_(quad: u32, s: vec4f, row: u32, start: u32) {

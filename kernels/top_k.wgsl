@@ -14,10 +14,14 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read_write> indices: array<i32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-// The bits of a value, turned so that their order as u32 is that of the values: exact for every dtype.
+// The bits of a value, turned so that their order as u32 is that of the values: exact for every dtype. NaN comes first,
+// in both directions.
 fn key(bits: u32) -> u32 {
   var order = bits;
   if (FLOAT) {
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+      return 0xffffffffu;
+    }
     let negative = bits >> 31u == 1u && bits != 0x80000000u; // -0 is 0
     order = select(bits | 0x80000000u, ~bits, negative);
   } else if (SIGNED) {

@@ -22,7 +22,7 @@ import { record, wrtAll } from "../tape.ts";
 import { full } from "./create.ts";
 import { matmul } from "./matmul.ts";
 import { mulScalar, where } from "./pointwise.ts";
-import { HIDDEN, scores } from "./softmax.ts";
+import { scores } from "./softmax.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
 /** How attention weighs. */
@@ -54,7 +54,7 @@ export function attention(
   return scope(() => {
     const products = matmul(q, transpose(k));
     // Scaled here, so that a hidden position stays hidden whatever the scale.
-    const seen = mask && where(mask, mulScalar(products, scale), full([], HIDDEN));
+    const seen = mask && where(mask, mulScalar(products, scale), full([], -Infinity));
     return matmul(seen ? scores(seen, 1, causal) : scores(products, scale, causal), v);
   });
 }

@@ -22,7 +22,7 @@ const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
 
 /** Of a logit: its softmax less its share of the target, times the loss's gradient; 0 where the label is no class. */
 const GRADIENT =
-  "select(0.0, g * (exp(x - top - above) - select(even, sure, i % cols == u32(label))), u32(label) < cols)";
+  "select(0.0, g * (exp_(x - top - above) - select(even, sure, i % cols == u32(label))), u32(label) < cols)";
 
 /** How the losses of the rows are joined, and how sure the labels are. */
 export interface CrossEntropyOptions {
@@ -55,7 +55,9 @@ export function crossEntropy(
       `Cannot take the crossEntropy of [${logits.shape}] against labels [${labels.shape}]`,
     );
   }
-  if (labels.dtype === "f32") throw new TypeError("Cannot take f32 labels: give u32 or i32");
+  if (labels.dtype === "f32" || labels.dtype === "f16") {
+    throw new TypeError(`Cannot take ${labels.dtype} labels: give u32 or i32`);
+  }
   if (!(smoothing >= 0 && smoothing <= 1)) {
     throw new RangeError(`Cannot smooth labels by ${smoothing}: it must be from 0 to 1`);
   }

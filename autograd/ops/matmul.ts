@@ -114,7 +114,7 @@ export function linear(
     const y = made.view(shape);
     // A view of x keeps no more than x does, and a copy is kept in its place.
     const flows = affine(x, x.contiguous ? x : rows, weight, bias, change);
-    // An activation's derivative is of what it was applied to.
+    // An activation's gradient is of what it was applied to.
     const before = kept?.view(shape);
     if (before) record(before, flows);
     const own = activation ? before ? [gate(before, activation)] : [] : flows;
@@ -159,8 +159,8 @@ function inputGradient(
   });
 }
 
-function gate(x: Tensor, { derivative }: Elementwise): Flow {
-  return wrt(x, [x], (g) => pointwise(`g * (${derivative})`, { g, x }, x.shape));
+function gate(x: Tensor, { gradient }: Elementwise): Flow {
+  return wrt(x, [x], (g) => pointwise(gradient, { g, x }, x.shape));
 }
 
 /** A change that is under way: its thin product `t` `[rows, r]`, the scale in it. */

@@ -16,6 +16,6 @@ import { norm } from "./reduce.ts";
 export function l2Normalize(x: Tensor, axis = -1, epsilon = 0): Tensor {
   return scope(() => {
     const length = norm(x, { axis, keepAxes: true });
-    return div(x, epsilon > 0 ? clamp(length, epsilon, 3.4e38) : length);
+    return div(x, epsilon > 0 ? clamp(length, epsilon, Infinity) : length);
   });
 }

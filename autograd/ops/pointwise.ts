@@ -18,57 +18,65 @@ export type Unary = (x: Tensor) => Tensor;
 export interface Elementwise extends Unary {
   /** WGSL of its value, of `x`. */
   readonly forward: string;
-  /** WGSL of its derivative, of `x`. */
-  readonly derivative: string;
+  /** WGSL of its input's gradient, of `x` and of `g`, that of its output. */
+  readonly gradient: string;
 }
 /** An op of two operands, broadcast to one shape. */
 export type Binary = (a: Tensor, b: Tensor) => Tensor;
 /** An op of a tensor and a number. */
 export type Scalar = (x: Tensor, value: number) => Tensor;
 
-interface Expressions {
-  readonly forward: string;
-  readonly derivative: string;
-}
+/**
+ * WGSL of an op's value, and of its derivative; or of its input's gradient, where a condition switches it off: a product
+ * with 0 would hand on what is infinite as NaN.
+ */
+type Expressions =
+  & { readonly forward: string }
+  & ({ readonly derivative: string } | { readonly gradient: string });
+
+const gradientOf = (expressions: Expressions): string =>
+  "gradient" in expressions ? expressions.gradient : `g * (${expressions.derivative})`;
 
 const names = (expression: string, name: string) => new RegExp(`\\b${name}\\b`).test(expression);
 
 /** An op of one operand. A derivative written in `x` keeps the input, one written in `y` the output. */
-function unary(op: string, { forward, derivative }: Expressions): Elementwise {
-  return Object.assign((x: Tensor) => apply(op, x, forward, derivative, {}), {
+function unary(op: string, expressions: Expressions): Elementwise {
+  const { forward } = expressions;
+  return Object.assign((x: Tensor) => apply(op, x, expressions, {}), {
     forward,
-    derivative: derivative.replace(/\by\b/g, `(${forward})`),
+    gradient: gradientOf(expressions).replace(/\by\b/g, `(${forward})`),
   });
 }
 
 /** An op of a tensor and a number `c`. */
-function scalar(op: string, { forward, derivative }: Expressions): Scalar {
-  return (x, c) => apply(op, x, forward, derivative, { c });
+function scalar(op: string, expressions: Expressions): Scalar {
+  return (x, c) => apply(op, x, expressions, { c });
 }
 
 function apply(
   op: string,
   x: Tensor,
-  forward: string,
-  derivative: string,
+  expressions: Expressions,
   scalars: Record<string, number>,
 ): Tensor {
   checkReadable(op, x);
+  const { forward } = expressions;
+  const gradient = gradientOf(expressions);
   const used = (expression: string) =>
     Object.fromEntries(Object.entries(scalars).filter(([name]) => names(expression, name)));
   const y = pointwise(forward, { x, ...used(forward) }, x.shape);
-  const saved = { ...(names(derivative, "x") && { x }), ...(names(derivative, "y") && { y }) };
+  const saved = { ...(names(gradient, "x") && { x }), ...(names(gradient, "y") && { y }) };
   const { shape } = x;
   return record(y, [
     wrt(
       x,
       Object.values(saved),
-      (g) => pointwise(`g * (${derivative})`, { g, ...saved, ...used(derivative) }, shape),
+      (g) => pointwise(gradient, { g, ...saved, ...used(gradient) }, shape),
     ),
   ]);
 }
 
-/** An op of two operands; `da` and `db` are the derivatives, each keeping the operands that it names. */
+/** An op of two operands; `da` and `db` are their gradients, of `g`, each keeping the operands that it names. */
 function binary(
   op: string,
   { forward, da, db }: { forward: string; da: string; db: string },
@@ -76,16 +84,16 @@ function binary(
   return (a, b) => {
     checkReadable(op, a, b);
     const shape = broadcast(a.shape, b.shape);
-    const rule = (input: Tensor, derivative: string) => {
-      const saved = { ...(names(derivative, "a") && { a }), ...(names(derivative, "b") && { b }) };
+    const rule = (input: Tensor, gradient: string) => {
+      const saved = { ...(names(gradient, "a") && { a }), ...(names(gradient, "b") && { b }) };
       const { shape: own } = input;
       return wrt(
         input,
         Object.values(saved),
         (g) =>
-          derivative === "1.0"
+          gradient === "g"
             ? sumTo(g, own)
-            : scope(() => sumTo(pointwise(`g * (${derivative})`, { g, ...saved }, shape), own)),
+            : scope(() => sumTo(pointwise(gradient, { g, ...saved }, shape), own)),
       );
     };
     return record(pointwise(forward, { a, b }, shape), [rule(a, da), rule(b, db)]);
@@ -93,7 +101,7 @@ function binary(
 }
 
 /** `a + b`. */
-export const add: Binary = binary("add", { forward: "a + b", da: "1.0", db: "1.0" });
+export const add: Binary = binary("add", { forward: "a + b", da: "g", db: "g" });
 
 /** The most operands of one kernel: another binding is the result's. */
 const MAX_TERMS = MAX_BINDINGS - 1;
@@ -124,26 +132,30 @@ export function addAll(tensors: readonly Tensor[]): Tensor {
 }
 
 /** `a - b`. */
-export const sub: Binary = binary("sub", { forward: "a - b", da: "1.0", db: "-1.0" });
+export const sub: Binary = binary("sub", { forward: "a - b", da: "g", db: "-g" });
 
 /** `a · b`, element by element. */
-export const mul: Binary = binary("mul", { forward: "a * b", da: "b", db: "a" });
+export const mul: Binary = binary("mul", { forward: "a * b", da: "g * b", db: "g * a" });
 
 /** `a / b`. */
-export const div: Binary = binary("div", { forward: "a / b", da: "1.0 / b", db: "-a / b / b" });
+export const div: Binary = binary("div", {
+  forward: "a / b",
+  da: "g / b",
+  db: "-g * (a / b / b)",
+});
 
 /** The larger of `a` and `b`; equal ones share the gradient. */
 export const maximum: Binary = binary("maximum", {
-  forward: "max(a, b)",
-  da: "select(select(0.0, 1.0, a > b), 0.5, a == b)",
-  db: "select(select(1.0, 0.0, a > b), 0.5, a == b)",
+  forward: "maximum_(a, b)",
+  da: "select(select(g, 0.0, a < b), 0.5 * g, a == b)",
+  db: "select(select(g, 0.0, b < a), 0.5 * g, a == b)",
 });
 
 /** The smaller of `a` and `b`; equal ones share the gradient. */
 export const minimum: Binary = binary("minimum", {
-  forward: "min(a, b)",
-  da: "select(select(0.0, 1.0, a < b), 0.5, a == b)",
-  db: "select(select(1.0, 0.0, a < b), 0.5, a == b)",
+  forward: "minimum_(a, b)",
+  da: "select(select(g, 0.0, a > b), 0.5 * g, a == b)",
+  db: "select(select(g, 0.0, b > a), 0.5 * g, a == b)",
 });
 
 /** `x + c`. */
@@ -152,17 +164,31 @@ export const addScalar: Scalar = scalar("addScalar", { forward: "x + c", derivat
 /** `c · x`. */
 export const mulScalar: Scalar = scalar("mulScalar", { forward: "c * x", derivative: "c" });
 
-const scalarPow = scalar("pow", {
-  forward: "pow_(x, c)",
-  derivative: "select(c * pow_(x, c - 1.0), 0.0, c == 0.0)",
-});
+/** WGSL of `x` to the powers that are something simpler; PyTorch computes those in the same way. */
+const POWERS: Readonly<Record<number, string>> = {
+  [-2]: "1.0 / (x * x)",
+  [-1]: "1.0 / x",
+  [-0.5]: "inverseSqrt(x)",
+  0.5: "sqrt(x)",
+  1: "x",
+  2: "x * x",
+  3: "x * x * x",
+};
+
+function scalarPow(x: Tensor, power: number): Tensor {
+  const forward = POWERS[power] ?? "pow_(x, c)";
+  const below = POWERS[power - 1] ?? "pow_(x, c - 1.0)";
+  const gradient = power === 0 ? "0.0 * g" : `g * (c * (${below}))`;
+  return apply("pow", x, { forward, gradient }, { c: power });
+}
+
 const tensorPow = binary("pow", {
   forward: "pow_(a, b)",
-  da: "select(b * pow_(a, b - 1.0), 0.0, b == 0.0)",
-  db: "select(pow_(a, b) * log(a), 0.0, a == 0.0 && b >= 0.0)",
+  da: "select(g * (b * pow_(a, b - 1.0)), 0.0, b == 0.0)",
+  db: "select(g * (pow_(a, b) * log_(a)), 0.0, a == 0.0 && b >= 0.0)",
 });
 
-/** `x` to the power of `exponent`, a number or a tensor; for negative `x`, whole powers only. */
+/** `x` to the power of `exponent`, a number or a tensor; NaN for negative `x` and a power that is not whole. */
 export function pow(x: Tensor, exponent: Tensor | number): Tensor {
   return typeof exponent === "number" ? scalarPow(x, exponent) : tensorPow(x, exponent);
 }
@@ -171,12 +197,12 @@ export function pow(x: Tensor, exponent: Tensor | number): Tensor {
 export const neg: Elementwise = unary("neg", { forward: "-x", derivative: "-1.0" });
 
 /** `eˣ`. */
-export const exp: Elementwise = unary("exp", { forward: "exp(x)", derivative: "y" });
+export const exp: Elementwise = unary("exp", { forward: "exp_(x)", derivative: "y" });
 
-/** Natural logarithm. */
-export const log: Elementwise = unary("log", { forward: "log(x)", derivative: "1.0 / x" });
+/** Natural logarithm; NaN below 0. */
+export const log: Elementwise = unary("log", { forward: "log_(x)", derivative: "1.0 / x" });
 
-/** Square root. */
+/** Square root; NaN below 0. */
 export const sqrt: Elementwise = unary("sqrt", { forward: "sqrt(x)", derivative: "0.5 / y" });
 
 /** `1 / √x`. */
@@ -220,14 +246,14 @@ export const sigmoid: Elementwise = unary("sigmoid", {
 
 /** `max(x, 0)`; its gradient at 0 is 0. */
 export const relu: Elementwise = unary("relu", {
-  forward: "max(x, 0.0)",
-  derivative: "select(0.0, 1.0, x > 0.0)",
+  forward: "maximum_(x, 0.0)",
+  gradient: "select(g, 0.0, x <= 0.0)",
 });
 
 /** Gaussian error linear unit, `x · Φ(x)` (Hendrycks and Gimpel, arXiv 1606.08415). */
 export const gelu: Elementwise = unary("gelu", {
   forward: "x * normal_(x)",
-  derivative: "normal_(x) + x * exp(-0.5 * min(x * x, 170.0)) * 0.3989422804014327",
+  derivative: "normal_(x) + x * exp(-0.5 * x * x) * 0.3989422804014327",
 });
 
 /** GELU by its tanh approximation: `gelu_new` in Hugging Face's configurations (arXiv 1606.08415, section 2). */
@@ -240,7 +266,9 @@ export const geluTanh: Elementwise = unary("geluTanh", {
 /** CLIP's activation, `x · sigmoid(1.702 x)`. */
 export const quickGelu: Elementwise = unary("quickGelu", {
   forward: "x * sigmoid_(1.702 * x)",
-  derivative: "sigmoid_(1.702 * x) * (1.0 + 1.702 * x * (1.0 - sigmoid_(1.702 * x)))",
+  // In this order nothing overflows where another factor is 0.
+  derivative:
+    "sigmoid_(1.702 * x) + x * sigmoid_(1.702 * x) * (1.702 - 1.702 * sigmoid_(1.702 * x))",
 });
 
 /**
@@ -250,8 +278,9 @@ export const quickGelu: Elementwise = unary("quickGelu", {
  */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
   if (!(low <= high)) throw new RangeError(`Cannot clamp between ${low} and ${high}`);
-  const within = "select(0.0, 1.0, x >= low && x <= high)";
-  return apply("clamp", x, "clamp(x, low, high)", within, { low, high });
+  const forward = "nan_or_(x, clamp(x, low, high))";
+  const gradient = "select(0.0, g, x >= low && x <= high)";
+  return apply("clamp", x, { forward, gradient }, { low, high });
 }
 
 /**

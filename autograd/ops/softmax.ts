@@ -36,9 +36,6 @@ const logBackward = new RowsKernel("log_softmax_backward.wgsl", logBackwardWgsl,
   flops: ({ rows, cols }) => 4 * rows * cols,
 });
 
-/** What hides a position: so low a score that its softmax is 0, and finite. */
-export const HIDDEN = -1e30;
-
 /** Rows longer than this are worked on by several kernels, since one invocation would take more than MAX_STEPS. */
 const LONG_ROW = MAX_STEPS / 2;
 const ROWS = { axis: -1, keepAxes: true } as const;
@@ -82,7 +79,7 @@ export function scores(x: Tensor, scale: number, causal: boolean): Tensor {
 function longScores(x: Tensor, scale: number, causal: boolean): Tensor {
   return scope(() => {
     const scaled = mulScalar(x, scale);
-    const seen = causal ? maskedFill(scaled, after(x.shape), HIDDEN) : scaled;
+    const seen = causal ? maskedFill(scaled, after(x.shape), -Infinity) : scaled;
     const e = exp(sub(seen, detach(max(seen, ROWS))));
     return div(e, sum(e, ROWS));
   });

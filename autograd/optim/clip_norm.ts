@@ -65,7 +65,11 @@ export function clipFactor(
   return during("optimizer", () =>
     scope(() => {
       const norm = globalNorm(grads, copies);
-      const factor = pointwise("min(1.0, limit / (norm + 1e-6))", { norm, limit: maxNorm }, []);
+      const factor = pointwise(
+        "minimum_(1.0, limit / (norm + 1e-6))",
+        { norm, limit: maxNorm },
+        [],
+      );
       return { norm, factor };
     }));
 }
