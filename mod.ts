@@ -56,7 +56,7 @@ export { type Binding, counters, flush, trim } from "./tensor/queue.ts";
 export { keep, scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
 export { type Data, type Dtype, Tensor } from "./tensor/tensor.ts";
-export { type Nested, tensor } from "./tensor/create.ts";
+export { type Nested, type NumberArray, tensor } from "./tensor/create.ts";
 export { hash3, Random } from "./tensor/random.ts";
 export {
   type ByteSource,

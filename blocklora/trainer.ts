@@ -174,12 +174,22 @@ export class Trainer {
     return this.#parameters;
   }
 
-  /** What the next step would begin with: a batch's loss and accuracy, both scalars, and every parameter's gradient. */
+  /**
+   * What the next step would begin with: a batch's loss and accuracy, both scalars, and every parameter's gradient.
+   *
+   * @throws {RangeError} If a label is no class's number.
+   */
   gradients(
     { pixels, labels }: TrainingBatch,
   ): { loss: Tensor; accuracy: Tensor; grads: Tensor[] } {
     const seed = hash3(this.#recipe.seed, this.#step, DROPOUT)[0];
     const size = this.#clip.config.vision.imageSize;
+    const stray = labels.find((label) => !(label >= 0 && label < this.#prompts.count));
+    if (stray !== undefined) {
+      throw new RangeError(
+        `Cannot train on label ${stray}: there are ${this.#prompts.count} classes, numbered from 0`,
+      );
+    }
     const columns = this.#columns ? labels.map((label) => this.#columns![label]) : labels;
     return scope(() => {
       const images = tensor(pixels, [labels.length, 3, size, size]);

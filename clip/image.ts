@@ -54,6 +54,7 @@ export function crop(
   height: number,
 ): Image {
   assertSize("crop", width, height);
+  assertPixels(image);
   const pixels = new Uint8Array(3 * width * height);
   const [from, to] = [Math.max(0, left), Math.min(image.width, left + width)];
   for (let y = Math.max(0, top); from < to && y < Math.min(image.height, top + height); y++) {
@@ -91,6 +92,7 @@ export function normalize(
   mean: readonly [number, number, number],
   std: readonly [number, number, number],
 ): Float32Array<ArrayBuffer> {
+  assertPixels(image);
   const area = image.width * image.height;
   const normalized = new Float32Array(3 * area);
   const values = new Float32Array(256);
@@ -183,6 +185,7 @@ function resample(
   kept: CropBox,
 ): Image {
   assertSize("resize", width, height);
+  assertPixels(image);
   const across = tapsOf(from.width, width, kept.left, kept.width);
   const down = tapsOf(from.height, height, kept.top, kept.height);
   const last = kept.height - 1;
@@ -240,6 +243,14 @@ function centerOf(spare: number, rule: "round" | "floor"): number {
 function roundHalfEven(x: number): number {
   const below = Math.floor(x);
   return x - below === 0.5 ? below + below % 2 : Math.round(x);
+}
+
+/** Throws unless there are three bytes a pixel: a canvas has four, whose colours would be mixed up. */
+function assertPixels({ width, height, pixels }: Image): void {
+  if (pixels.length === 3 * width * height) return;
+  throw new RangeError(
+    `Cannot use a picture of ${width}x${height} with ${pixels.length} bytes: it takes 3 a pixel, red, green and blue`,
+  );
 }
 
 function assertSize(action: string, width: number, height: number): void {

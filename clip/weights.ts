@@ -6,7 +6,7 @@
 
 import { contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
 import { pointwise } from "../kernels/pointwise.ts";
-import { floatsToHalves } from "../tensor/half.ts";
+import { beyondHalf, floatsToHalves, LARGEST_HALF } from "../tensor/half.ts";
 import { owned } from "../tensor/memory.ts";
 import { upload, write } from "../tensor/queue.ts";
 import type { SafetensorsFile } from "../tensor/safetensors.ts";
@@ -281,10 +281,10 @@ async function readHalves(
 
 /** Throws unless each of `values` is near a finite half. */
 function checkHalves(values: Float32Array, name: string): void {
-  const stray = values.find((value) => Math.abs(value) >= 65520 && Number.isFinite(value));
+  const stray = values.find(beyondHalf);
   if (stray === undefined) return;
   throw new RangeError(
-    `Cannot load "${name}" in f16: it holds ${stray}, the largest f16 is 65504, load it in f32`,
+    `Cannot load "${name}" in f16: it holds ${stray}, the largest f16 is ${LARGEST_HALF}, load it in f32`,
   );
 }
 

@@ -17,9 +17,17 @@ export function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
 }
 let table: Float32Array | undefined;
 
+/** The largest half. */
+export const LARGEST_HALF = 65504;
+
+/** Whether a finite number is nearer to 2¹⁶ than to the largest half, and would become infinite. */
+export function beyondHalf(value: number): boolean {
+  return Number.isFinite(value) && Math.abs(Math.fround(value)) >= 65520;
+}
+
 /**
- * Puts the bits of the half-precision numbers nearest to `floats`, ties to even, into `halves` from `start` on. From
- * 65520 on, which is nearer to 2¹⁶ than to the largest of them, 65504, that is infinity.
+ * Puts the bits of the half-precision numbers nearest to `floats`, ties to even, into `halves` from `start` on; what
+ * {@linkcode beyondHalf} tells of becomes infinite.
  */
 export function floatsToHalves(floats: Float32Array, halves: Uint16Array, start = 0): void {
   const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);

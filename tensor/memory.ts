@@ -138,8 +138,13 @@ export function reassign(buffer: GPUBuffer, from: Owner, to: Owner): boolean {
 /**
  * Live and shelved bytes stay below `bytes` together, if the live ones alone do: before more would be held the shelves
  * are given back, which costs a submit.
+ *
+ * @throws {RangeError} If it is no number from 0 on.
  */
 export function limitMemory(bytes: number): void {
+  if (!(bytes >= 0)) {
+    throw new RangeError(`Cannot limit memory to ${bytes} bytes: give a number from 0 on`);
+  }
   limit = bytes;
 }
 

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { floatsToHalves, halvesToFloats, roundedShift } from "./half.ts";
+import { beyondHalf, floatsToHalves, halvesToFloats, roundedShift } from "./half.ts";
 import { numel, type Shape } from "./shape.ts";
 
 /** Bytes at rest: a file, a Blob, an array. */
@@ -140,7 +140,7 @@ export class SafetensorsFile {
   /**
    * A tensor's elements as f32: F32, F16 and BF16 exactly, F64 rounded.
    *
-   * @throws {RangeError} If there is no such tensor.
+   * @throws {RangeError} If there is no such tensor, or an element is beyond f32.
    * @throws {TypeError} If its elements are no floats.
    */
   async floats(name: string): Promise<Float32Array<ArrayBuffer>> {
@@ -317,8 +317,16 @@ function toFloats(
   switch (dtype) {
     case "F32":
       return elements as Float32Array<ArrayBuffer>;
-    case "F64":
-      return new Float32Array(elements as Float64Array);
+    case "F64": {
+      const floats = new Float32Array(elements as Float64Array);
+      const at = floats.findIndex((value, i) =>
+        !Number.isFinite(value) && Number.isFinite(elements[i])
+      );
+      if (at < 0) return floats;
+      throw new RangeError(
+        `Cannot read "${name}" of ${file} as f32: element ${at} is ${elements[at]}`,
+      );
+    }
     case "F16":
       return halvesToFloats(elements as Uint16Array);
     case "BF16":
@@ -414,11 +422,20 @@ function byName<T>(record: Readonly<Record<string, T>>): [string, T][] {
   return Object.entries(record).sort(([a], [b]) => a < b ? -1 : 1);
 }
 
-/** The least and the greatest that integers may be; of I64, what a number holds exactly. */
-const RANGES: Readonly<Partial<Record<SafetensorsDtype, readonly [number, number]>>> = {
-  I64: [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
-  I32: [-(2 ** 31), 2 ** 31 - 1],
-  U8: [0, 255],
+const wholeWithin = (least: number, most: number) => (value: number) =>
+  Number.isInteger(value) && value >= least && value <= most;
+
+/** Whether a finite number stays one where the nearest of the bits above the lowest 16 of f32 is taken. */
+const isBrain = (value: number) => Math.abs(Math.fround(value)) < (2 - 2 ** -8) * 2 ** 127;
+
+/** What elements may be: integers within their range, of I64 what a number holds exactly; floats that stay finite. */
+const FITS: Readonly<Record<TensorToSave["dtype"], (value: number) => boolean>> = {
+  F32: (value) => Number.isFinite(Math.fround(value)) || !Number.isFinite(value),
+  F16: (value) => !beyondHalf(value),
+  BF16: (value) => isBrain(value) || !Number.isFinite(value),
+  I64: wholeWithin(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+  I32: wholeWithin(-(2 ** 31), 2 ** 31 - 1),
+  U8: wholeWithin(0, 255),
 };
 
 function checkTensor(name: string, { dtype, shape, data }: TensorToSave): void {
@@ -430,10 +447,10 @@ function checkTensor(name: string, { dtype, shape, data }: TensorToSave): void {
       `Cannot save "${name}" of shape [${shape}]: it has ${data.length} elements`,
     );
   }
-  const range = RANGES[dtype];
-  if (!range) return;
+  if (dtype === "F32" && data instanceof Float32Array) return;
+  const fits = FITS[dtype];
   for (let i = 0; i < data.length; i++) {
-    if (Number.isInteger(data[i]) && data[i] >= range[0] && data[i] <= range[1]) continue;
+    if (fits(data[i])) continue;
     throw new RangeError(`Cannot save "${name}" as ${dtype}: element ${i} is ${data[i]}`);
   }
 }

@@ -94,12 +94,19 @@ gpuTest("every half is read as the number it is, on the host and by kernels", as
 });
 
 gpuTest("tensor() rounds to the nearest half, ties to even", async () => {
-  const edges = [0, -0, 1, 65504, 65519.99, 65520, -1e9, 2 ** -24, 2 ** -25, 1.5 * 2 ** -24];
+  const edges = [0, -0, 1, 65504, 65519.99, Infinity, NaN, 2 ** -24, 2 ** -25, 1.5 * 2 ** -24];
   const ties = [1 + 2 ** -11, 1 + 3 * 2 ** -11, 2049, 2051, 2 ** -14 - 2 ** -25];
   const values = Float32Array.from([...edges, ...ties, ...normals(5000, "rounding")]);
   const x = tensor(values, [values.length], "f16");
   assertEquals(await x.data(), rounded(values));
   x.release();
+  for (const value of [65520, -1e9]) {
+    assertThrows(
+      () => tensor([1, value], [2], "f16"),
+      RangeError,
+      `Cannot make a tensor of f16 with ${value}: the largest is 65504`,
+    );
+  }
 });
 
 gpuTest("views of halves begin and end anywhere", async () => {

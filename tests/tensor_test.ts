@@ -46,6 +46,78 @@ gpuTest(
   },
 );
 
+gpuTest("tensor() takes values of every kind as the numbers that they are", async () => {
+  const made: [Tensor, string, readonly number[]][] = [
+    [tensor(Float64Array.of(1, 2, 3)), "f32", [1, 2, 3]],
+    [tensor(Float64Array.of(0.1, -1e-300, NaN, Infinity)), "f32", [
+      Math.fround(0.1),
+      -0,
+      NaN,
+      Infinity,
+    ]],
+    [tensor(Uint8Array.of(0, 255)), "u32", [0, 255]],
+    [tensor(Uint8ClampedArray.of(7, 255), [2, 1]), "u32", [7, 255]],
+    [tensor(Uint16Array.of(65535)), "u32", [65535]],
+    [tensor(Int8Array.of(-128, 127)), "i32", [-128, 127]],
+    [tensor(Int16Array.of(-32768)), "i32", [-32768]],
+    [tensor(BigInt64Array.of(-1n, 2n ** 31n - 1n)), "i32", [-1, 2 ** 31 - 1]],
+    [tensor(BigUint64Array.of(2n ** 32n - 1n)), "u32", [2 ** 32 - 1]],
+    [tensor([Float64Array.of(1, 2), [3, 4]]), "f32", [1, 2, 3, 4]],
+    [tensor([1, 2], [2], "i32"), "i32", [1, 2]],
+    [tensor(Uint8Array.of(1, 2), [2], "f32"), "f32", [1, 2]],
+    [tensor(Int32Array.of(3, 4), [2], "u32"), "u32", [3, 4]],
+    [tensor(Float32Array.of(3, 4), [2], "i32"), "i32", [3, 4]],
+    [tensor(Float64Array.of(0.1, 4), [2], "f16"), "f16", [0.0999755859375, 4]],
+    [tensor([-Infinity, NaN, 3.4028235e38]), "f32", [-Infinity, NaN, Math.fround(3.4028235e38)]],
+    [full([2], 16777217, "i32"), "i32", [16777217, 16777217]],
+    [full([1], 2 ** 32 - 1, "u32"), "u32", [2 ** 32 - 1]],
+    [full([1], -(2 ** 31), "i32"), "i32", [-(2 ** 31)]],
+    [full([1], -Infinity), "f32", [-Infinity]],
+  ];
+  for (const [x, dtype, values] of made) {
+    assertEquals([x.dtype, ...await x.data()], [dtype, ...values]);
+    x.release();
+  }
+});
+
+gpuTest("tensor() and full() refuse what is no number, and numbers beyond the dtype", () => {
+  // deno-lint-ignore no-explicit-any -- what JavaScript lets through
+  const given = (values: any, shape?: number[], dtype?: any) => () => tensor(values, shape, dtype);
+  const wrongKind: [() => unknown, string][] = [
+    [given([true, false]), "Cannot make a tensor with true: its elements are numbers, 1 and 0 for"],
+    [given("3"), 'with "3"'],
+    [given(["1", "2"]), 'with "1"'],
+    [given([1, null]), "with null"],
+    [given([1, undefined]), "with undefined"],
+    // deno-lint-ignore no-sparse-arrays -- a hole
+    [given([1, , 3]), "with undefined"],
+    [given(new ArrayBuffer(8)), "of [object ArrayBuffer]: give numbers, arrays of them or a typed"],
+    [given(new DataView(new ArrayBuffer(8))), "of [object DataView]"],
+    [given({ length: 2 }), "of [object Object]"],
+    [given([1], [1], "f64"), "of f64: a dtype is one of f32, u32, i32, f16"],
+    [() => full([2], true as unknown as number), "with true"],
+    [() => full([2], 1, "f16"), "Cannot compute f16"],
+  ];
+  for (const [make, message] of wrongKind) assertThrows(make, TypeError, message);
+  const beyond: [() => unknown, string][] = [
+    [given([1.5], [1], "u32"), "of u32 with 1.5: it takes whole numbers from 0 to 2³² - 1"],
+    [given([-1], [1], "u32"), "of u32 with -1"],
+    [given([2 ** 32], [1], "u32"), "of u32 with 4294967296"],
+    [given([NaN], [1], "i32"), "of i32 with NaN: it takes whole numbers from -2³¹ to 2³¹ - 1"],
+    [given(Int32Array.of(-1), [1], "u32"), "of u32 with -1"],
+    [given(Uint32Array.of(2 ** 31), [1], "i32"), "of i32 with 2147483648"],
+    [given(BigInt64Array.of(2n ** 40n)), "of i32 with 1099511627776"],
+    [given(BigUint64Array.of(2n ** 60n)), "of u32 with 1152921504606846976"],
+    [given([1e39]), "of f32 with 1e+39: the largest is 3.4028235e38"],
+    [given(Float64Array.of(-1e300)), "of f32 with -1e+300"],
+    [given([[1, 2], [3]]), "differ in length"],
+    [() => full([2], 1.5, "u32"), "of u32 with 1.5"],
+    [() => full([2], 2 ** 31, "i32"), "of i32 with 2147483648"],
+    [() => full([2], 1e39), "of f32 with 1e+39"],
+  ];
+  for (const [make, message] of beyond) assertThrows(make, RangeError, message);
+});
+
 gpuTest("data() reads views in the order of their elements", async () => {
   const x = tensor([[1, 2, 3], [4, 5, 6]]);
   const views: [Tensor, number[]][] = [

@@ -5,12 +5,24 @@
  */
 
 import { pointwise } from "../../kernels/pointwise.ts";
+import { elementOf } from "../../tensor/create.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Dtype, Tensor } from "../../tensor/tensor.ts";
 
-/** A tensor of `shape` filled with `value`. */
+/**
+ * A tensor of `shape` filled with `value`.
+ *
+ * @throws {RangeError} If the value is beyond the dtype.
+ * @throws {TypeError} If it is no number, or the dtype is f16, which no kernel makes.
+ */
 export function full(shape: Shape, value: number, dtype: Dtype = "f32"): Tensor {
-  return pointwise(dtype === "f32" ? "value" : `${dtype}(value)`, { value }, shape, dtype);
+  const element = elementOf(value, dtype);
+  if (dtype === "f32" || dtype === "f16") {
+    return pointwise("value", { value: element }, shape, dtype);
+  }
+  // As bits: an integer need not be one of f32.
+  const bits = BigInt.asUintN(32, BigInt(element));
+  return pointwise(`bitcast<${dtype}>(value)`, { value: bits }, shape, dtype);
 }
 
 /** A tensor of `shape` filled with 0. */

@@ -1,0 +1,261 @@
+/**
+ * What `torch.save` and `torch.jit.save` write around tensors: a ZIP file since PyTorch 1.6, pickles one after another
+ * before (torch/serialization.py), a ZIP file of TorchScript (torch/csrc/jit/docs/serialization.md).
+ *
+ * @module
+ */
+
+import {
+  type Pickle,
+  PickleGlobal,
+  PickleReference,
+  type PickleValue,
+  TruncatedPickleError,
+  unpickle,
+} from "./pickle.ts";
+import type { ByteSource, SafetensorsDtype } from "./safetensors.ts";
+import { readExactly, ZipFile } from "./zip.ts";
+
+/** What was saved, and the bytes of its tensors, which may share them. */
+export interface TorchArchive {
+  /** The object that was saved. */
+  readonly object: PickleValue;
+  /**
+   * The bytes that are kept under a key.
+   *
+   * @throws {RangeError} If there are none that can be read.
+   */
+  storage(key: string): TorchStorage;
+}
+
+/** Bytes of the file. */
+export interface TorchStorage {
+  /** How many they are. */
+  readonly bytes: number;
+  /** Where they begin in the file. */
+  start(): number | Promise<number>;
+}
+
+/** What a pickle says of a storage. */
+export interface StorageClaim {
+  /** Its key in the archive. */
+  readonly key: string;
+  /** What its elements are, as PyTorch calls it: `"Float"`, `"ComplexDouble"`. */
+  readonly kind: string;
+  /** What they are in safetensors' words, if there is one. */
+  readonly dtype?: SafetensorsDtype;
+  /** How many bytes an element has. */
+  readonly elementBytes: number;
+  /** How many bytes the storage has. */
+  readonly bytes: number;
+  /** The first byte that a tensor may have. */
+  readonly first: number;
+  /** The byte after the last that it may have. */
+  readonly end: number;
+}
+
+const MAX_PICKLE_BYTES = 64 * 2 ** 20;
+const MAX_NAME_LETTERS = 500;
+const MAGIC = 0x1950a86a20f9469cfc6cn;
+const VERSION = 1001;
+
+/** Each dtype, what PyTorch calls it, its storages, and the bytes of an element. */
+const DTYPES: readonly (readonly [SafetensorsDtype, string, string, number])[] = [
+  ["F64", "torch.float64", "Double", 8],
+  ["F32", "torch.float32", "Float", 4],
+  ["F16", "torch.float16", "Half", 2],
+  ["BF16", "torch.bfloat16", "BFloat16", 2],
+  ["I64", "torch.int64", "Long", 8],
+  ["I32", "torch.int32", "Int", 4],
+  ["I16", "torch.int16", "Short", 2],
+  ["I8", "torch.int8", "Char", 1],
+  ["U64", "torch.uint64", "", 8], // these three have untyped storages
+  ["U32", "torch.uint32", "", 4],
+  ["U16", "torch.uint16", "", 2],
+  ["U8", "torch.uint8", "Byte", 1],
+  ["BOOL", "torch.bool", "Bool", 1],
+];
+
+/** The bytes of an element where it has no such dtype: other storages come after these. */
+const OTHER_STORAGES: ReadonlyMap<string, number> = new Map([
+  ["Untyped", 1],
+  ["ComplexFloat", 8],
+  ["ComplexDouble", 16],
+  ["QInt8", 1],
+  ["QUInt8", 1],
+  ["QUInt4x2", 1],
+  ["QUInt2x4", 1],
+  ["QInt32", 4],
+]);
+
+/**
+ * What a pickle may name: what makes tensors or modules of TorchScript, and what `torch.load(weights_only=True)` lets
+ * stand beside them. None of it is called.
+ */
+const ALLOWED: readonly RegExp[] = [
+  /^collections\.(OrderedDict|Counter)$/,
+  /^_codecs\.encode$/,
+  /^(builtins|__builtin__)\.(bytearray|complex|set)$/,
+  /^torch\.(Size|Tensor|device|nn\.parameter\.Parameter|serialization\._get_layout)$/,
+  /^torch\.(bool|(b?float|complex|q?u?int|bits)\d\w*|per_(tensor|channel)_\w+)$/,
+  /^torch\.(cuda\.|storage\.)?\w+Storage$/,
+  /^torch\._utils\._rebuild_\w+$/,
+  /^torch\._tensor\._rebuild_from_type_v2$/,
+  /^torch\.jit\._pickle\.(build_\w+|restore_type_tag)$/,
+  /^__torch__\.[\w.]+$/,
+];
+
+/**
+ * Reads the object that a file of PyTorch holds, and where its storages are, but none of them.
+ *
+ * @throws {RangeError} If it is no such file, is damaged, or asks for what is not allowed.
+ */
+export async function openArchive(source: ByteSource): Promise<TorchArchive> {
+  const signature = await readExactly(source, 0, Math.min(4, source.size));
+  if (String.fromCharCode(...signature) === "PK\x03\x04") return await openZip(source);
+  // A pickle begins with its protocol, or before protocol 2 with the magic number.
+  if (signature[0] !== 0x80 && signature[0] !== 0x4c) {
+    throw failure(source, "it is neither a ZIP file nor a pickle, so no checkpoint of PyTorch");
+  }
+  for (let length = 2 ** 20;; length *= 4) {
+    const bytes = await readExactly(source, 0, Math.min(length, source.size));
+    try {
+      return await openPickles(source, bytes);
+    } catch (error) {
+      // How long the pickles are shows only while they are read.
+      const hasMore = bytes.length < Math.min(source.size, MAX_PICKLE_BYTES);
+      if (!(error instanceof TruncatedPickleError) || !hasMore) throw error;
+    }
+  }
+}
+
+/** The claim of a reference; nothing if it is to something else. */
+export function storageClaim(value: PickleValue): StorageClaim | undefined {
+  const id = value instanceof PickleReference ? value.id : null;
+  if (!Array.isArray(id) || id[0] !== "storage") return;
+  const [, type, key, , count, view] = id as PickleValue[];
+  const [, kind] = type instanceof PickleGlobal ? /(\w+)Storage$/.exec(type.name) ?? [] : [];
+  if (!kind || typeof key !== "string") return;
+  const known = DTYPES.find(([, , storage]) => storage === kind);
+  const elementBytes = known?.[3] ?? OTHER_STORAGES.get(kind);
+  // In the old format a storage can be a part of another, which comes with its own key, offset and size.
+  const [, offset, length] = Array.isArray(view) ? view as PickleValue[] : [key, 0, count];
+  if (!elementBytes || !isCount(count) || !isCount(offset) || !isCount(length)) return;
+  return {
+    key,
+    kind,
+    dtype: known?.[0],
+    elementBytes,
+    bytes: count * elementBytes,
+    first: offset * elementBytes,
+    end: Math.min(offset + length, count) * elementBytes,
+  };
+}
+
+/** The dtype that PyTorch has under a name such as `"torch.float32"`, if safetensors has it. */
+export function dtypeOf(name: string): SafetensorsDtype | undefined {
+  return DTYPES.find(([, torch]) => torch === name)?.[0];
+}
+
+/** How many bytes an element has. */
+export function elementBytes(dtype: SafetensorsDtype): number {
+  return DTYPES.find(([name]) => name === dtype)![3];
+}
+
+/** Whether a value is a whole number from 0 on. */
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** What is thrown where a file cannot be read. */
+export function failure(source: ByteSource, why: string): RangeError {
+  return new RangeError(`Cannot read ${source.name}: ${why}`);
+}
+
+/** A name out of a file in an error: there may be anything in it. */
+export function quoted(name: string): string {
+  return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);
+}
+
+function readPickle(source: ByteSource, bytes: Uint8Array<ArrayBuffer>, start = 0): Pickle {
+  const allows = (name: string) =>
+    name.length <= MAX_NAME_LETTERS && ALLOWED.some((pattern) => pattern.test(name));
+  return unpickle(bytes, { file: source.name, allows, start });
+}
+
+/** All is in one folder: the object in `data.pkl`, a storage in `data/KEY`, in old TorchScript in `tensors/KEY`. */
+async function openZip(source: ByteSource): Promise<TorchArchive> {
+  const zip = await ZipFile.open(source);
+  const read = async (name: string) => {
+    const { size } = zip.entry(name);
+    if (size > MAX_PICKLE_BYTES) throw failure(source, `its ${quoted(name)} has ${size} bytes`);
+    return await readExactly(source, await zip.start(name), size);
+  };
+  const pickles = [...zip.entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
+  if (pickles.length !== 1) {
+    throw failure(source, `it has ${pickles.length} data.pkl, a checkpoint of PyTorch has one`);
+  }
+  const folder = pickles[0].slice(0, pickles[0].indexOf("/"));
+  const order = `${folder}/byteorder`;
+  if (zip.entries.has(order) && new TextDecoder().decode(await read(order)) !== "little") {
+    throw failure(source, BIG_ENDIAN);
+  }
+  const { value } = readPickle(source, await read(pickles[0]));
+  return {
+    object: value,
+    storage(key) {
+      const old = `${folder}/tensors/${key}`;
+      const name = zip.entries.has(old) ? old : `${folder}/data/${key}`;
+      return { bytes: zip.entry(name).size, start: () => zip.start(name) };
+    },
+  };
+}
+
+const BIG_ENDIAN = "its numbers are big-endian, and little-endian ones are read";
+
+/** Pickles of a magic number, a version, the system, the object and the keys of its storages; these come after them. */
+async function openPickles(
+  source: ByteSource,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<TorchArchive> {
+  let at = 0;
+  const next = () => {
+    const pickle = readPickle(source, bytes, at);
+    at = pickle.end;
+    return pickle;
+  };
+  if (next().value !== MAGIC || next().value !== VERSION) {
+    throw failure(source, "it is a pickle, but not one of torch.save");
+  }
+  const system = next().value;
+  if (!(system instanceof Map) || system.get("little_endian") !== true) {
+    throw failure(source, BIG_ENDIAN);
+  }
+  const { value: object, references } = next();
+  const { value: keys } = next();
+  const claims = new Map<PickleValue, StorageClaim>();
+  for (const claim of references.map(storageClaim)) if (claim) claims.set(claim.key, claim);
+  const storages = new Map<PickleValue, TorchStorage>();
+  for (const key of Array.isArray(keys) ? keys as PickleValue[] : []) {
+    const claim = claims.get(key);
+    if (!claim || storages.has(key)) {
+      throw failure(source, "it is damaged, it has a storage of no tensor or has one twice");
+    }
+    const { buffer, byteOffset } = await readExactly(source, at, 8);
+    const count = Number(new DataView(buffer, byteOffset).getBigUint64(0, true));
+    const [start, size] = [at + 8, count * claim.elementBytes];
+    if (start + size > source.size) {
+      throw failure(source, `it is truncated, ${size} bytes of tensors begin at ${start}`);
+    }
+    storages.set(key, { bytes: size, start: () => start });
+    at = start + size;
+  }
+  return {
+    object,
+    storage(key) {
+      const storage = storages.get(key);
+      if (!storage) throw failure(source, `it has no storage ${quoted(key)}`);
+      return storage;
+    },
+  };
+}
