@@ -59,14 +59,19 @@ export { type Data, type Dtype, Tensor } from "./tensor/tensor.ts";
 export { type Nested, type NumberArray, tensor } from "./tensor/create.ts";
 export { hash3, Random } from "./tensor/random.ts";
 export {
-  type ByteSource,
-  bytesSource,
   encodeSafetensors,
-  type SafetensorsDtype,
   SafetensorsFile,
   type TensorInfo,
   type TensorToSave,
 } from "./tensor/safetensors.ts";
+export {
+  type ByteSource,
+  bytesSource,
+  type SafetensorsDtype,
+  type TensorDescription,
+  type TensorFile,
+} from "./tensor/tensor_file.ts";
+export { TorchFile } from "./tensor/torch_file.ts";
 
 export { compileAhead } from "./kernels/kernel.ts";
 export {

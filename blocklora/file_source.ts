@@ -5,7 +5,7 @@
  */
 
 import { basename, dirname, join } from "node:path";
-import type { ByteSource } from "../tensor/safetensors.ts";
+import type { ByteSource } from "../tensor/tensor_file.ts";
 
 /** What went wrong with a file, in a few words: the operating system's reason, without its number and the path. */
 export function reasonOf(error: unknown): string {

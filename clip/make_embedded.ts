@@ -7,12 +7,8 @@
  * @module
  */
 
-import {
-  bytesSource,
-  encodeSafetensors,
-  SafetensorsFile,
-  type TensorToSave,
-} from "../tensor/safetensors.ts";
+import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 
 /** What is copied as it is. `tokenizer.json` would say again what the vocabulary and the merges say. */
 const FILES = ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt"];

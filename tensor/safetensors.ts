@@ -5,65 +5,23 @@
  * @module
  */
 
-import { beyondHalf, floatsToHalves, halvesToFloats, roundedShift } from "./half.ts";
+import { beyondHalf, floatsToHalves, roundedShift } from "./half.ts";
 import { numel, type Shape } from "./shape.ts";
+import {
+  type ByteSource,
+  DTYPES,
+  elementBytes,
+  elementsOf,
+  PIECE_BYTES,
+  readExactly,
+  type SafetensorsDtype,
+  type TensorDescription,
+  type TensorFile,
+  toFloats,
+} from "./tensor_file.ts";
 
-/** Bytes at rest: a file, a Blob, an array. */
-export interface ByteSource {
-  /** What errors call it. */
-  readonly name: string;
-  /** How many bytes there are. */
-  readonly size: number;
-  /** Copies `length` bytes from `offset` on. */
-  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
-}
-
-/** An array as a source. */
-export function bytesSource(bytes: Uint8Array<ArrayBuffer>, name = "safetensors"): ByteSource {
-  return {
-    name,
-    size: bytes.length,
-    read: (offset, length) => Promise.resolve(bytes.slice(offset, offset + length)),
-  };
-}
-
-/** What an element of a tensor in a file is. */
-export type SafetensorsDtype =
-  | ("F64" | "F32" | "F16" | "BF16")
-  | ("I64" | "I32" | "I16" | "I8")
-  | ("U64" | "U32" | "U16" | "U8" | "BOOL");
-
-/** An array of some element, as a view of bytes. */
-interface ElementArray {
-  readonly BYTES_PER_ELEMENT: number;
-  new (buffer: ArrayBuffer, offset: number, length: number): ArrayLike<number | bigint>;
-}
-
-/** What views the elements of each dtype; of F16 and BF16, which not every engine has, the bits. */
-const ARRAYS: Readonly<Record<SafetensorsDtype, ElementArray>> = {
-  F64: Float64Array,
-  F32: Float32Array,
-  F16: Uint16Array,
-  BF16: Uint16Array,
-  I64: BigInt64Array,
-  I32: Int32Array,
-  I16: Int16Array,
-  I8: Int8Array,
-  U64: BigUint64Array,
-  U32: Uint32Array,
-  U16: Uint16Array,
-  U8: Uint8Array,
-  BOOL: Uint8Array,
-};
-
-/** Where a tensor is in its file. */
-export interface TensorInfo {
-  /** Its name. */
-  readonly name: string;
-  /** What its elements are. */
-  readonly dtype: SafetensorsDtype;
-  /** The size of each axis. */
-  readonly shape: Shape;
+/** A tensor, and where it is in its file. */
+export interface TensorInfo extends TensorDescription {
   /** Its first byte, from the start of the file. */
   readonly offset: number;
   /** How many bytes it has. */
@@ -72,10 +30,9 @@ export interface TensorInfo {
 
 const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 100e6;
-const PIECE_BYTES = 16 * 2 ** 20;
 
 /** A safetensors file whose header has been read and checked. */
-export class SafetensorsFile {
+export class SafetensorsFile implements TensorFile {
   /** The tensors, by name. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** What `__metadata__` says. */
@@ -127,6 +84,11 @@ export class SafetensorsFile {
     );
   }
 
+  /** What errors call the file. */
+  get name(): string {
+    return this.#source.name;
+  }
+
   /**
    * A tensor's bytes, little-endian as they are in the file.
    *
@@ -144,7 +106,7 @@ export class SafetensorsFile {
    * @throws {TypeError} If its elements are no floats.
    */
   async floats(name: string): Promise<Float32Array<ArrayBuffer>> {
-    return toFloats(await this.bytes(name), this.#info(name), this.#source.name);
+    return toFloats(await this.bytes(name), this.#info(name), this.name);
   }
 
   /**
@@ -154,7 +116,7 @@ export class SafetensorsFile {
    * @throws {TypeError} If its elements are floats.
    */
   async integers(name: string): Promise<Int32Array<ArrayBuffer>> {
-    return toIntegers(await this.bytes(name), this.#info(name), this.#source.name);
+    return toIntegers(await this.bytes(name), this.#info(name), this.name);
   }
 
   /**
@@ -169,38 +131,23 @@ export class SafetensorsFile {
     pieceBytes: number = PIECE_BYTES,
   ): AsyncGenerator<{ start: number; values: Float32Array<ArrayBuffer> }> {
     const info = this.#info(name);
-    const size = ARRAYS[info.dtype].BYTES_PER_ELEMENT;
+    const size = elementBytes(info.dtype);
     const step = Math.max(1, Math.floor(pieceBytes / size)) * size;
     for (let at = 0; at < info.bytes; at += step) {
       const length = Math.min(step, info.bytes - at);
       const bytes = await readExactly(this.#source, info.offset + at, length);
-      yield { start: at / size, values: toFloats(bytes, info, this.#source.name) };
+      yield { start: at / size, values: toFloats(bytes, info, this.name) };
     }
   }
 
   #info(name: string): TensorInfo {
     const info = this.tensors.get(name);
-    if (!info) throw new RangeError(`Cannot find "${name}" in ${this.#source.name}`);
+    if (!info) throw new RangeError(`Cannot find "${name}" in ${this.name}`);
     return info;
   }
 }
 
 type Fail = (why: string) => RangeError;
-
-/** All that was asked for, where a view of elements of any size may begin. */
-async function readExactly(
-  source: ByteSource,
-  offset: number,
-  length: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = await source.read(offset, length);
-  if (bytes.length !== length) {
-    throw new RangeError(
-      `Cannot read ${source.name}: it gave ${bytes.length} of ${length} bytes from ${offset} on`,
-    );
-  }
-  return bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
-}
 
 function parseHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): Record<string, unknown> {
   let text: string, header: unknown;
@@ -250,7 +197,7 @@ function describe(name: string, entry: unknown, start: number, fail: Fail): Tens
   const { dtype, shape, data_offsets } = entry;
   const missing = ["dtype", "shape", "data_offsets"].find((key) => entry[key] === undefined);
   if (missing) throw fail(`${title} has no ${missing}`);
-  if (typeof dtype !== "string" || !Object.hasOwn(ARRAYS, dtype)) {
+  if (!DTYPES.includes(dtype as SafetensorsDtype)) {
     throw fail(`${title} has dtype ${JSON.stringify(dtype)}, which is not known`);
   }
   if (!areCounts(shape)) {
@@ -262,7 +209,7 @@ function describe(name: string, entry: unknown, start: number, fail: Fail): Tens
     );
   }
   const [from, to] = data_offsets;
-  const bytes = numel(shape) * ARRAYS[dtype as SafetensorsDtype].BYTES_PER_ELEMENT;
+  const bytes = numel(shape) * elementBytes(dtype as SafetensorsDtype);
   if (to - from !== bytes) {
     throw fail(
       `${title} is ${dtype} [${shape}], which takes ${bytes} bytes, and holds ${to - from}`,
@@ -300,41 +247,6 @@ function checkLayout(
   if (end < size) throw fail(`${size - end} bytes follow its last tensor`);
 }
 
-function elementsOf(
-  { buffer, byteOffset, length }: Uint8Array<ArrayBuffer>,
-  dtype: SafetensorsDtype,
-): ArrayLike<number | bigint> {
-  const View = ARRAYS[dtype];
-  return new View(buffer, byteOffset, length / View.BYTES_PER_ELEMENT);
-}
-
-function toFloats(
-  bytes: Uint8Array<ArrayBuffer>,
-  { name, dtype }: TensorInfo,
-  file: string,
-): Float32Array<ArrayBuffer> {
-  const elements = elementsOf(bytes, dtype);
-  switch (dtype) {
-    case "F32":
-      return elements as Float32Array<ArrayBuffer>;
-    case "F64": {
-      const floats = new Float32Array(elements as Float64Array);
-      const at = floats.findIndex((value, i) =>
-        !Number.isFinite(value) && Number.isFinite(elements[i])
-      );
-      if (at < 0) return floats;
-      throw new RangeError(
-        `Cannot read "${name}" of ${file} as f32: element ${at} is ${elements[at]}`,
-      );
-    }
-    case "F16":
-      return halvesToFloats(elements as Uint16Array);
-    case "BF16":
-      return brainsToFloats(elements as Uint16Array);
-  }
-  throw new TypeError(`Cannot read "${name}" of ${file} as floats: it is ${dtype}`);
-}
-
 function toIntegers(
   bytes: Uint8Array<ArrayBuffer>,
   { name, dtype }: TensorInfo,
@@ -356,15 +268,8 @@ function toIntegers(
   return integers;
 }
 
-/** Brain floats from their bits: the upper halves of f32. */
-function brainsToFloats(brains: Uint16Array): Float32Array<ArrayBuffer> {
-  const bits = new Uint32Array(brains.length);
-  for (let i = 0; i < bits.length; i++) bits[i] = brains[i] << 16;
-  return new Float32Array(bits.buffer);
-}
-
-/** The bits of the brain float nearest to the f32 of the given bits, ties to even. */
-function toBrain(bits: number): number {
+/** The bits of the bfloat16 nearest to the f32 of the given bits, ties to even. */
+function toBfloat16(bits: number): number {
   const isNan = (bits & 0x7fffffff) > 0x7f800000;
   return isNan ? bits >>> 16 | 0x40 : roundedShift(bits, 16);
 }
@@ -392,7 +297,7 @@ export function encodeSafetensors(
 ): Uint8Array<ArrayBuffer> {
   const sorted = byName(tensors);
   for (const [name, tensor] of sorted) checkTensor(name, tensor);
-  const size = ({ dtype }: TensorToSave) => ARRAYS[dtype].BYTES_PER_ELEMENT;
+  const size = ({ dtype }: TensorToSave) => elementBytes(dtype);
   const starts = new Map<string, number>();
   let end = 0;
   for (const [name, tensor] of sorted.toSorted(([, a], [, b]) => size(b) - size(a))) {
@@ -426,13 +331,13 @@ const wholeWithin = (least: number, most: number) => (value: number) =>
   Number.isInteger(value) && value >= least && value <= most;
 
 /** Whether a finite number stays one where the nearest of the bits above the lowest 16 of f32 is taken. */
-const isBrain = (value: number) => Math.abs(Math.fround(value)) < (2 - 2 ** -8) * 2 ** 127;
+const isBfloat16 = (value: number) => Math.abs(Math.fround(value)) < (2 - 2 ** -8) * 2 ** 127;
 
 /** What elements may be: integers within their range, of I64 what a number holds exactly; floats that stay finite. */
 const FITS: Readonly<Record<TensorToSave["dtype"], (value: number) => boolean>> = {
   F32: (value) => Number.isFinite(Math.fround(value)) || !Number.isFinite(value),
   F16: (value) => !beyondHalf(value),
-  BF16: (value) => isBrain(value) || !Number.isFinite(value),
+  BF16: (value) => isBfloat16(value) || !Number.isFinite(value),
   I64: wholeWithin(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
   I32: wholeWithin(-(2 ** 31), 2 ** 31 - 1),
   U8: wholeWithin(0, 255),
@@ -473,5 +378,5 @@ function store({ dtype, data }: TensorToSave, file: ArrayBuffer, at: number): vo
   const stored = new Uint16Array(file, at, data.length);
   if (dtype === "F16") return floatsToHalves(floats, stored);
   const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
-  for (let i = 0; i < stored.length; i++) stored[i] = toBrain(bits[i]);
+  for (let i = 0; i < stored.length; i++) stored[i] = toBfloat16(bits[i]);
 }

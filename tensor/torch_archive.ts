@@ -13,8 +13,14 @@ import {
   TruncatedPickleError,
   unpickle,
 } from "./pickle.ts";
-import type { ByteSource, SafetensorsDtype } from "./safetensors.ts";
-import { readExactly, ZipFile } from "./zip.ts";
+import {
+  type ByteSource,
+  elementBytes,
+  readExactly,
+  type SafetensorsDtype,
+  titleOf,
+} from "./tensor_file.ts";
+import { ZipFile } from "./zip.ts";
 
 /** What was saved, and the bytes of its tensors, which may share them. */
 export interface TorchArchive {
@@ -59,21 +65,21 @@ const MAX_NAME_LETTERS = 500;
 const MAGIC = 0x1950a86a20f9469cfc6cn;
 const VERSION = 1001;
 
-/** Each dtype, what PyTorch calls it, its storages, and the bytes of an element. */
-const DTYPES: readonly (readonly [SafetensorsDtype, string, string, number])[] = [
-  ["F64", "torch.float64", "Double", 8],
-  ["F32", "torch.float32", "Float", 4],
-  ["F16", "torch.float16", "Half", 2],
-  ["BF16", "torch.bfloat16", "BFloat16", 2],
-  ["I64", "torch.int64", "Long", 8],
-  ["I32", "torch.int32", "Int", 4],
-  ["I16", "torch.int16", "Short", 2],
-  ["I8", "torch.int8", "Char", 1],
-  ["U64", "torch.uint64", "", 8], // these three have untyped storages
-  ["U32", "torch.uint32", "", 4],
-  ["U16", "torch.uint16", "", 2],
-  ["U8", "torch.uint8", "Byte", 1],
-  ["BOOL", "torch.bool", "Bool", 1],
+/** Each dtype, what PyTorch calls it, and its storages. */
+const TORCH_DTYPES: readonly (readonly [SafetensorsDtype, string, string])[] = [
+  ["F64", "torch.float64", "Double"],
+  ["F32", "torch.float32", "Float"],
+  ["F16", "torch.float16", "Half"],
+  ["BF16", "torch.bfloat16", "BFloat16"],
+  ["I64", "torch.int64", "Long"],
+  ["I32", "torch.int32", "Int"],
+  ["I16", "torch.int16", "Short"],
+  ["I8", "torch.int8", "Char"],
+  ["U64", "torch.uint64", ""], // these three have untyped storages
+  ["U32", "torch.uint32", ""],
+  ["U16", "torch.uint16", ""],
+  ["U8", "torch.uint8", "Byte"],
+  ["BOOL", "torch.bool", "Bool"],
 ];
 
 /** The bytes of an element where it has no such dtype: other storages come after these. */
@@ -136,30 +142,25 @@ export function storageClaim(value: PickleValue): StorageClaim | undefined {
   const [, type, key, , count, view] = id as PickleValue[];
   const [, kind] = type instanceof PickleGlobal ? /(\w+)Storage$/.exec(type.name) ?? [] : [];
   if (!kind || typeof key !== "string") return;
-  const known = DTYPES.find(([, , storage]) => storage === kind);
-  const elementBytes = known?.[3] ?? OTHER_STORAGES.get(kind);
+  const dtype = TORCH_DTYPES.find(([, , storage]) => storage === kind)?.[0];
+  const size = dtype ? elementBytes(dtype) : OTHER_STORAGES.get(kind);
   // In the old format a storage can be a part of another, which comes with its own key, offset and size.
   const [, offset, length] = Array.isArray(view) ? view as PickleValue[] : [key, 0, count];
-  if (!elementBytes || !isCount(count) || !isCount(offset) || !isCount(length)) return;
+  if (!size || !isCount(count) || !isCount(offset) || !isCount(length)) return;
   return {
     key,
     kind,
-    dtype: known?.[0],
-    elementBytes,
-    bytes: count * elementBytes,
-    first: offset * elementBytes,
-    end: Math.min(offset + length, count) * elementBytes,
+    dtype,
+    elementBytes: size,
+    bytes: count * size,
+    first: offset * size,
+    end: Math.min(offset + length, count) * size,
   };
 }
 
 /** The dtype that PyTorch has under a name such as `"torch.float32"`, if safetensors has it. */
 export function dtypeOf(name: string): SafetensorsDtype | undefined {
-  return DTYPES.find(([, torch]) => torch === name)?.[0];
-}
-
-/** How many bytes an element has. */
-export function elementBytes(dtype: SafetensorsDtype): number {
-  return DTYPES.find(([name]) => name === dtype)![3];
+  return TORCH_DTYPES.find(([, torch]) => torch === name)?.[0];
 }
 
 /** Whether a value is a whole number from 0 on. */
@@ -170,11 +171,6 @@ export function isCount(value: unknown): value is number {
 /** What is thrown where a file cannot be read. */
 export function failure(source: ByteSource, why: string): RangeError {
   return new RangeError(`Cannot read ${source.name}: ${why}`);
-}
-
-/** A name out of a file in an error: there may be anything in it. */
-export function quoted(name: string): string {
-  return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);
 }
 
 function readPickle(source: ByteSource, bytes: Uint8Array<ArrayBuffer>, start = 0): Pickle {
@@ -188,7 +184,7 @@ async function openZip(source: ByteSource): Promise<TorchArchive> {
   const zip = await ZipFile.open(source);
   const read = async (name: string) => {
     const { size } = zip.entry(name);
-    if (size > MAX_PICKLE_BYTES) throw failure(source, `its ${quoted(name)} has ${size} bytes`);
+    if (size > MAX_PICKLE_BYTES) throw failure(source, `its ${titleOf(name)} has ${size} bytes`);
     return await readExactly(source, await zip.start(name), size);
   };
   const pickles = [...zip.entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
@@ -254,7 +250,7 @@ async function openPickles(
     object,
     storage(key) {
       const storage = storages.get(key);
-      if (!storage) throw failure(source, `it has no storage ${quoted(key)}`);
+      if (!storage) throw failure(source, `it has no storage ${titleOf(key)}`);
       return storage;
     },
   };

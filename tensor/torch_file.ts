@@ -4,47 +4,27 @@
  * @module
  */
 
-import { halvesToFloats } from "./half.ts";
 import { PickleGlobal, PickleObject, type PickleValue } from "./pickle.ts";
-import type { ByteSource, SafetensorsDtype } from "./safetensors.ts";
 import { contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 import {
-  dtypeOf,
+  type ByteSource,
   elementBytes,
+  PIECE_BYTES,
+  readExactly,
+  type TensorDescription,
+  type TensorFile,
+  titleOf,
+  toFloats,
+} from "./tensor_file.ts";
+import {
+  dtypeOf,
   failure,
   isCount,
   openArchive,
-  quoted,
   storageClaim,
   type TorchArchive,
   type TorchStorage,
 } from "./torch_archive.ts";
-import { readExactly } from "./zip.ts";
-
-/** A file of named tensors. */
-export interface TensorFile {
-  /** What errors call it. */
-  readonly name: string;
-  /** The tensors, by name. */
-  readonly tensors: ReadonlyMap<string, TensorDescription>;
-  /** A tensor's elements as f32, row-major. */
-  floats(name: string): Promise<Float32Array<ArrayBuffer>>;
-  /** The same, in pieces of at most `pieceBytes` of the file; `start` is the number of a piece's first element. */
-  pieces(
-    name: string,
-    pieceBytes?: number,
-  ): AsyncGenerator<{ start: number; values: Float32Array<ArrayBuffer> }>;
-}
-
-/** What a file says of a tensor. */
-export interface TensorDescription {
-  /** Its name. */
-  readonly name: string;
-  /** What its elements are. */
-  readonly dtype: SafetensorsDtype;
-  /** The size of each axis. */
-  readonly shape: Shape;
-}
 
 /** A tensor, and where its elements are. */
 interface StoredTensor extends TensorDescription {
@@ -57,7 +37,6 @@ interface StoredTensor extends TensorDescription {
   readonly strides: Shape;
 }
 
-const PIECE_BYTES = 16 * 2 ** 20;
 const MAX_GATHERED_BYTES = 2 ** 30;
 const MAX_AXES = 64;
 const MAX_DEPTH = 64;
@@ -117,7 +96,8 @@ export class TorchFile implements TensorFile {
    * @throws {TypeError} If its elements are no floats.
    */
   async floats(name: string): Promise<Float32Array<ArrayBuffer>> {
-    return this.#toFloats(name, await this.bytes(name));
+    const bytes = await this.bytes(name);
+    return toFloats(bytes, this.#stored.get(name)!, this.name);
   }
 
   /**
@@ -133,7 +113,7 @@ export class TorchFile implements TensorFile {
     pieceBytes: number = PIECE_BYTES,
   ): AsyncGenerator<{ start: number; values: Float32Array<ArrayBuffer> }> {
     for await (const { start, bytes } of this.#pieces(name, pieceBytes)) {
-      yield { start, values: this.#toFloats(name, bytes) };
+      yield { start, values: toFloats(bytes, this.#stored.get(name)!, this.name) };
     }
   }
 
@@ -142,7 +122,7 @@ export class TorchFile implements TensorFile {
     pieceBytes: number,
   ): AsyncGenerator<{ start: number; bytes: Uint8Array<ArrayBuffer> }> {
     const tensor = this.#stored.get(name);
-    if (!tensor) throw new RangeError(`Cannot find ${quoted(name)} in ${this.name}`);
+    if (!tensor) throw new RangeError(`Cannot find ${titleOf(name)} in ${this.name}`);
     const { dtype, shape, strides, storage, offset, span } = tensor;
     if (span === 0) return;
     const [count, size] = [numel(shape), elementBytes(dtype)];
@@ -157,22 +137,6 @@ export class TorchFile implements TensorFile {
         : await readExactly(this.#source, from + start * size, length * size);
       yield { start, bytes };
     }
-  }
-
-  #toFloats(name: string, bytes: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
-    const { dtype } = this.#stored.get(name)!;
-    const { buffer, byteOffset, length } = bytes;
-    switch (dtype) {
-      case "F32":
-        return new Float32Array(buffer, byteOffset, length / 4);
-      case "F64":
-        return new Float32Array(new Float64Array(buffer, byteOffset, length / 8));
-      case "F16":
-        return halvesToFloats(new Uint16Array(buffer, byteOffset, length / 2));
-      case "BF16":
-        return brainsToFloats(new Uint16Array(buffer, byteOffset, length / 2));
-    }
-    throw new TypeError(`Cannot read ${quoted(name)} of ${this.name} as floats: it is ${dtype}`);
   }
 }
 
@@ -198,7 +162,7 @@ function namedTensors(
       letters += 1 + name.length; // the same few dicts in each other can have any number of names
       if (letters > MAX_LETTERS) throw failure(source, "its names are too many or too long");
       if (child instanceof PickleObject && MAKES_TENSORS.test(child.maker)) {
-        if (found.has(name)) throw failure(source, `it has tensor ${quoted(name)} twice`);
+        if (found.has(name)) throw failure(source, `it has tensor ${titleOf(name)} twice`);
         found.set(name, child);
       } else if (child instanceof Map && isModule(parent)) {
         continue; // the state dict of a module has only what its parameters, buffers and modules have
@@ -240,10 +204,10 @@ function locate(
   archive: TorchArchive,
   source: ByteSource,
 ): StoredTensor {
-  const fail = (why: string) => failure(source, `tensor ${quoted(name)} ${why}`);
+  const fail = (why: string) => failure(source, `tensor ${titleOf(name)} ${why}`);
   const { maker, args } = unwrapped(made);
   if (!MAKES_DENSE_TENSORS.test(maker)) {
-    throw fail(`is made by ${quoted(maker)}, only dense tensors are read`);
+    throw fail(`is made by ${titleOf(maker)}, only dense tensors are read`);
   }
   const [reference, first, shape, strides] = args;
   const isThird = maker.endsWith("_v3");
@@ -312,11 +276,4 @@ function gather(
     }
   }
   return packed;
-}
-
-/** Brain floats from their bits: the upper halves of f32. */
-function brainsToFloats(brains: Uint16Array): Float32Array<ArrayBuffer> {
-  const bits = new Uint32Array(brains.length);
-  for (let i = 0; i < bits.length; i++) bits[i] = brains[i] << 16;
-  return new Float32Array(bits.buffer);
 }

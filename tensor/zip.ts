@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { ByteSource } from "./safetensors.ts";
+import { type ByteSource, readExactly, titleOf } from "./tensor_file.ts";
 
 /** What a ZIP file has under one name. */
 export interface ZipEntry {
@@ -59,7 +59,7 @@ export class ZipFile {
     listed.sort((a, b) => a.header - b.header);
     const entries = new Map<string, ZipEntry>();
     for (const [i, entry] of listed.entries()) {
-      const [title, limit] = [JSON.stringify(entry.name), listed[i + 1]?.header ?? start];
+      const [title, limit] = [titleOf(entry.name), listed[i + 1]?.header ?? start];
       if (entry.header + OWN.bytes + entry.size > limit) {
         throw damaged(source, `${title} overlaps what comes after it`);
       }
@@ -75,7 +75,7 @@ export class ZipFile {
    * @throws {RangeError} If there is none, or it cannot be read.
    */
   entry(name: string): ZipEntry {
-    const [entry, title] = [this.entries.get(name), JSON.stringify(name)];
+    const [entry, title] = [this.entries.get(name), titleOf(name)];
     if (!entry) throw new RangeError(`Cannot find ${title} in ${this.#source.name}`);
     if (entry.kept === "stored") return entry;
     throw new RangeError(
@@ -97,25 +97,8 @@ export class ZipFile {
       fields.getUint32(0, true) === OWN.signature && start + size <= limit &&
       decoder.decode(await readExactly(this.#source, header + OWN.bytes, nameBytes)) === name
     ) return start;
-    throw damaged(this.#source, `${JSON.stringify(name)} is not where it says`);
+    throw damaged(this.#source, `${titleOf(name)} is not where it says`);
   }
-}
-
-/**
- * All that was asked for, where a view of elements of any size may begin.
- *
- * @throws {RangeError} If the source gives another number of bytes.
- */
-export async function readExactly(
-  source: ByteSource,
-  offset: number,
-  length: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = await source.read(offset, length);
-  if (bytes.length === length) return bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
-  throw new RangeError(
-    `Cannot read ${source.name}: it gave ${bytes.length} of ${length} bytes from ${offset} on`,
-  );
 }
 
 async function readFields(source: ByteSource, offset: number, length: number): Promise<DataView> {

@@ -7,7 +7,8 @@ import { loadAdapters } from "../blocklora/checkpoint.ts";
 import { Clip } from "../clip/clip.ts";
 import { init } from "../tensor/device.ts";
 import { tensor } from "../tensor/create.ts";
-import { bytesSource, SafetensorsFile } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 
 const [directory] = Deno.args;
 const readJson = async (name: string) =>

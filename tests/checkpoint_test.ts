@@ -19,12 +19,8 @@ import { loadAdapters, saveAdapters, type SavedAdapters } from "../blocklora/che
 import type { Clip } from "../clip/clip.ts";
 import { write } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";
-import {
-  bytesSource,
-  encodeSafetensors,
-  SafetensorsFile,
-  type TensorToSave,
-} from "../tensor/safetensors.ts";
+import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 import { gpuTest } from "./gpu.ts";
 import {
   clipOf,

@@ -8,7 +8,8 @@ import {
   parsePreprocessor,
 } from "../clip/config.ts";
 import { openaiSource, weightShapes } from "../clip/weights.ts";
-import { bytesSource, SafetensorsFile } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 

@@ -4,7 +4,8 @@ import encodeWebp from "@jsquash/webp/encode.js";
 import { Buffer } from "node:buffer";
 import { crc32, deflateSync } from "node:zlib";
 import { decodeImage, ImageError } from "../blocklora/decode.ts";
-import { bytesSource, SafetensorsFile } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 import { fixtures, skip } from "./fixtures.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;

@@ -12,7 +12,8 @@ import {
   resizedCrop,
   shortestEdge,
 } from "../clip/image.ts";
-import { bytesSource, SafetensorsFile } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 
 const MEAN = [0.48145466, 0.4578275, 0.40821073] as const;

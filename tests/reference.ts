@@ -10,12 +10,8 @@ import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.t
 import { weightShapes } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";
-import {
-  bytesSource,
-  encodeSafetensors,
-  SafetensorsFile,
-  type TensorToSave,
-} from "../tensor/safetensors.ts";
+import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { numel } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";

@@ -5,13 +5,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import {
-  type ByteSource,
-  bytesSource,
-  encodeSafetensors,
-  SafetensorsFile,
-  type TensorToSave,
-} from "../tensor/safetensors.ts";
+import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { type ByteSource, bytesSource } from "../tensor/tensor_file.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 
 /** A file of a header, an object or its text, and so many bytes 0, 1, 2, … after it. */
