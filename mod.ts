@@ -127,6 +127,7 @@ export * from "./clip/image.ts";
 export * from "./clip/layers.ts";
 export * from "./clip/text.ts";
 export * from "./clip/tokenizer.ts";
+export type { AddedToken } from "./clip/tokenizer_json.ts";
 export * from "./clip/vision.ts";
 export {
   loadWeights,

@@ -1,12 +1,14 @@
 /**
- * CLIP's byte-pair encoding of prompts: the ids that openai/CLIP's `SimpleTokenizer` gives
- * (https://github.com/openai/CLIP, `clip/simple_tokenizer.py`), but for the repairs of broken text
- * that the ftfy package makes there first: mojibake, curly quotes, ligatures, full-width forms.
+ * CLIP's byte-pair encoding of prompts: from a vocabulary and its merges the ids that openai/CLIP's
+ * `SimpleTokenizer` gives (https://github.com/openai/CLIP, `clip/simple_tokenizer.py`), but for
+ * mojibake, which is not repaired here; from a `tokenizer.json` those of Hugging Face's tokenizers.
  *
  * @module
  */
 
 import { unescapeHtml } from "./html_entities.ts";
+import { repairText } from "./repair.ts";
+import { type AddedToken, readTokenizerJson } from "./tokenizer_json.ts";
 
 /** Prompts as a text tower takes them: a row of ids each. */
 export interface TokenBatch {
@@ -39,13 +41,35 @@ const END_OF_WORD = "</w>";
 const MARGIN = "[\\p{White_Space}\\x1C-\\x1F]";
 const MARGINS = new RegExp(`^${MARGIN}+|(?<!${MARGIN})${MARGIN}+$`, "gu");
 
+/** The steps from a text to the words that are encoded apart. */
+interface Steps {
+  /** What the text becomes first. */
+  readonly normalize: (text: string) => string;
+  /** What a word is. */
+  readonly words: RegExp;
+}
+
 /**
- * What is encoded apart. The pattern in Python ignores case, which in lower-case text leaves two
+ * openai/CLIP's steps. Its pattern of words ignores case, which in lower-case text leaves two
  * traces: the long s (ſ) counts as an s, and U+0345, whose upper case is the letter iota, matches
  * nothing and is dropped.
  */
-const WORDS =
-  /<\|[sſ]tartoftext\|>|<\|endoftext\|>|'(?:[sſtmd]|re|ve|ll)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}\u0345]+/gu;
+const OPENAI: Steps = {
+  normalize: (text) =>
+    unescapeHtml(unescapeHtml(repairText(text))).replace(MARGINS, "").toLowerCase(),
+  words:
+    /<\|[sſ]tartoftext\|>|<\|endoftext\|>|'(?:[sſtmd]|re|ve|ll)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}\u0345]+/gu,
+};
+
+/**
+ * The steps that a CLIP's `tokenizer.json` names. Lower case is taken letter by letter: a sigma is
+ * the same at the end of a word.
+ */
+const HUGGING_FACE: Steps = {
+  normalize: (text) =>
+    Array.from(text.normalize("NFC"), (character) => character.toLowerCase()).join(""),
+  words: /'(?:[stmd]|re|ve|ll)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu,
+};
 
 /** The character that stands for each byte in a vocabulary: itself if it shows, else one from U+0100 on. */
 const CHARACTERS = byteCharacters();
@@ -87,10 +111,28 @@ export class Tokenizer {
   readonly #ids: ReadonlyMap<string, number>;
   readonly #tokens: readonly string[];
   readonly #merges: ReadonlyMap<number, Merge>;
+  readonly #steps: Steps;
+  /** Tokens that a text is split at as it was written, and those after it was normalized. */
+  readonly #added: readonly [written: RegExp | null, normalized: RegExp | null];
+  /** The ids of the latter, as they are then. */
+  readonly #normalized: ReadonlyMap<string, number>;
   readonly #remembered: Map<string, readonly number[]> = new Map();
 
-  private constructor(vocab: Record<string, number>, merges: readonly (readonly string[])[]) {
-    this.#ids = new Map(Object.entries(vocab));
+  private constructor(
+    vocab: Readonly<Record<string, number>>,
+    merges: readonly (readonly string[])[],
+    added: readonly AddedToken[],
+    steps: Steps,
+  ) {
+    this.#steps = steps;
+    this.#ids = new Map([
+      ...Object.entries(vocab),
+      ...added.map(({ content, id }) => [content, id] as const),
+    ]);
+    const normalized = added.filter((token) => token.normalized)
+      .map((token) => ({ ...token, content: steps.normalize(token.content) }));
+    this.#added = [splitter(added.filter((token) => !token.normalized)), splitter(normalized)];
+    this.#normalized = new Map(normalized.map(({ content, id }) => [content, id]));
     this.#tokens = tokensById(this.#ids);
     this.size = this.#tokens.length;
     this.start = specialToken(this.#ids, START);
@@ -110,47 +152,67 @@ export class Tokenizer {
 
   /**
    * Reads the contents of `vocab.json` and `merges.txt`; the latter's `#version` line may be
-   * missing.
+   * missing. `added` are tokens that a text is split at, such as those that textual inversion adds;
+   * what frames a text is known without.
    *
    * @throws {RangeError} If the vocabulary is empty, lacks `<|startoftext|>` or `<|endoftext|>`,
    * gives an id twice, or has not what the merges name.
    */
-  static fromVocabulary(vocab: Record<string, number>, merges: string): Tokenizer {
+  static fromVocabulary(
+    vocab: Record<string, number>,
+    merges: string,
+    added: readonly AddedToken[] = [],
+  ): Tokenizer {
     const lines = merges.split(/\r?\n/);
     if (lines[0].startsWith("#version")) lines.shift();
-    return new Tokenizer(vocab, lines.filter((line) => line !== "").map(splitMerge));
+    const pairs = lines.filter((line) => line !== "").map(splitMerge);
+    const more = added.filter(({ content }) => content !== START && content !== END);
+    return new Tokenizer(vocab, pairs, more, OPENAI);
   }
 
   /**
-   * Reads the parsed `tokenizer.json` of Hugging Face's tokenizers. Only its vocabulary and merges
-   * count; the steps around them are always openai/CLIP's.
+   * Reads the parsed `tokenizer.json` of Hugging Face's tokenizers. Its steps must be those of a
+   * CLIP's: NFC and lower case, without openai/CLIP's repairs.
    *
-   * @throws {TypeError} If it holds another model than byte pairs with `</w>` at the end of words.
+   * @throws {TypeError} If it names other steps than CLIP's, or another model than byte pairs with
+   * `</w>` at the end of words.
    * @throws {RangeError} If {@linkcode Tokenizer.fromVocabulary} would for its parts.
    */
   static fromTokenizerJson(json: unknown): Tokenizer {
-    const model = isRecord(json) && isRecord(json.model) ? json.model : {};
-    const { type = "BPE", vocab, merges } = model;
-    if (type !== "BPE") refuse(`its model is ${JSON.stringify(type)}`);
-    if (!isVocabulary(vocab)) refuse("it has no vocabulary of tokens and ids");
-    if (!Array.isArray(merges)) refuse("it has no list of merges");
-    if (model.end_of_word_suffix !== END_OF_WORD) refuse("its words do not end with </w>");
-    if (model.continuing_subword_prefix) refuse("it has a prefix for what continues a word");
-    if (model.byte_fallback) refuse("it falls back to bytes");
-    if (model.ignore_merges) refuse("it looks up whole words before merging");
-    return new Tokenizer(vocab, merges.map(splitMerge));
+    const { vocab, merges, added } = readTokenizerJson(json);
+    return new Tokenizer(vocab, merges.map(splitMerge), added, HUGGING_FACE);
   }
 
   /**
-   * The ids of a text, without start and end. HTML's character references are replaced twice, case
-   * and white space do not count, `<|endoftext|>` within a text is its token, and half a surrogate
-   * pair is U+FFFD.
+   * The ids of a text, without start and end. Case and white space do not count, letters with their
+   * accents beside them are those with accents, `<|endoftext|>` within a text is its token, and half
+   * a surrogate pair is U+FFFD. Without a `tokenizer.json` the text is repaired first (`repair.ts`),
+   * so that curly quotes are straight ones, and HTML's character references are replaced.
    *
    * @throws {RangeError} If the vocabulary lacks a byte of it.
    */
   encode(text: string): number[] {
-    const clean = unescapeHtml(unescapeHtml(text)).replace(MARGINS, "").toLowerCase();
-    return [...clean.matchAll(WORDS)].flatMap(([word]) => this.#encodeWord(word));
+    const { normalize, words } = this.#steps;
+    const [written, normalized] = this.#added;
+    return this.#split(text, written, (part) =>
+      this.#split(
+        normalize(part),
+        normalized,
+        (part) => [...part.matchAll(words)].flatMap(([word]) => this.#encodeWord(word)),
+      ));
+  }
+
+  /** The ids of a text that is split at some tokens, and between them encoded otherwise. */
+  #split(
+    text: string,
+    tokens: RegExp | null,
+    encode: (part: string) => readonly number[],
+  ): number[] {
+    if (tokens === null) return [...encode(text)];
+    // With the pattern in brackets, every other part is a token.
+    return text.split(tokens).flatMap((part, i) =>
+      i % 2 === 1 ? [this.#normalized.get(part) ?? this.#ids.get(part)!] : encode(part)
+    );
   }
 
   /**
@@ -283,6 +345,17 @@ function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
   );
 }
 
+/** A pattern in brackets of some tokens, if there are any. */
+function splitter(tokens: readonly AddedToken[]): RegExp | null {
+  // Of several that begin at one place, the longest.
+  const patterns = tokens.toSorted((a, b) => b.content.length - a.content.length)
+    .map(({ content, singleWord }) => {
+      const literal = RegExp.escape(content);
+      return singleWord ? `(?<![\\p{L}\\p{N}_])${literal}(?![\\p{L}\\p{N}_])` : literal;
+    });
+  return patterns.length > 0 ? new RegExp(`(${patterns.join("|")})`, "u") : null;
+}
+
 /** A merge as a line or as a pair, in two. */
 function splitMerge(merge: unknown, index: number): readonly string[] {
   const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
@@ -295,20 +368,6 @@ function splitMerge(merge: unknown, index: number): readonly string[] {
 function isPair(value: unknown): value is readonly [string, string] {
   return Array.isArray(value) && value.length === 2 &&
     value.every((token) => typeof token === "string" && token !== "");
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isVocabulary(value: unknown): value is Record<string, number> {
-  return isRecord(value) && Object.values(value).every((id) => typeof id === "number");
-}
-
-function refuse(why: string): never {
-  throw new TypeError(
-    `Cannot read tokenizer.json as CLIP's byte pairs: ${why}, use the file of a CLIP model`,
-  );
 }
 
 function tooLong(text: string, length: number, context: number): RangeError {

@@ -1,0 +1,165 @@
+/**
+ * What the files of Hugging Face's tokenizers say, and whether CLIP's steps are what they ask for.
+ *
+ * @module
+ */
+
+/** A token that a text is split at before its words are. */
+export interface AddedToken {
+  /** What stands in the text. */
+  readonly content: string;
+  /** Its id. */
+  readonly id: number;
+  /** Whether it is looked for in the text in lower case, and not as it was written. */
+  readonly normalized: boolean;
+  /** Whether it counts only between characters that are no letters or digits. */
+  readonly singleWord: boolean;
+}
+
+/** The parts of a `tokenizer.json` that make one CLIP's tokenizer another than the next. */
+export interface TokenizerParts {
+  /** The id of each token. */
+  readonly vocab: Readonly<Record<string, number>>;
+  /** Pairs of tokens that become one, as lines or as pairs, the earliest first. */
+  readonly merges: readonly unknown[];
+  /** Tokens that were added to the vocabulary, those that begin and end a text among them. */
+  readonly added: readonly AddedToken[];
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+const START = "<|startoftext|>";
+const END = "<|endoftext|>";
+
+/** CLIP's pattern of words; older files leave the two tokens that frame a text to `added_tokens`. */
+const SPLITS = ["", "<\\|startoftext\\|>|<\\|endoftext\\|>|"].map((tokens) =>
+  `${tokens}'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+`
+);
+
+/**
+ * Reads a parsed `tokenizer.json`.
+ *
+ * @throws {TypeError} If it holds another model than byte pairs with `</w>` at the end of words, or names steps that are
+ * not CLIP's: those would give other ids.
+ */
+export function readTokenizerJson(json: unknown): TokenizerParts {
+  const root = isRecord(json) ? json : {};
+  const model = isRecord(root.model) ? root.model : {};
+  const { type = "BPE", vocab, merges } = model;
+  if (type !== "BPE") refuse(`its model is ${JSON.stringify(type)}`);
+  if (!isVocabulary(vocab)) refuse("it has no vocabulary of tokens and ids");
+  if (!Array.isArray(merges)) refuse("it has no list of merges");
+  if (model.end_of_word_suffix !== "</w>") refuse("its words do not end with </w>");
+  if (model.continuing_subword_prefix) refuse("it has a prefix for what continues a word");
+  if (model.byte_fallback) refuse("it falls back to bytes");
+  if (model.ignore_merges) refuse("it looks up whole words before merging");
+  if (model.dropout) refuse("it leaves out merges at random");
+  checkSteps("normalizer", root.normalizer, "normalizers", isNormalizer);
+  checkSteps("pre_tokenizer", root.pre_tokenizer, "pretokenizers", isPreTokenizer);
+  checkFrame(root.post_processor);
+  const added = root.added_tokens ?? [];
+  if (!Array.isArray(added)) refuse("its added_tokens are no list");
+  return { vocab, merges, added: added.map((token) => addedToken(token, token?.id)) };
+}
+
+/**
+ * The tokens that were added to a vocabulary in `vocab.json`: those that the parsed `tokenizer_config.json` lists, else
+ * those of `added_tokens.json`; either may be null.
+ *
+ * @throws {TypeError} If one is no token, or the files are for another kind of tokenizer.
+ */
+export function addedTokens(config: unknown, tokens: unknown): AddedToken[] {
+  checkTokenizerConfig(config);
+  const listed = isRecord(config) ? config.added_tokens_decoder : undefined;
+  if (isRecord(listed)) {
+    return Object.entries(listed).map(([id, token]) => addedToken(token, Number(id)));
+  }
+  return Object.entries(isRecord(tokens) ? tokens : {})
+    .map(([content, id]) => addedToken({ content, normalized: true }, id));
+}
+
+/** The classes of tokenizers that are CLIP's, by the names that `tokenizer_config.json` has. */
+const CLASSES = [undefined, null, "CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast"];
+
+/**
+ * Throws unless a parsed `tokenizer_config.json` is a CLIP's, or null.
+ *
+ * @throws {TypeError} If it names another kind of tokenizer.
+ */
+export function checkTokenizerConfig(config: unknown): void {
+  const kind = isRecord(config) ? config.tokenizer_class : undefined;
+  if (CLASSES.includes(kind as string)) return;
+  throw new TypeError(
+    `Cannot read tokenizer_config.json as CLIP's: its tokenizer_class is ${
+      JSON.stringify(kind)
+    }, ` +
+      "use the files of a CLIP model",
+  );
+}
+
+function addedToken(token: unknown, id: unknown): AddedToken {
+  const { content, normalized = false, single_word = false } = isRecord(token) ? token : {};
+  const known = typeof content === "string" && content !== "" && Number.isSafeInteger(id) &&
+    typeof normalized === "boolean" && typeof single_word === "boolean";
+  if (!known) refuse(`its added token ${JSON.stringify(token)} has no content or no id`);
+  return { content, id: id as number, normalized, singleWord: single_word };
+}
+
+/** Throws unless steps, alone or a sequence under `list`, are CLIP's; none at all is what version 5 of Transformers takes for them. */
+function checkSteps(
+  name: string,
+  steps: unknown,
+  list: string,
+  isClips: (steps: readonly Json[]) => boolean,
+): void {
+  if (steps === undefined) return;
+  const all = isRecord(steps) && steps.type === "Sequence" ? steps[list] : [steps];
+  if (Array.isArray(all) && all.every(isRecord) && isClips(all)) return;
+  refuse(`its ${name} is not CLIP's but ${JSON.stringify(steps).slice(0, 300)}`);
+}
+
+/** NFC and lower case; runs of white space may become a space in between, where no word has any. */
+function isNormalizer(steps: readonly Json[]): boolean {
+  const others = steps.filter(({ type, pattern, content }) =>
+    !(type === "Replace" && isRecord(pattern) && pattern.Regex === "\\s+" && content === " ")
+  );
+  return others.map(({ type }) => type).join() === "NFC,Lowercase";
+}
+
+function isPreTokenizer(steps: readonly Json[]): boolean {
+  const [split, bytes] = steps;
+  return steps.length === 2 && split.type === "Split" && isRecord(split.pattern) &&
+    SPLITS.includes(split.pattern.Regex as string) && split.invert === true &&
+    split.behavior === "Removed" && bytes.type === "ByteLevel" && !bytes.add_prefix_space;
+}
+
+/** Throws unless a post-processor puts the two tokens around a text that CLIP has there. */
+function checkFrame(step: unknown): void {
+  if (step === undefined || step === null) return;
+  const frame = isRecord(step) ? frameOf(step) : undefined;
+  if (frame?.[0] === START && frame[1] === END) return;
+  refuse(`its post_processor is not CLIP's but ${JSON.stringify(step).slice(0, 300)}`);
+}
+
+function frameOf({ type, cls, sep, single }: Json): unknown[] | undefined {
+  if (type === "RobertaProcessing" || type === "BertProcessing") {
+    return [cls, sep].map((token) => Array.isArray(token) ? token[0] : token);
+  }
+  if (type !== "TemplateProcessing" || !Array.isArray(single) || single.length !== 3) return;
+  const special = (part: Json) => isRecord(part.SpecialToken) ? part.SpecialToken.id : undefined;
+  return "Sequence" in single[1] ? [special(single[0]), special(single[2])] : undefined;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isVocabulary(value: unknown): value is Record<string, number> {
+  return isRecord(value) && Object.values(value).every((id) => typeof id === "number");
+}
+
+function refuse(why: string): never {
+  throw new TypeError(
+    `Cannot read tokenizer.json as CLIP's byte pairs: ${why}, use the file of a CLIP model`,
+  );
+}
