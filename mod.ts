@@ -125,6 +125,7 @@ export * from "./clip/clip.ts";
 export * from "./clip/config.ts";
 export * from "./clip/image.ts";
 export * from "./clip/layers.ts";
+export * from "./clip/open_clip.ts";
 export * from "./clip/text.ts";
 export * from "./clip/tokenizer.ts";
 export type { AddedToken } from "./clip/tokenizer_json.ts";

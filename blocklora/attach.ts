@@ -21,6 +21,10 @@ import { BlockLora, DenseLora, Lora, type LowRank } from "./adapter.ts";
  * make; LoRA in two thin products; LoRA with the dense product that CLIP-LoRA's code makes.
  */
 export const METHODS = ["block-lora", "block-lora-collapsed", "lora", "lora-dense"] as const;
+/** The layers that can be adapted, by name: those of each block, and what makes a tower's features. */
+export const ADAPTABLE = [...Object.keys(PROJECTIONS) as Projection[], "proj"] as const;
+/** A layer that can be adapted: `q`, `k`, `v`, `o`, `fc1` or `fc2` of the blocks, or a tower's `proj`. */
+export type Adaptable = typeof ADAPTABLE[number];
 /** The towers that can be adapted. */
 export const ENCODERS = ["both", "vision", "text"] as const;
 
@@ -38,11 +42,11 @@ export interface AdapterConfig {
   readonly scaling: "sqrt" | "linear";
   /** Probability of dropping an element of an adapter's input. */
   readonly dropout: number;
-  /** The projections of a block to adapt. */
-  readonly projections: readonly Projection[];
+  /** The projections to adapt. */
+  readonly projections: readonly Adaptable[];
   /** The towers to adapt. */
   readonly encoder: typeof ENCODERS[number];
-  /** The layers to adapt: a name that {@linkcode layersAt} knows, or their numbers. */
+  /** The blocks to adapt: a name that {@linkcode layersAt} knows, or their numbers. */
   readonly position: string | readonly number[];
 }
 
@@ -118,35 +122,51 @@ export interface Site {
   readonly linear: Linear;
 }
 
-/** Every linear layer of both towers' blocks. */
+/** What checkpoints call the layer that makes a tower's features. */
+export const FEATURE_PROJECTIONS = {
+  vision: "visual_projection",
+  text: "text_projection",
+} as const;
+
+/** Every linear layer of both towers. */
 export function sites(clip: Clip): Site[] {
-  return (["text", "vision"] as const).flatMap((tower) =>
-    clip[tower].blocks.flatMap((block, layer) =>
+  return (["text", "vision"] as const).flatMap((tower) => [
+    ...clip[tower].blocks.flatMap((block, layer) =>
       (Object.keys(PROJECTIONS) as Projection[]).map((name) => ({
-        module: `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`,
+        module: moduleOf(tower, layer, name),
         linear: block.projections[name],
       }))
-    )
-  );
+    ),
+    { module: FEATURE_PROJECTIONS[tower], linear: clip[tower].projection },
+  ]);
+}
+
+function moduleOf(tower: "vision" | "text", layer: number, name: Projection): string {
+  return `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`;
+}
+
+/** The tower that a layer of this name is in. */
+export function towerOf(module: string): "vision" | "text" {
+  return /^(vision_model\.|visual_projection$)/.test(module) ? "vision" : "text";
 }
 
 /** The sites that a configuration chooses. */
 export function chosenSites(clip: Clip, { projections, encoder, position }: AdapterConfig): Site[] {
-  const unknown = projections.find((name) => !Object.hasOwn(PROJECTIONS, name));
+  const unknown = projections.find((name) => !ADAPTABLE.includes(name));
   if (unknown !== undefined || projections.length === 0) {
     throw new RangeError(
-      `Cannot adapt projection "${unknown ?? ""}": choose from ${
-        Object.keys(PROJECTIONS).join(", ")
-      }`,
+      `Cannot adapt projection "${unknown ?? ""}": choose from ${ADAPTABLE.join(", ")}`,
     );
   }
   const towers = encoder === "both" ? ["text", "vision"] as const : [encoder];
-  const wanted = new Set(
-    towers.flatMap((tower) =>
-      layersAt(position, clip[tower].blocks.length).flatMap((layer) =>
-        projections.map((name) => `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`)
-      )
-    ),
+  const inBlocks = projections.filter((name) => name !== "proj");
+  const wanted = new Set<string>(
+    towers.flatMap((tower) => [
+      ...layersAt(position, clip[tower].blocks.length).flatMap((layer) =>
+        inBlocks.map((name) => moduleOf(tower, layer, name))
+      ),
+      ...(projections.includes("proj") ? [FEATURE_PROJECTIONS[tower]] : []),
+    ]),
   );
   return sites(clip).filter(({ module }) => wanted.has(module));
 }
@@ -198,7 +218,7 @@ export class Adapters {
 
   /** Whether any adapter sits in a tower: one without runs the same at every step. */
   adapts(tower: "vision" | "text"): boolean {
-    return [...this.byModule.keys()].some((module) => module.startsWith(`${tower}_model.`));
+    return [...this.byModule.keys()].some((module) => towerOf(module) === tower);
   }
 
   /** Whether the changes are in the weights now. */

@@ -5,18 +5,24 @@
  */
 
 import type { Clip } from "../clip/clip.ts";
-import { type Linear, type Projection, PROJECTIONS } from "../clip/layers.ts";
+import { type Linear, PROJECTIONS } from "../clip/layers.ts";
 import { tensor } from "../tensor/create.ts";
-import {
-  encodeSafetensors,
-  type SafetensorsFile,
-  type TensorToSave,
-} from "../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../tensor/safetensors.ts";
 import { owned } from "../tensor/memory.ts";
 import { keep } from "../tensor/scope.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
+import type { TensorFile } from "../tensor/tensor_file.ts";
 import { BlockLora, Lora, type LowRank } from "./adapter.ts";
-import { type AdapterConfig, Adapters, scaleOf, sites } from "./attach.ts";
+import {
+  ADAPTABLE,
+  type Adaptable,
+  type AdapterConfig,
+  Adapters,
+  FEATURE_PROJECTIONS,
+  scaleOf,
+  sites,
+  towerOf,
+} from "./attach.ts";
 import {
   isTarget,
   matched,
@@ -63,11 +69,11 @@ const SAMPLE_TOLERANCE = 0.02;
  * it, Block-LoRA with each block under a name of its own (`lora_B.0`, `lora_B.1`, …) and the
  * `peft_type` `BLOCK_LORA`.
  *
- * @param model The model that the adapters sit in, and what the file shall call it.
+ * @param model The model that the adapters sit in, what the file shall call it, and its revision on the hub, if it is there.
  */
 export async function saveAdapters(
   adapters: Adapters,
-  model: { readonly name: string; readonly clip: Clip },
+  model: { readonly name: string; readonly revision?: string; readonly clip: Clip },
   { format = "octograd", extra = {} }: SaveOptions = {},
 ): Promise<SavedAdapters> {
   const { config, byModule } = adapters;
@@ -103,7 +109,7 @@ export async function saveAdapters(
     peft_type: keepsBlocks ? "BLOCK_LORA" : "LORA",
     auto_mapping: null,
     base_model_name_or_path: model.name,
-    revision: null,
+    revision: model.revision ?? null,
     task_type: null,
     inference_mode: true,
     r: rank,
@@ -143,7 +149,7 @@ export async function saveAdapters(
  */
 export async function loadAdapters(
   clip: Clip,
-  file: SafetensorsFile,
+  file: TensorFile,
   config: unknown,
 ): Promise<{ adapters: Adapters; extra: Record<string, unknown> }> {
   const settings = parseSettings(config);
@@ -213,7 +219,7 @@ async function checkSample(clip: Clip, saved: unknown): Promise<void> {
 
 /** The layers that a file adapts, in the model's order. */
 function modulesIn(
-  file: SafetensorsFile,
+  file: TensorFile,
   layers: ReadonlyMap<string, Linear>,
   { blocks, targets }: Settings,
 ): string[] {
@@ -259,7 +265,7 @@ function planOf(module: string, settings: Settings): Plan {
   return { names, rank, inner, scale: scaleOf({ alpha, rank, scaling } as AdapterConfig) };
 }
 
-function checkShapes({ names, rank, inner }: Plan, linear: Linear, file: SafetensorsFile): void {
+function checkShapes({ names, rank, inner }: Plan, linear: Linear, file: TensorFile): void {
   const [outputs, inputs] = linear.weight.shape;
   for (const [i, name] of names.entries()) {
     const held = file.tensors.get(name)!.shape;
@@ -272,13 +278,22 @@ function checkShapes({ names, rank, inner }: Plan, linear: Linear, file: Safeten
   }
 }
 
+/** Whether a layer is called so in configurations. */
+function isOf(module: string, name: Adaptable): boolean {
+  return name === "proj"
+    ? Object.values<string>(FEATURE_PROJECTIONS).includes(module)
+    : module.endsWith(`.${PROJECTIONS[name]}`);
+}
+
 /** The configuration that comes nearest to what a file holds. */
 function describe(clip: Clip, modules: readonly string[], settings: Settings): AdapterConfig {
   const { rank, blocks, alpha, scaling, dropout } = settings;
   const towers = (["vision", "text"] as const)
-    .filter((tower) => modules.some((module) => module.startsWith(tower)));
-  const layers = [...new Set(modules.map((module) => Number(/layers\.(\d+)/.exec(module)![1])))];
-  const all = towers.every((tower) => clip[tower].blocks.every((_, i) => layers.includes(i)));
+    .filter((tower) => modules.some((module) => towerOf(module) === tower));
+  const inBlocks = modules.flatMap((module) => /layers\.(\d+)/.exec(module)?.[1] ?? []);
+  const layers = [...new Set(inBlocks.map(Number))];
+  const all = layers.length === 0 ||
+    towers.every((tower) => clip[tower].blocks.every((_, i) => layers.includes(i)));
   return {
     method: blocks === null ? "lora" : "block-lora",
     rank,
@@ -286,8 +301,7 @@ function describe(clip: Clip, modules: readonly string[], settings: Settings): A
     alpha,
     scaling,
     dropout,
-    projections: (Object.keys(PROJECTIONS) as Projection[])
-      .filter((name) => modules.some((module) => module.endsWith(PROJECTIONS[name]))),
+    projections: ADAPTABLE.filter((name) => modules.some((module) => isOf(module, name))),
     encoder: towers.length > 1 ? "both" : towers[0],
     position: all ? "all" : layers.sort((a, b) => a - b),
   };

@@ -4,8 +4,13 @@
  * @module
  */
 
-import type { Projection } from "../clip/layers.ts";
-import { type AdapterConfig, DEFAULT_ADAPTER, ENCODERS, METHODS } from "./attach.ts";
+import {
+  type Adaptable,
+  type AdapterConfig,
+  DEFAULT_ADAPTER,
+  ENCODERS,
+  METHODS,
+} from "./attach.ts";
 import { choice, number, pair, text, toggle, UsageError, type Values } from "./flags.ts";
 import { type Choice, recipeOf } from "./run.ts";
 import { parseBytes, type Planned, type PlanRequest } from "./memory_plan.ts";
@@ -34,7 +39,7 @@ export const ADAPTER_FLAGS = {
   ),
   projections: text(
     "LIST",
-    "layers of a block to adapt, of q,k,v,o,fc1,fc2",
+    "layers to adapt, of q,k,v,o,fc1,fc2 in the blocks and proj, which makes the features",
     DEFAULT_ADAPTER.projections.join(),
   ),
   encoder: choice(ENCODERS, "towers to adapt", DEFAULT_ADAPTER.encoder),
@@ -187,7 +192,7 @@ export function choiceOf(flags: Chosen): Choice {
 /** The adapters that a command line asks for. */
 export function adapterConfigOf(flags: Values<typeof ADAPTER_FLAGS>): AdapterConfig {
   const { method, rank, alpha, scaling, dropout, encoder } = flags;
-  const list = flags.projections.split(",").map((name) => name.trim()) as Projection[];
+  const list = flags.projections.split(",").map((name) => name.trim()) as Adaptable[];
   const numbers = /^\d+(,\d+)*$/.test(flags.position);
   return {
     method,

@@ -5,19 +5,13 @@
  */
 
 import { preprocess as prepare } from "../clip/image.ts";
+import { MODEL_FLAGS, openAdapted, openChosen, type Remembered } from "./chosen_model.ts";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, percent } from "./console.ts";
 import { decodeImage, ImageError } from "./decode.ts";
 import { reasonOf } from "./file_source.ts";
 import { choice, number, parseFlags, text, UsageError } from "./flags.ts";
-import {
-  COMMON_FLAGS,
-  MODEL_FLAGS,
-  openAdapted,
-  openChosen,
-  type Remembered,
-  userPath,
-} from "./workspace.ts";
+import { COMMON_FLAGS, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

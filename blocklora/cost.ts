@@ -6,13 +6,12 @@
 
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ARCHITECTURES, type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
+import { ARCHITECTURES, type ClipConfig, configFromOpenai } from "../clip/config.ts";
 import type { Precision } from "../clip/weights.ts";
 import { adapterName, type DryAdapter, dryTwin, init, shutDown } from "../tensor/device.ts";
 import { PHASES } from "../tensor/measure.ts";
 import { OWNERS } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
-import { SafetensorsFile } from "../tensor/safetensors.ts";
 import {
   ADAPTER_FLAGS,
   adapterConfigOf,
@@ -22,10 +21,19 @@ import {
   planText,
 } from "./choices.ts";
 import { Console } from "./console.ts";
-import { openFile, reasonOf } from "./file_source.ts";
+import { openFile } from "./file_source.ts";
 import { choice, number, parseOnlyFlags, text, toggle } from "./flags.ts";
+import { fetchJson, isHubId } from "./hub.ts";
 import { planMemory } from "./memory_plan.ts";
-import { EMBEDDED_MODEL, exists, readJson } from "./open_model.ts";
+import { exists } from "./model_files.ts";
+import {
+  configOf,
+  EMBEDDED_MODEL,
+  kindOfFile,
+  openTensors,
+  readStated,
+  shapesOf,
+} from "./open_model.ts";
 import {
   dryStepCost,
   imagenetTokens,
@@ -70,7 +78,7 @@ export const FLAGS = {
 export async function cost(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const config = await configOf(flags.model);
+  const config = await configNamed(flags.model);
   const adapter = adapterConfigOf(flags);
   const { context } = config.text;
   const { classes, batch, promptTokens, precision } = flags;
@@ -151,37 +159,39 @@ async function takeStep(
 }
 
 /** The configuration of a model, without its weights. */
-async function configOf(spec: string | undefined): Promise<ClipConfig> {
+async function configNamed(spec: string | undefined): Promise<ClipConfig> {
   if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) return ARCHITECTURES[spec];
   const path = spec === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(spec);
-  if (!await exists(path)) return parseConfig(await fetchConfig(spec!));
+  if (!await exists(path)) return await fetchConfig(spec!);
   const isFile = (await Deno.stat(path)).isFile;
-  const json = await readJson(isFile ? dirname(path) : path, "config.json");
-  if (json !== null) return parseConfig(json);
-  if (!isFile) throw new Error(`Cannot find ${join(path, "config.json")}: is it a CLIP model?`);
+  const stated = await readStated(isFile ? dirname(path) : path);
+  if (!isFile) {
+    if (stated.config === null && stated.openClip === null) {
+      throw new Error(`Cannot find ${join(path, "config.json")}: is it a CLIP model?`);
+    }
+    return configOf(null, stated);
+  }
   using source = await openFile(path);
-  const { tensors } = await SafetensorsFile.open(source);
-  return configFromOpenai(new Map([...tensors].map(([name, { shape }]) => [name, shape])));
+  const shapes = shapesOf([await openTensors(source)]);
+  const kind = kindOfFile(shapes.keys(), stated);
+  return kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
 }
 
-async function fetchConfig(id: string): Promise<unknown> {
+async function fetchConfig(id: string): Promise<ClipConfig> {
   const names = Object.keys(ARCHITECTURES).join(", ");
-  if (!/^\w[\w.-]*\/\w[\w.-]*$/.test(id)) {
+  if (!isHubId(id)) {
     throw new Error(
       `Cannot find the model "${id}": it is none of ${names}, no path, and no hub id OWNER/NAME`,
     );
   }
-  const hub = (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, "");
-  const token = Deno.env.get("HF_TOKEN");
-  try {
-    const response = await fetch(`${hub}/${id}/resolve/main/config.json`, {
-      headers: token ? { authorization: `Bearer ${token}` } : {},
-    });
-    if (!response.ok) throw new Error(`the hub answers ${response.status}`);
-    return await response.json();
-  } catch (error) {
-    throw new Error(`Cannot fetch the configuration of "${id}": ${reasonOf(error)}`);
+  const config = await fetchJson(id, "config.json");
+  const openClip = await fetchJson(id, "open_clip_config.json");
+  if (config === null && openClip === null) {
+    throw new Error(
+      `Cannot fetch the configuration of "${id}": the hub has no such model, or it is no CLIP`,
+    );
   }
+  return configOf(null, { config, openClip });
 }
 
 const LABELS = {

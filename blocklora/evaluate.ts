@@ -4,21 +4,12 @@
  * @module
  */
 
+import { MODEL_FLAGS, openAdapted, openChosen, type Remembered } from "./chosen_model.ts";
 import { Classifier, classPrompts } from "./classifier.ts";
 import { Console, percent } from "./console.ts";
 import { parseOnlyFlags, text, toggle } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
-import {
-  COMMON_FLAGS,
-  IMAGE_FLAGS,
-  MODEL_FLAGS,
-  openAdapted,
-  openChosen,
-  openData,
-  type Remembered,
-  score,
-  userPath,
-} from "./workspace.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, openData, score, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

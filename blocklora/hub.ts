@@ -7,7 +7,18 @@
 
 import { createHash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
+import { isObject } from "../clip/json.ts";
 import { reasonOf, writeAtomically } from "./file_source.ts";
+import {
+  exists,
+  isIndex,
+  type Layout,
+  layoutOf,
+  namesIn,
+  readJson,
+  shardsOf,
+  SMALL_FILES,
+} from "./model_files.ts";
 
 /** Where a download stands, over all files that it fetches. */
 export interface DownloadProgress {
@@ -23,25 +34,46 @@ export interface DownloadProgress {
 export interface ResolveOptions {
   /** A branch, a tag or a commit. Default `"main"`. */
   readonly revision?: string;
+  /** The commit that the weights are from, where it is not that of the revision. Default: looked for. */
+  readonly weightsRevision?: string;
+  /** Whether a path of the model's name is none. Default false. */
+  readonly onlyHub?: boolean;
   /** Whether only the cache may be used. Default: what `HF_HUB_OFFLINE` says. */
   readonly offline?: boolean;
   /** Called as bytes arrive. */
   readonly onProgress?: (progress: DownloadProgress) => void;
 }
 
-/** Files that come with the weights, of which a repository may lack some. */
-const SMALL_FILES = [
-  "config.json",
-  "preprocessor_config.json",
-  "tokenizer.json",
-  "vocab.json",
-  "merges.txt",
-];
-const WEIGHTS = "model.safetensors";
-const INDEX = "model.safetensors.index.json";
+/** Where a model is on this machine. */
+export interface ModelLocation {
+  /** Its file, or the directory of its configuration and its tokenizer. */
+  readonly path: string;
+  /** The directory of its weights: another one if the hub has them as safetensors in a pull request alone. */
+  readonly weights: string;
+  /** Where the hub has it; null for a path. */
+  readonly hub: HubRevision | null;
+}
+
+/** A revision on the hub, by what never changes. */
+export interface HubRevision {
+  /** The repository, `OWNER/NAME`. */
+  readonly id: string;
+  /** The commit. */
+  readonly commit: string;
+  /** The commit of the pull request that the weights are from; null if they are from the same. */
+  readonly weightsCommit: string | null;
+}
+
+/** Whether a text has the form of a repository's id, `OWNER/NAME`. */
+export function isHubId(text: string): boolean {
+  return /^\w[\w.-]*\/\w[\w.-]*$/.test(text);
+}
 
 /** The hub could not be asked, which is no reason to refuse what is in the cache. */
 class UnreachableError extends Error {}
+
+/** The hub has no such thing. */
+class AbsentError extends Error {}
 
 /** A file of a repository, as the hub lists it. */
 interface Entry {
@@ -55,52 +87,43 @@ interface Entry {
 interface Repository {
   readonly id: string;
   readonly revision: string;
+  readonly weightsRevision: string | undefined;
   readonly directory: string;
   readonly endpoint: string;
 }
 
 /**
- * The file or directory of a model: `spec` itself if that exists, else the local copy of the hub's repository `spec`
- * (`OWNER/NAME`), which holds its configuration, tokenizer and safetensors weights. It is fetched once: a later call
- * makes no request. `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean to
- * Python's `huggingface_hub`.
+ * Where the model `spec` is: itself if there is such a path, else the local copy of the hub's repository `spec`
+ * (`OWNER/NAME`), which holds its configuration, tokenizer and weights. It is fetched once: a later call makes no request.
+ * Weights that a revision has as a pickle alone are taken from the pull request in which the hub's bot has converted the
+ * same file to safetensors, if there is one, as Transformers does. `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
+ * `HF_HUB_OFFLINE` mean what they mean to Python's `huggingface_hub`.
  *
- * @throws {Error} If there is no such path or repository, it is gated, it has no safetensors weights, or it is not in
+ * @throws {Error} If there is no such path or repository, it is gated, it has no weights that can be read, or it is not in
  *   the cache and the hub cannot be reached.
  */
-export async function resolveModel(spec: string, options: ResolveOptions = {}): Promise<string> {
-  if (await exists(spec)) return spec;
-  if (!/^\w[\w.-]*\/\w[\w.-]*$/.test(spec)) {
-    throw new Error(
-      `Cannot find the model "${spec}": there is no such path, and the id of a repository is OWNER/NAME`,
-    );
+export async function resolveModel(
+  spec: string,
+  options: ResolveOptions = {},
+): Promise<ModelLocation> {
+  if (!options.onlyHub && await exists(spec)) {
+    const { isFile } = await Deno.stat(spec);
+    return { path: spec, weights: isFile ? dirname(spec) : spec, hub: null };
   }
-  const revision = options.revision ?? "main";
-  if (!/^\w[\w./-]*$/.test(revision) || revision.includes("..")) {
-    throw new Error(
-      `Cannot fetch "${spec}": "${revision}" is no revision, name a branch, tag or commit`,
-    );
-  }
-  const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
-  const repository: Repository = {
-    id: spec,
-    revision,
-    directory: join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: spec })),
-    endpoint: (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
-  };
+  const repository = await repositoryOf(spec, options.revision, options.weightsRevision);
   const cached = await findSnapshot(repository);
-  if (cached.complete) return cached.path;
-  if (options.offline ?? /^(1|on|yes|true)$/i.test(Deno.env.get("HF_HUB_OFFLINE") ?? "")) {
-    if (cached.usable) return cached.path;
+  if (cached.complete) return cached.location;
+  if (isOffline(options)) {
+    if (cached.usable) return cached.location;
     throw new Error(
-      `Cannot use "${spec}" offline: revision ${revision} is not in ${repository.directory}, ` +
+      `Cannot use "${spec}" offline: revision ${repository.revision} is not in ${repository.directory}, ` +
         "fetch it once without HF_HUB_OFFLINE",
     );
   }
   try {
     return await download(repository, options.onProgress ?? (() => {}));
   } catch (error) {
-    if (error instanceof UnreachableError && cached.usable) return cached.path;
+    if (error instanceof UnreachableError && cached.usable) return cached.location;
     if (error instanceof Error && error.message.startsWith("Cannot")) throw error;
     throw new Error(`Cannot fetch "${spec}" into ${repository.directory}: ${reasonOf(error)}`, {
       cause: error,
@@ -108,93 +131,257 @@ export async function resolveModel(spec: string, options: ResolveOptions = {}): 
   }
 }
 
-/** Where the cache has the revision; `usable` with configuration and weights, `complete` with all a model may have. */
-async function findSnapshot(
-  { directory, revision }: Repository,
-): Promise<{ path: string; usable: boolean; complete: boolean }> {
-  const commit = /^[0-9a-f]{40}$/.test(revision)
-    ? revision
-    : await Deno.readTextFile(join(directory, "refs", revision)).catch(() => "");
-  const path = join(directory, "snapshots", commit.trim());
-  const has = (name: string) => exists(join(path, name));
-  if (!commit || !await has("config.json")) return { path, usable: false, complete: false };
-  const usable = await has(WEIGHTS) ||
-    (await has(INDEX) &&
-      (await Promise.all((await shardsOf(join(path, INDEX))).map(has))).every(Boolean));
-  const tokens = await has("tokenizer.json") ||
-    (await has("vocab.json") && await has("merges.txt"));
-  return { path, usable, complete: usable && tokens && await has("preprocessor_config.json") };
+/**
+ * A JSON file of a repository of the hub, or null if there is no such file or repository: the cached one, else what the
+ * hub has.
+ *
+ * @throws {Error} If it is gated, it is no JSON, or the hub cannot be reached.
+ */
+export async function fetchJson(
+  id: string,
+  name: string,
+  options: Pick<ResolveOptions, "revision" | "offline"> = {},
+): Promise<unknown> {
+  const repository = await repositoryOf(id, options.revision);
+  const { location, usable, complete } = await findSnapshot(repository);
+  if (complete || (usable && isOffline(options))) return await readJson(location.path, name);
+  const [revision, path] = [repository.revision, name].map(encodeURIComponent);
+  const url = `${repository.endpoint}/${id}/resolve/${revision}/${path}`;
+  try {
+    return await (await requester(repository)(url)).json();
+  } catch (error) {
+    if (error instanceof AbsentError) return null;
+    throw error instanceof SyntaxError ? new Error(`Cannot read ${url}: it is not JSON`) : error;
+  }
 }
 
-async function shardsOf(index: string): Promise<string[]> {
-  let shards: string[];
-  try {
-    shards = [
-      ...new Set(Object.values<string>(JSON.parse(await Deno.readTextFile(index)).weight_map)),
-    ];
-  } catch (error) {
-    throw new Error(`Cannot read ${index}: ${reasonOf(error)}`, { cause: error });
+function isOffline({ offline }: Pick<ResolveOptions, "offline">): boolean {
+  return offline ?? /^(1|on|yes|true)$/i.test(Deno.env.get("HF_HUB_OFFLINE") ?? "");
+}
+
+async function repositoryOf(
+  id: string,
+  revision = "main",
+  weightsRevision?: string,
+): Promise<Repository> {
+  if (!isHubId(id)) {
+    throw new Error(
+      `Cannot find the model "${id}": there is no such path, and the id of a repository is OWNER/NAME`,
+    );
   }
-  // They become paths: a name that leaves the directory is none.
-  if (shards.length > 0 && shards.every((name) => /^[\w-][\w.-]*\.safetensors$/.test(name))) {
-    return shards;
+  if (!/^\w[\w./-]*$/.test(revision) || revision.includes("..")) {
+    throw new Error(
+      `Cannot fetch "${id}": "${revision}" is no revision, name a branch, tag or commit`,
+    );
   }
-  throw new Error(`Cannot read ${index}: its weight_map must name safetensors files beside it`);
+  const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
+  return {
+    id,
+    revision,
+    weightsRevision,
+    directory: join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id })),
+    endpoint: (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
+  };
+}
+
+/** Where a cached commit is, and where the commit of the weights that were converted for it. */
+interface Snapshot {
+  readonly location: ModelLocation;
+  /** Whether it has configuration and weights. */
+  readonly usable: boolean;
+  /** Whether nothing else that a model may have can be on the hub. */
+  readonly complete: boolean;
+}
+
+async function findSnapshot(repository: Repository): Promise<Snapshot> {
+  const { id, directory, revision, weightsRevision } = repository;
+  const commit = isCommit(revision) ? revision : await readRef(directory, revision);
+  const path = join(directory, "snapshots", commit);
+  const at = (weights: string, weightsCommit: string | null): ModelLocation => ({
+    path,
+    weights,
+    hub: { id, commit, weightsCommit },
+  });
+  if (!commit) return { location: at(path, null), usable: false, complete: false };
+  const names = await namesIn(path);
+  const absent = await namesIn(join(directory, ".no_exist", commit));
+  const complete = SMALL_FILES.every((name) => names.includes(name) || absent.includes(name));
+  if (weightsRevision === undefined && await hasWeights(path, names, path)) {
+    return { location: at(path, null), usable: true, complete };
+  }
+  const converted = weightsRevision ?? await readRef(directory, conversionRef(commit));
+  const weights = join(directory, "snapshots", converted);
+  const usable = converted !== "" && await hasWeights(weights, await namesIn(weights), path);
+  return {
+    location: at(usable ? weights : path, usable ? converted : null),
+    usable,
+    complete: usable && complete,
+  };
+}
+
+/** Whether a directory has all weights of the model whose configuration is in another. */
+async function hasWeights(
+  directory: string,
+  names: readonly string[],
+  configured: string,
+): Promise<boolean> {
+  const small = await namesIn(configured);
+  const config = small.includes("config.json") ? await readJson(configured, "config.json") : null;
+  if (config === null && !small.includes("open_clip_config.json")) return false;
+  const layout = layoutOf([...names, ...small], config);
+  if (!layout) return false;
+  if (!isIndex(layout.weights)) return true;
+  return (await shardsOf(directory, layout.weights)).every((name) => names.includes(name));
+}
+
+function isCommit(revision: string): boolean {
+  return /^[0-9a-f]{40}$/.test(revision);
+}
+
+/** The ref of ours that says which commit has the weights of another converted: Python's tools take it for a branch. */
+function conversionRef(commit: string): string {
+  return `octograd/${commit}`;
+}
+
+async function readRef(directory: string, name: string): Promise<string> {
+  const commit = await Deno.readTextFile(join(directory, "refs", name)).catch(() => "");
+  return isCommit(commit.trim()) ? commit.trim() : "";
+}
+
+async function writeRef(directory: string, name: string, commit: string): Promise<void> {
+  const ref = join(directory, "refs", name);
+  await Deno.mkdir(dirname(ref), { recursive: true });
+  await writeAtomically(ref, commit);
+}
+
+/** A commit of a repository, and what it has. */
+interface Commit {
+  readonly sha: string;
+  readonly entries: ReadonlyMap<string, Entry>;
+  readonly snapshot: string;
 }
 
 async function download(
   repository: Repository,
   onProgress: (progress: DownloadProgress) => void,
-): Promise<string> {
-  const { listFiles, modelInfo } = await import("@huggingface/hub");
-  const { id, revision, directory, endpoint: hubUrl } = repository;
+): Promise<ModelLocation> {
+  const { id, revision, weightsRevision, directory, endpoint } = repository;
   const fetch = requester(repository);
-  const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], hubUrl, fetch });
-  const entries = new Map<string, Entry>();
-  const repo = { type: "model", name: id } as const;
-  for await (const entry of listFiles({ repo, revision: sha, hubUrl, fetch })) {
-    if (entry.type === "file") entries.set(entry.path, entry);
-  }
-  const weights = [WEIGHTS, INDEX].find((name) => entries.has(name));
-  if (!weights) {
-    const others = [...entries.keys()].filter((name) =>
-      /\.(bin|pt|h5|msgpack|safetensors)$/.test(name)
-    );
-    throw new Error(
-      `Cannot use "${id}": it has no ${WEIGHTS}${
-        others.length > 0 ? `, only ${others.join(", ")}` : ""
-      }; ` +
-        "convert it, or choose a repository that has one",
-    );
-  }
-
-  const snapshot = join(directory, "snapshots", sha);
   const progress = { received: 0, total: 0 };
-  const get = async (names: readonly string[]) => {
+  const get = async ({ sha, entries, snapshot }: Commit, names: readonly string[]) => {
     const wanted = names.map((name) => {
       const entry = entries.get(name);
       if (entry) return entry;
-      throw new Error(`Cannot fetch "${id}": its ${INDEX} names ${name}, which it lacks`);
+      throw new Error(`Cannot fetch "${id}": its index names ${name}, which it lacks`);
     });
     for (const { size } of wanted) progress.total += size;
     for (const entry of wanted) {
-      const url = `${hubUrl}/${id}/resolve/${sha}/${entry.path}`;
+      const url = `${endpoint}/${id}/resolve/${sha}/${encodeURIComponent(entry.path)}`;
       await cache(entry, directory, snapshot, () => fetch(url), (bytes) => {
         progress.received += bytes;
         onProgress({ file: entry.path, ...progress });
       });
     }
   };
-  // Weights come last, so that where they are everything is.
-  await get(SMALL_FILES.filter((name) => entries.has(name)));
-  if (weights === INDEX) await get([INDEX]);
-  await get(weights === INDEX ? await shardsOf(join(snapshot, INDEX)) : [WEIGHTS]);
-  if (revision !== sha) {
-    const ref = join(directory, "refs", revision);
-    await Deno.mkdir(dirname(ref), { recursive: true });
-    await writeAtomically(ref, sha);
+  const named = await commitOf(repository, revision);
+  await get(named, SMALL_FILES.filter((name) => named.entries.has(name)));
+  const config = await readJson(named.snapshot, "config.json");
+  let [from, layout]: [Commit, Layout | null] = [named, layoutOf(named.entries.keys(), config)];
+  let converted: Conversion | null = null;
+  if (weightsRevision !== undefined) {
+    converted = { ...await commitOf(repository, weightsRevision), revision: weightsRevision };
+  } else if (layout && /^pytorch_model\./.test(layout.weights)) {
+    converted = await findConversion(repository, named);
   }
-  return snapshot;
+  if (converted) [from, layout] = [converted, layoutOf(converted.entries.keys(), config)];
+  if (!layout) {
+    const others = [...named.entries.keys()].filter((name) =>
+      /\.(bin|pt|pth|h5|msgpack|safetensors)$/.test(name)
+    );
+    throw new Error(
+      `Cannot use "${id}": it has no model.safetensors${
+        others.length > 0 ? `, only ${others.join(", ")}` : ""
+      }; ` +
+        "convert it, or choose a repository that has one",
+    );
+  }
+  // Weights come last, so that where they are everything is.
+  await get(from, [layout.weights]);
+  if (isIndex(layout.weights)) await get(from, await shardsOf(from.snapshot, layout.weights));
+
+  const absent = join(directory, ".no_exist", named.sha);
+  await Deno.mkdir(absent, { recursive: true });
+  for (const name of SMALL_FILES) {
+    if (!named.entries.has(name)) await Deno.writeTextFile(join(absent, name), "");
+  }
+  if (converted) {
+    if (!isCommit(converted.revision)) {
+      await writeRef(directory, converted.revision, converted.sha);
+    }
+    await writeRef(directory, conversionRef(named.sha), converted.sha);
+  }
+  if (revision !== named.sha) await writeRef(directory, revision, named.sha);
+  const hub = { id, commit: named.sha, weightsCommit: converted?.sha ?? null };
+  return { path: named.snapshot, weights: from.snapshot, hub };
+}
+
+/** What a revision is now, and what it has. */
+async function commitOf(repository: Repository, revision: string): Promise<Commit> {
+  const { listFiles, modelInfo } = await import("@huggingface/hub");
+  const { id, directory, endpoint: hubUrl } = repository;
+  const fetch = requester(repository);
+  const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], hubUrl, fetch });
+  if (!isCommit(sha)) throw new Error(`Cannot fetch "${id}": the hub names no commit`);
+  const entries = new Map<string, Entry>();
+  const repo = { type: "model", name: id } as const;
+  for await (const entry of listFiles({ repo, revision: sha, hubUrl, fetch })) {
+    if (entry.type === "file") entries.set(entry.path, entry);
+  }
+  return { sha, entries, snapshot: join(directory, "snapshots", sha) };
+}
+
+/** The hub's bot that converts weights, and what it calls its pull requests. */
+const CONVERTER = "SFconvertbot";
+const CONVERSION_TITLE = "Adding `safetensors` variant of this model";
+
+/** A pull request with the weights of a commit as safetensors. */
+type Conversion = Commit & { readonly revision: string };
+
+/**
+ * The open pull request of the hub's bot, whom alone Transformers trusts with this, that has the same pickle as a commit
+ * and beside it what it was converted to; null if there is none, or the hub does not say.
+ */
+async function findConversion(
+  repository: Repository,
+  { entries }: Commit,
+): Promise<Conversion | null> {
+  const { id, endpoint } = repository;
+  const fetch = requester(repository);
+  const pickles = [...entries.values()].filter(({ path }) => /^pytorch_model\b/.test(path));
+  const hashOf = (entry: Entry | undefined) => entry?.lfs?.oid ?? entry?.oid;
+  try {
+    for (let page = 0, seen = 0;; page++) {
+      const response = await fetch(`${endpoint}/api/models/${id}/discussions?p=${page}`);
+      const { count, discussions } = await response.json();
+      for (const { title, status, isPullRequest, author, num } of discussions) {
+        const isConversion = isPullRequest === true && title === CONVERSION_TITLE &&
+          status === "open" && author?.name === CONVERTER && Number.isInteger(num);
+        if (!isConversion) continue;
+        const revision = `refs/pr/${num}`;
+        const found = await commitOf(repository, revision);
+        const isSame = pickles.every((entry) =>
+          hashOf(found.entries.get(entry.path)) === hashOf(entry)
+        );
+        const isThere = found.entries.has("model.safetensors") ||
+          found.entries.has("model.safetensors.index.json");
+        if (isSame && isThere) return { ...found, revision };
+      }
+      seen += discussions.length;
+      if (discussions.length === 0 || !(seen < count)) return null;
+    }
+  } catch {
+    return null; // the pickle is there
+  }
 }
 
 /** A `fetch` that sends the token, and throws what a user can act on. */
@@ -202,6 +389,7 @@ function requester({ id, revision, endpoint }: Repository): typeof fetch {
   const token = Deno.env.get("HF_TOKEN");
   return async (input, init) => {
     const headers = new Headers(init?.headers);
+    // It is for the hub alone: `fetch` takes it off where it is sent on to another host.
     if (token) headers.set("Authorization", `Bearer ${token}`);
     let response: Response;
     try {
@@ -222,7 +410,7 @@ function requester({ id, revision, endpoint }: Repository): typeof fetch {
       );
     }
     if (status === 404) {
-      throw new Error(
+      throw new AbsentError(
         `Cannot fetch "${id}": there is no such path here, and ${endpoint} has no such model with revision ${revision}`,
       );
     }
@@ -241,7 +429,9 @@ async function cache(
   onBytes: (count: number) => void,
 ): Promise<void> {
   const hash = lfs?.oid ?? oid;
-  if (!hash || !/^\w+$/.test(hash)) throw new Error(`Cannot fetch ${path}: the hub names no hash`);
+  if (!hash || !/^[0-9a-f]{40,64}$/.test(hash)) {
+    throw new Error(`Cannot fetch ${path}: the hub names no hash of it`);
+  }
   const pointer = join(snapshot, path);
   if (await exists(pointer)) return onBytes(size);
   const blob = join(directory, "blobs", hash);
@@ -257,7 +447,8 @@ async function cache(
     await Deno.remove(incomplete).catch(() => {}); // renamed, if another process has just finished
   } else {
     await file.truncate();
-    const digest = createHash("sha256");
+    // The hash of a small file is git's, that of a large one SHA-256.
+    const digest = lfs ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
     let received = 0;
     try {
       for await (const chunk of (await request()).body ?? []) {
@@ -272,8 +463,7 @@ async function cache(
       }
       throw error;
     }
-    // The hash of a small file is git's, that of a large one SHA-256.
-    if (received !== size || (lfs && digest.digest("hex") !== hash)) {
+    if (received !== size || digest.digest("hex") !== hash) {
       throw new Error(`Cannot fetch ${path}: what arrived is not what the hub lists, try again`);
     }
     await file.sync();
@@ -289,8 +479,4 @@ async function link(blob: string, pointer: string): Promise<void> {
     if (error instanceof Deno.errors.AlreadyExists) return; // by another process
     await Deno.link(blob, pointer); // Windows lets only some users make symbolic links
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
 }

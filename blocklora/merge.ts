@@ -9,11 +9,12 @@ import { encodeSafetensors } from "../tensor/safetensors.ts";
 import type { Clip } from "../clip/clip.ts";
 import { sites } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
+import { MODEL_FLAGS, openAdapted } from "./chosen_model.ts";
 import { Console } from "./console.ts";
 import { writeAtomically } from "./file_source.ts";
 import { choice, parseOnlyFlags, text, UsageError } from "./flags.ts";
-import { exists } from "./open_model.ts";
-import { assertWritable, COMMON_FLAGS, MODEL_FLAGS, openAdapted, userPath } from "./workspace.ts";
+import { exists } from "./model_files.ts";
+import { assertWritable, COMMON_FLAGS, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -4,20 +4,38 @@
  * @module
  */
 
-import { dirname, join } from "node:path";
+import { createHash } from "node:crypto";
+import { dirname, join, resolve } from "node:path";
 import { Clip } from "../clip/clip.ts";
 import {
+  type ClipConfig,
   configFromOpenai,
   openaiPreprocess,
   parseConfig,
   parsePreprocessor,
   type PreprocessConfig,
 } from "../clip/config.ts";
+import { isObject } from "../clip/json.ts";
+import { parseOpenClip } from "../clip/open_clip.ts";
 import { Tokenizer } from "../clip/tokenizer.ts";
+import { addedTokens } from "../clip/tokenizer_json.ts";
 import { isOpenai, type PrecisionChoice } from "../clip/weights.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
-import { openFile, reasonOf } from "./file_source.ts";
-import { resolveModel, type ResolveOptions } from "./hub.ts";
+import type { Shape } from "../tensor/shape.ts";
+import type { ByteSource, TensorFile } from "../tensor/tensor_file.ts";
+import { TorchFile } from "../tensor/torch_file.ts";
+import { openFile } from "./file_source.ts";
+import { type HubRevision, resolveModel, type ResolveOptions } from "./hub.ts";
+import {
+  isClip,
+  isIndex,
+  type Layout,
+  layoutOf,
+  namesIn,
+  readJson,
+  readText,
+  shardsOf,
+} from "./model_files.ts";
 
 /** Where the model is that comes with the project. */
 export const EMBEDDED_MODEL: URL = new URL("../clip/emoji-clip-tiny/", import.meta.url);
@@ -28,6 +46,8 @@ export interface OpenOptions extends ResolveOptions {
   readonly tokenizer?: string;
   /** How the model's matrices are stored on the GPU; as in its files by default. */
   readonly precision?: PrecisionChoice;
+  /** Told what the model's files leave open, and what is assumed then. */
+  readonly onNote?: (note: string) => void;
 }
 
 /** A model with what turns words and pictures into its inputs. */
@@ -40,108 +60,189 @@ export interface OpenedModel {
   readonly preprocess: PreprocessConfig;
   /** The directory or file that it was read from. */
   readonly path: string;
+  /** The revision of the hub that this is a copy of; null for a model that was named by its path. */
+  readonly hub: HubRevision | null;
+  /** Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and parts of its weights. */
+  readonly fingerprint: string;
 }
 
 /**
- * Opens a model: a directory in Hugging Face's layout, one safetensors file with openai/CLIP's names (its tokenizer's
- * files beside it), or a hub id.
+ * Opens a model: a directory in Hugging Face's layout or open_clip's, one file of weights with what belongs to it beside
+ * it, or a hub id. Weights are safetensors or PyTorch's; a file with openai/CLIP's names needs no configuration.
  *
  * @throws {Error} In one line, if anything is missing, broken or does not fit.
  */
 export async function openModel(spec: string, options: OpenOptions = {}): Promise<OpenedModel> {
-  const path = await resolveModel(spec, options);
+  const { path, weights, hub } = await resolveModel(spec, options);
   const isFile = (await Deno.stat(path)).isFile;
   const directory = isFile ? dirname(path) : path;
-  const sources = await Promise.all((isFile ? [path] : await weightFiles(directory)).map(openFile));
+  const layout = isFile ? null : await layoutIn(directory, weights);
+  const sources = await openAll(layout ? await pathsOf(weights, layout) : [path]);
   try {
-    const files = await Promise.all(sources.map((source) => SafetensorsFile.open(source)));
-    const shapes = new Map(
-      files.flatMap(({ tensors }) =>
-        [...tensors].map(([name, { shape }]) => [name, shape] as const)
-      ),
-    );
-    const json = await readJson(directory, "config.json");
-    const config = json !== null && !(isFile && isOpenai(shapes.keys()))
-      ? parseConfig(json)
-      : configFromOpenai(shapes);
+    const files = await Promise.all(sources.map(openTensors));
+    const stated = await readStated(directory);
+    const shapes = shapesOf(files);
+    const kind = layout?.kind ?? kindOfFile(shapes.keys(), stated);
+    const config = kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
     const { imageSize } = config.vision;
-    const processor = await readJson(directory, "preprocessor_config.json");
-    const preprocess = processor === null
-      ? openaiPreprocess(imageSize)
-      : parsePreprocessor(processor, imageSize);
-    if (preprocess.crop !== imageSize) {
-      throw new RangeError(
-        `Cannot use ${directory}: preprocessor_config.json crops to ${preprocess.crop}, the model takes ${imageSize}`,
+    const stating = preprocessOf(kind, stated, imageSize);
+    const preprocess = stating ?? openaiPreprocess(imageSize);
+    if (!stating && kind === "transformers") {
+      options.onNote?.(
+        `${directory} has no preprocessor_config.json: its images are prepared as openai/CLIP's`,
       );
     }
-    const tokenizer = await openTokenizer(options.tokenizer ?? directory);
+    if (preprocess.crop !== imageSize) {
+      throw new RangeError(
+        `Cannot use ${directory}: its images are cropped to ${preprocess.crop}, the model takes ${imageSize}`,
+      );
+    }
+    const { tokenizer, content } = await openTokenizer(options.tokenizer ?? directory);
+    const settings = JSON.stringify({ config, preprocess, content });
+    const fingerprint = await fingerprintOf(sources, settings);
     const clip = await Clip.load(config, files, { precision: options.precision });
-    return { clip, tokenizer, preprocess, path };
+    return { clip, tokenizer, preprocess, path: resolve(path), hub, fingerprint };
   } finally {
     for (const source of sources) source[Symbol.dispose]();
   }
 }
 
-async function weightFiles(directory: string): Promise<string[]> {
-  const index = await readJson(directory, "model.safetensors.index.json") as
-    | { weight_map?: Record<string, string> }
-    | null;
-  if (index === null) {
-    const path = join(directory, "model.safetensors");
-    if (await exists(path)) return [path];
-    throw new Error(
-      `Cannot find weights in ${directory}: it has neither model.safetensors nor model.safetensors.index.json`,
-    );
-  }
-  const names = [...new Set(Object.values(index.weight_map ?? {}))];
-  if (names.length === 0 || names.some((name) => typeof name !== "string" || /[/\\]/.test(name))) {
-    throw new Error(
-      `Cannot read ${
-        join(directory, "model.safetensors.index.json")
-      }: its weight_map names no files`,
-    );
-  }
-  return names.sort().map((name) => join(directory, name));
+/** How a directory is laid out whose weights may be in another. */
+async function layoutIn(directory: string, weights: string): Promise<Layout> {
+  const names = [...await namesIn(directory), ...await namesIn(weights)];
+  const config = await readJson(directory, "config.json");
+  const layout = layoutOf(names, config);
+  if (layout) return layout;
+  // Of another kind of model, and not merely without its weights?
+  if (config !== null && !names.includes("open_clip_config.json")) parseConfig(config);
+  throw new Error(
+    `Cannot find weights in ${directory}: it has neither model.safetensors nor model.safetensors.index.json, ` +
+      "nor pytorch_model.bin or its index, nor open_clip_config.json with open_clip_model.safetensors",
+  );
 }
 
-async function openTokenizer(directory: string): Promise<Tokenizer> {
+async function pathsOf(directory: string, { weights }: Layout): Promise<string[]> {
+  const names = isIndex(weights) ? await shardsOf(directory, weights) : [weights];
+  return names.map((name) => join(directory, name));
+}
+
+type OpenFile = ByteSource & Disposable;
+
+async function openAll(paths: readonly string[]): Promise<OpenFile[]> {
+  const opened = await Promise.allSettled(paths.map(openFile));
+  const sources = opened.flatMap((file) => file.status === "fulfilled" ? [file.value] : []);
+  const failed = opened.find((file) => file.status === "rejected");
+  if (!failed) return sources;
+  for (const source of sources) source[Symbol.dispose]();
+  throw failed.reason;
+}
+
+/** Opens a file of tensors by what it holds, whatever it is called. */
+export async function openTensors(source: ByteSource): Promise<TensorFile> {
+  const [first, second, , , , , , , ninth] = await source.read(0, Math.min(9, source.size));
+  const isZip = first === 0x50 && second === 0x4B;
+  const isPickle = first === 0x80;
+  // Safetensors begin with eight bytes of any value, then a bracket.
+  if (ninth !== 0x7B && (isZip || isPickle)) return await TorchFile.open(source);
+  return await SafetensorsFile.open(source);
+}
+
+/** The shapes of all tensors of some files, by name. */
+export function shapesOf(files: readonly TensorFile[]): Map<string, Shape> {
+  return new Map(
+    files.flatMap(({ tensors }) => [...tensors].map(([name, { shape }]) => [name, shape] as const)),
+  );
+}
+
+/** What the files beside weights say; null for those that are missing. */
+export interface Stated {
+  /** `config.json`. */
+  readonly config: unknown;
+  /** `open_clip_config.json`. */
+  readonly openClip: unknown;
+  /** `processor_config.json`. */
+  readonly processor?: unknown;
+  /** `preprocessor_config.json`. */
+  readonly preprocessor?: unknown;
+}
+
+/** Reads what the files of a directory say. */
+export async function readStated(directory: string): Promise<Stated> {
+  const [config, openClip, processor, preprocessor] = await Promise.all(
+    [
+      "config.json",
+      "open_clip_config.json",
+      "processor_config.json",
+      "preprocessor_config.json",
+    ].map((name) => readJson(directory, name)),
+  );
+  return { config, openClip, processor, preprocessor };
+}
+
+/** Whose files describe a file of weights: a file of openai/CLIP's may lie beside the configuration of any other model. */
+export function kindOfFile(names: Iterable<string>, { config, openClip }: Stated): Kind {
+  if (!isOpenai(names)) return config === null ? "openai" : "transformers";
+  return openClip !== null ? "open_clip" : isClip(config) ? "transformers" : "openai";
+}
+
+type Kind = Layout["kind"] | "openai";
+
+/** The sizes of a model, as the files of one kind state them; if neither is asked for, those of a CLIP count first. */
+export function configOf(kind: Layout["kind"] | null, { config, openClip }: Stated): ClipConfig {
+  const isOpenClip = kind === "open_clip" || (!kind && !isClip(config) && openClip !== null);
+  return isOpenClip ? parseOpenClip(openClip).config : parseConfig(config);
+}
+
+function preprocessOf(
+  kind: Kind,
+  { openClip, processor, preprocessor }: Stated,
+  imageSize: number,
+): PreprocessConfig | null {
+  if (kind === "open_clip") return parseOpenClip(openClip).preprocess;
+  if (isObject(processor) && processor.image_processor != null) {
+    return parsePreprocessor(processor.image_processor, imageSize, "processor_config.json");
+  }
+  if (preprocessor != null) return parsePreprocessor(preprocessor, imageSize);
+  return openClip === null ? null : parseOpenClip(openClip).preprocess;
+}
+
+/** The tokenizer in a directory, and all that makes it what it is. */
+async function openTokenizer(
+  directory: string,
+): Promise<{ tokenizer: Tokenizer; content: unknown }> {
+  const config = await readJson(directory, "tokenizer_config.json");
+  const listed = await readJson(directory, "added_tokens.json");
+  const added = addedTokens(config, listed);
+  const whole = await readJson(directory, "tokenizer.json");
+  if (whole !== null) {
+    return { tokenizer: Tokenizer.fromTokenizerJson(whole, added), content: [whole, added] };
+  }
   const vocabulary = await readJson(directory, "vocab.json");
   const merges = await readText(directory, "merges.txt");
   if (vocabulary !== null && merges !== null) {
-    return Tokenizer.fromVocabulary(vocabulary as Record<string, number>, merges);
+    const tokenizer = Tokenizer.fromVocabulary(vocabulary as Record<string, number>, merges, added);
+    return { tokenizer, content: [vocabulary, merges, added] };
   }
-  const whole = await readJson(directory, "tokenizer.json");
-  if (whole !== null) return Tokenizer.fromTokenizerJson(whole);
   throw new Error(
-    `Cannot find a tokenizer in ${directory}: it has neither vocab.json with merges.txt nor tokenizer.json, ` +
+    `Cannot find a tokenizer in ${directory}: it has neither tokenizer.json nor vocab.json with merges.txt, ` +
       "name a directory that has with --tokenizer",
   );
 }
 
-/** Whether a path leads to something. */
-export async function exists(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
-}
+/** Parts of a file that its fingerprint is made of, evenly spaced, and the bytes of each. */
+const SAMPLES = 4096;
+const SAMPLE_BYTES = 64;
 
-async function readText(directory: string, name: string): Promise<string | null> {
-  const path = join(directory, name);
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw new Error(`Cannot read ${path}: ${reasonOf(error)}`);
+/** A hash of settings and of samples of files: two sets of weights have no tensor in common that a training changed. */
+async function fingerprintOf(sources: readonly ByteSource[], settings: string): Promise<string> {
+  const digest = createHash("sha256").update(settings);
+  for (const source of sources) {
+    const { size } = source;
+    const step = Math.max(SAMPLE_BYTES, Math.floor(size / SAMPLES));
+    digest.update(`\n${size}\n`);
+    for (let at = 0; at < size; at += step) {
+      digest.update(await source.read(at, Math.min(SAMPLE_BYTES, size - at)));
+    }
   }
-}
-
-/** The content of a JSON file, or null where there is none. */
-export async function readJson(directory: string, name: string): Promise<unknown> {
-  const content = await readText(directory, name);
-  if (content === null) return null;
-  try {
-    return JSON.parse(content);
-  } catch (error) {
-    throw new Error(
-      `Cannot read ${join(directory, name)}: it is not JSON (${(error as Error).message})`,
-    );
-  }
+  return digest.digest("hex").slice(0, 32);
 }

@@ -10,12 +10,13 @@ import { adapterName } from "../tensor/device.ts";
 import { scope } from "../tensor/scope.ts";
 import { type AdapterConfig, attach, METHODS } from "./attach.ts";
 import { ADAPTER_FLAGS, choiceOf, MEMORY_FLAGS, TRAINING_FLAGS } from "./choices.ts";
+import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
 import { classPrompts } from "./classifier.ts";
 import { Console, duration, percent } from "./console.ts";
 import { drawShots, type Sample } from "./dataset.ts";
 import { parseOnlyFlags, text, UsageError, type Values } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
-import { readJson } from "./open_model.ts";
+import { readJson } from "./model_files.ts";
 import { DEFAULT_PROBE, type Features, fitProbe, probePredictions } from "./probe.ts";
 import {
   adaptedResult,
@@ -31,15 +32,7 @@ import {
   trainAdapters,
   writeResult,
 } from "./run.ts";
-import {
-  COMMON_FLAGS,
-  IMAGE_FLAGS,
-  MODEL_FLAGS,
-  openChosen,
-  openData,
-  type Score,
-  userPath,
-} from "./workspace.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, openData, type Score, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -18,6 +18,7 @@ import {
   planText,
   TRAINING_FLAGS,
 } from "./choices.ts";
+import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
 import { classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots } from "./dataset.ts";
@@ -33,15 +34,7 @@ import {
   trainAdapters,
   writeResult,
 } from "./run.ts";
-import {
-  assertWritable,
-  COMMON_FLAGS,
-  IMAGE_FLAGS,
-  MODEL_FLAGS,
-  openChosen,
-  openData,
-  userPath,
-} from "./workspace.ts";
+import { assertWritable, COMMON_FLAGS, IMAGE_FLAGS, openData, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

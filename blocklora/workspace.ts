@@ -1,59 +1,21 @@
 /**
- * What the commands share: where paths begin, a model with its adapters, how well it does on a data set.
+ * What the commands share: where paths begin, the data set that was chosen, how well a classifier does on it.
  *
  * @module
  */
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { PrecisionChoice } from "../clip/weights.ts";
-import { init, NoAdapterError } from "../tensor/device.ts";
-import { SafetensorsFile } from "../tensor/safetensors.ts";
-import type { Adapters } from "./attach.ts";
-import { loadAdapters } from "./checkpoint.ts";
 import type { Classifier, Prediction } from "./classifier.ts";
-import { type Console, megabytes } from "./console.ts";
+import type { Console } from "./console.ts";
 import { type Dataset, openDataset, type Sample } from "./dataset.ts";
-import { openFile, reasonOf } from "./file_source.ts";
-import { choice, number, text, toggle } from "./flags.ts";
+import { reasonOf } from "./file_source.ts";
+import { choice, number, toggle } from "./flags.ts";
 import type { ImageLoader } from "./loader.ts";
-import { EMBEDDED_MODEL, exists, type OpenedModel, openModel, readJson } from "./open_model.ts";
+import { exists } from "./model_files.ts";
 
 /** The data set that comes with the project. */
 export const EMBEDDED_DATA: URL = new URL("./fashion_mnist/", import.meta.url);
-
-/** What an adapter directory remembers of its training, beside the adapters. */
-export interface Remembered {
-  /** The model as `--model` named it. */
-  readonly model?: string;
-  /** The class names, in the order of the labels. */
-  readonly classes?: readonly string[];
-  /** What the names were put into. */
-  readonly template?: string;
-  /** The factor of the cosines. */
-  readonly logitScale?: number;
-}
-
-/** Flags of every command that opens a model. */
-export const MODEL_FLAGS = {
-  model: text<string | undefined>(
-    "DIR|FILE|ID",
-    "CLIP model; the embedded one, or the adapter's, if not given",
-    undefined,
-  ),
-  revision: text<string | undefined>("NAME", "branch, tag or commit of a hub model", undefined),
-  offline: toggle("use only what is in the hub's cache"),
-  tokenizer: text<string | undefined>(
-    "DIR",
-    "where the tokenizer is, if not beside the model",
-    undefined,
-  ),
-  precision: choice<PrecisionChoice>(
-    ["auto", "f32", "f16"],
-    "how the frozen matrices are stored on the GPU; auto is as in the model's files",
-    "auto",
-  ),
-};
 
 /** Flags of every command that reads images. */
 export const IMAGE_FLAGS = {
@@ -86,74 +48,6 @@ export async function openData(
     split: split === undefined ? undefined : userPath(split),
   });
   return { dataset, given: data ?? "fashion_mnist" };
-}
-
-/** The values of {@linkcode MODEL_FLAGS}. */
-export interface ModelChoice {
-  readonly model: string | undefined;
-  readonly revision: string | undefined;
-  readonly offline: boolean;
-  readonly tokenizer: string | undefined;
-  readonly precision?: PrecisionChoice;
-}
-
-/** Makes the GPU ready and opens a model on it: the one chosen, else `fallback`, else the embedded one. */
-export async function openChosen(
-  { model, revision, offline, tokenizer, precision }: ModelChoice,
-  console: Console,
-  fallback?: string,
-): Promise<OpenedModel & { name: string }> {
-  await init();
-  const named = model ?? fallback;
-  const local = named === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(named);
-  const spec = named === undefined || await exists(local) ? local : named;
-  const opened = await openModel(spec, {
-    revision,
-    offline: offline || undefined,
-    tokenizer: tokenizer === undefined ? undefined : userPath(tokenizer),
-    precision,
-    onProgress: ({ file, received, total }) =>
-      console.progress(
-        `fetching ${file}: ${megabytes(received)} of ${megabytes(total)}`,
-        received === total,
-      ),
-  });
-  return { ...opened, name: named ?? "emoji-clip-tiny" };
-}
-
-/** Opens the model that an adapter directory was made for, and puts its adapters into it. */
-export async function openAdapted(
-  directory: string,
-  chosen: ModelChoice,
-  console: Console,
-): Promise<OpenedModel & { name: string; adapters: Adapters; remembered: Remembered }> {
-  const config = await readJson(directory, "adapter_config.json");
-  const weights = join(directory, "adapter_model.safetensors");
-  if (config === null || !await exists(weights)) {
-    throw new Error(
-      `Cannot find an adapter in ${directory}: it needs adapter_config.json and adapter_model.safetensors`,
-    );
-  }
-  const { octograd } = config as { octograd?: Remembered };
-  const fallback = octograd?.model === "emoji-clip-tiny" ? undefined : octograd?.model;
-  const opened = await openChosen(chosen, console, fallback).catch((error) => {
-    if (chosen.model !== undefined || fallback === undefined || error instanceof NoAdapterError) {
-      throw error;
-    }
-    throw new Error(
-      `${error.message}; the adapter was trained on it, say with --model where it is`,
-    );
-  });
-  try {
-    using source = await openFile(weights);
-    const file = await SafetensorsFile.open(source);
-    const { adapters, extra } = await loadAdapters(opened.clip, file, config);
-    return { ...opened, adapters, remembered: extra };
-  } catch (error) {
-    opened.clip.release();
-    if (!(error instanceof RangeError) || octograd?.model === undefined) throw error;
-    throw new RangeError(`${error.message}; it was trained on ${octograd.model}`);
-  }
 }
 
 /** How a classifier does on labelled images. */

@@ -8,9 +8,9 @@ import { matmul } from "../autograd/ops/matmul.ts";
 import { l2Normalize } from "../autograd/ops/normalize.ts";
 import { exp, mul, mulScalar } from "../autograd/ops/pointwise.ts";
 import { transpose } from "../autograd/ops/view.ts";
-import type { SafetensorsFile } from "../tensor/safetensors.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { TensorFile } from "../tensor/tensor_file.ts";
 import type { ClipConfig } from "./config.ts";
 import type { Pass } from "./layers.ts";
 import { type Prompts, TextTower } from "./text.ts";
@@ -37,14 +37,14 @@ export class Clip {
   }
 
   /**
-   * Reads a model from safetensors files, with Hugging Face's names or OpenAI's. With `precision` `"f16"`, which is the
+   * Reads a model from files of tensors, with Hugging Face's names, OpenAI's or open_clip's. With `precision` `"f16"`, which is the
    * default for what the files have as F16, its matrices take half the memory; all arithmetic is in f32.
    *
    * @throws {RangeError} If the weights do not fit the configuration, or the precision.
    */
   static async load(
     config: ClipConfig,
-    files: readonly SafetensorsFile[],
+    files: readonly TensorFile[],
     options: { readonly precision?: PrecisionChoice } = {},
   ): Promise<Clip> {
     return new Clip(config, await loadWeights(files, config, options));

@@ -6,6 +6,7 @@
  */
 
 import type { Shape } from "../tensor/shape.ts";
+import { type Json, object, positive, triple, wrong } from "./json.ts";
 
 const ACTIVATIONS: readonly Activation[] = ["quick_gelu", "gelu", "gelu_new"];
 
@@ -71,8 +72,6 @@ export interface PreprocessConfig {
   /** How the crop's half pixels are rounded: to even (torchvision) or down (Hugging Face). */
   readonly cropRule: "round" | "floor";
 }
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** The `eos_token_id` of Hugging Face's old checkpoints: a text ends at its largest id. */
 const LEGACY_END = 2;
@@ -227,61 +226,69 @@ export function openaiPreprocess(imageSize: number): PreprocessConfig {
   return { resize: imageSize, crop: imageSize, mean: MEAN, std: STD, cropRule: "round" };
 }
 
+/** The classes that prepare a CLIP's images, by the names that Hugging Face's files have for them. */
+const PROCESSORS: readonly unknown[] = [
+  "CLIPImageProcessor",
+  "CLIPImageProcessorFast",
+  "CLIPImageProcessorPil",
+  "CLIPFeatureExtractor",
+];
+
 /**
- * Reads Hugging Face's `preprocessor_config.json`; what it leaves out is as `CLIPImageProcessor`
- * has it, for a model of the given image size.
+ * Reads Hugging Face's `preprocessor_config.json`, or the `image_processor` of `processor_config.json`
+ * that errors then call `file`; what it leaves out is as `CLIPImageProcessor` has it, for a model of
+ * the given image size.
  *
- * @throws {RangeError} If it asks for what is not done here: another filter than bicubic, no
- * resizing, no crop.
+ * @throws {RangeError} If it is not a CLIP's, or asks for what is not done here: another filter than
+ * bicubic, no resizing, no crop.
  */
-export function parsePreprocessor(json: unknown, imageSize: number): PreprocessConfig {
-  const root = object(json, PREPROCESSOR, "the file");
+export function parsePreprocessor(
+  json: unknown,
+  imageSize: number,
+  file: string = PREPROCESSOR,
+): PreprocessConfig {
+  const root = object(json, file, "the file");
+  for (const name of ["image_processor_type", "feature_extractor_type"]) {
+    if (root[name] == null || PROCESSORS.includes(root[name])) continue;
+    throw wrong(file, name, root[name], `"${PROCESSORS[0]}"`);
+  }
   for (const step of ["do_resize", "do_center_crop", "do_rescale", "do_normalize"]) {
-    if (step in root && root[step] !== true) throw wrong(PREPROCESSOR, step, root[step], "true");
+    if (step in root && root[step] !== true) throw wrong(file, step, root[step], "true");
+  }
+  for (const step of ["do_pad", "use_square_size"]) {
+    if (root[step]) throw wrong(file, step, root[step], "false");
   }
   const { resample = 3, rescale_factor: factor = 1 / 255 } = root;
-  if (resample !== 3) throw wrong(PREPROCESSOR, "resample", resample, "3, bicubic");
+  if (resample !== 3) throw wrong(file, "resample", resample, "3, bicubic");
   if (typeof factor !== "number" || !(Math.abs(factor * 255 - 1) < 1e-6)) {
-    throw wrong(PREPROCESSOR, "rescale_factor", factor, "1/255");
+    throw wrong(file, "rescale_factor", factor, "1/255");
   }
   return {
-    resize: side(root, "size", ["shortest_edge"], imageSize),
-    crop: side(root, "crop_size", ["height", "width"], imageSize),
-    mean: colours(root, "image_mean", MEAN),
-    std: colours(root, "image_std", STD),
+    resize: side(root, "size", ["shortest_edge"], imageSize, file),
+    crop: side(root, "crop_size", ["height", "width"], imageSize, file),
+    mean: triple(root.image_mean ?? MEAN, "image_mean", file),
+    std: triple(root.image_std ?? STD, "image_std", file, Number.MIN_VALUE),
     cropRule: "floor",
   };
 }
 
 /** A size that is a number or an object with the given keys, all of one value. */
-function side(root: Json, name: string, keys: readonly string[], preset: number): number {
+function side(
+  root: Json,
+  name: string,
+  keys: readonly string[],
+  preset: number,
+  file: string,
+): number {
   const value = root[name] ?? preset;
-  if (typeof value !== "object") return positive(value, name, PREPROCESSOR);
+  if (typeof value !== "object") return positive(value, name, file);
   const given = Object.entries(value as Json).filter(([, size]) => size !== null);
   const fits = given.length === keys.length && keys.every((key) => key in (value as Json));
   if (!fits || given.some(([, size]) => size !== given[0][1])) {
     const layout = keys.length > 1 ? `{${keys}} of a square` : `{${keys}}`;
-    throw wrong(PREPROCESSOR, name, value, `a number or ${layout}`);
+    throw wrong(file, name, value, `a number or ${layout}`);
   }
-  return positive(given[0][1], `${name}.${given[0][0]}`, PREPROCESSOR);
-}
-
-function colours(
-  root: Json,
-  name: "image_mean" | "image_std",
-  preset: readonly [number, number, number],
-): readonly [number, number, number] {
-  const values = root[name] ?? preset;
-  const least = name === "image_std" ? Number.MIN_VALUE : -Infinity;
-  const fit = Array.isArray(values) && values.length === 3 &&
-    values.every((value) => Number.isFinite(value) && value >= least);
-  if (fit) return values as unknown as readonly [number, number, number];
-  throw wrong(
-    PREPROCESSOR,
-    name,
-    values,
-    `three ${name === "image_std" ? "positive " : ""}numbers`,
-  );
+  return positive(given[0][1], `${name}.${given[0][0]}`, file);
 }
 
 function published(patchSize: number, imageSize: number, large: boolean): ClipConfig {
@@ -313,18 +320,3 @@ export const ARCHITECTURES: Readonly<Record<string, ClipConfig>> = {
   "vit-l-14": published(14, 224, true),
   "vit-l-14-336": published(14, 336, true),
 };
-
-function wrong(file: string, name: string, value: unknown, wanted: string): RangeError {
-  const shown = value === undefined ? "missing" : JSON.stringify(value);
-  return new RangeError(`Cannot read ${file}: ${name} is ${shown}, expected ${wanted}`);
-}
-
-function object(value: unknown, file: string, name: string): Json {
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Json;
-  throw new RangeError(`Cannot read ${file}: ${name} is not a JSON object`);
-}
-
-function positive(value: unknown, name: string, file: string): number {
-  if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-  throw wrong(file, name, value, "a positive integer");
-}

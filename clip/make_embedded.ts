@@ -11,7 +11,13 @@ import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor
 import { bytesSource } from "../tensor/tensor_file.ts";
 
 /** What is copied as it is. `tokenizer.json` would say again what the vocabulary and the merges say. */
-const FILES = ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt"];
+const FILES = [
+  "config.json",
+  "preprocessor_config.json",
+  "tokenizer_config.json",
+  "vocab.json",
+  "merges.txt",
+];
 
 /** Writes the model into the directory `to` from the checkpoint in the directory `from`. */
 export async function makeEmbedded(to: URL, from: URL): Promise<void> {
@@ -26,7 +32,9 @@ export async function makeEmbedded(to: URL, from: URL): Promise<void> {
   const tensors: Record<string, TensorToSave> = {};
   for (const { name, shape } of file.tensors.values()) {
     if (name.endsWith("position_ids")) continue; // a buffer of transformers: 0, 1, 2, …
-    tensors[name] = { dtype: "F16", shape, data: await file.floats(name) };
+    // The checkpoint has a list of one number there, which transformers 5 refuses.
+    const own = name === "logit_scale" ? [] : shape;
+    tensors[name] = { dtype: "F16", shape: own, data: await file.floats(name) };
   }
   // transformers refuses a file that does not say what it was written for.
   const half = encodeSafetensors(tensors, { format: "pt" });

@@ -110,11 +110,12 @@ export function releaseParts(parts: readonly PromptPart[]): void {
 export class TextTower {
   /** Its blocks, the one nearest to the tokens first. */
   readonly blocks: readonly ResidualBlock[];
+  /** What makes features of the pooled token. */
+  readonly projection: Linear;
   readonly #config: TextConfig;
   readonly #tokens: Tensor;
   readonly #positions: Tensor;
   readonly #finalNorm: LayerNorm;
-  readonly #projection: Linear;
 
   /** Takes the weights of the tower out of those of the model. */
   constructor(weights: Weights, config: TextConfig) {
@@ -124,7 +125,7 @@ export class TextTower {
     this.#positions = weights.get(`${name}.embeddings.position_embedding.weight`);
     this.blocks = blocksOf(weights, name, config, true);
     this.#finalNorm = layerNormOf(weights, `${name}.final_layer_norm`, config.layerNormEps);
-    this.#projection = new Linear(weights.get("text_projection.weight"));
+    this.projection = new Linear(weights.get("text_projection.weight"));
   }
 
   /**
@@ -181,7 +182,7 @@ export class TextTower {
     return attribute("text", () =>
       scope(() => {
         const hidden = runBlocks(this.blocks, this.embed(prompts), pass);
-        return this.#projection.forward(this.pool(hidden, prompts));
+        return this.projection.forward(this.pool(hidden, prompts), pass);
       }));
   }
 }

@@ -172,15 +172,18 @@ export class Tokenizer {
 
   /**
    * Reads the parsed `tokenizer.json` of Hugging Face's tokenizers. Its steps must be those of a
-   * CLIP's: NFC and lower case, without openai/CLIP's repairs.
+   * CLIP's: NFC and lower case, without openai/CLIP's repairs. `more` are added tokens that other
+   * files beside it list, of which those count that it has not.
    *
    * @throws {TypeError} If it names other steps than CLIP's, or another model than byte pairs with
    * `</w>` at the end of words.
    * @throws {RangeError} If {@linkcode Tokenizer.fromVocabulary} would for its parts.
    */
-  static fromTokenizerJson(json: unknown): Tokenizer {
+  static fromTokenizerJson(json: unknown, more: readonly AddedToken[] = []): Tokenizer {
     const { vocab, merges, added } = readTokenizerJson(json);
-    return new Tokenizer(vocab, merges.map(splitMerge), added, HUGGING_FACE);
+    const own = new Set(added.map(({ content }) => content));
+    const all = [...added, ...more.filter(({ content }) => !own.has(content))];
+    return new Tokenizer(vocab, merges.map(splitMerge), all, HUGGING_FACE);
   }
 
   /**

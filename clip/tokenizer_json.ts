@@ -4,6 +4,8 @@
  * @module
  */
 
+import { isObject, type Json } from "./json.ts";
+
 /** A token that a text is split at before its words are. */
 export interface AddedToken {
   /** What stands in the text. */
@@ -26,8 +28,6 @@ export interface TokenizerParts {
   readonly added: readonly AddedToken[];
 }
 
-type Json = Readonly<Record<string, unknown>>;
-
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 
@@ -43,8 +43,8 @@ const SPLITS = ["", "<\\|startoftext\\|>|<\\|endoftext\\|>|"].map((tokens) =>
  * not CLIP's: those would give other ids.
  */
 export function readTokenizerJson(json: unknown): TokenizerParts {
-  const root = isRecord(json) ? json : {};
-  const model = isRecord(root.model) ? root.model : {};
+  const root = isObject(json) ? json : {};
+  const model = isObject(root.model) ? root.model : {};
   const { type = "BPE", vocab, merges } = model;
   if (type !== "BPE") refuse(`its model is ${JSON.stringify(type)}`);
   if (!isVocabulary(vocab)) refuse("it has no vocabulary of tokens and ids");
@@ -70,35 +70,39 @@ export function readTokenizerJson(json: unknown): TokenizerParts {
  */
 export function addedTokens(config: unknown, tokens: unknown): AddedToken[] {
   checkTokenizerConfig(config);
-  const listed = isRecord(config) ? config.added_tokens_decoder : undefined;
-  if (isRecord(listed)) {
+  const listed = isObject(config) ? config.added_tokens_decoder : undefined;
+  if (isObject(listed)) {
     return Object.entries(listed).map(([id, token]) => addedToken(token, Number(id)));
   }
-  return Object.entries(isRecord(tokens) ? tokens : {})
+  return Object.entries(isObject(tokens) ? tokens : {})
     .map(([content, id]) => addedToken({ content, normalized: true }, id));
 }
 
 /** The classes of tokenizers that are CLIP's, by the names that `tokenizer_config.json` has. */
-const CLASSES = [undefined, null, "CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast"];
+const CLASSES: readonly unknown[] = [
+  ...[undefined, null, "CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast"],
+  "TokenizersBackend",
+];
 
-/**
- * Throws unless a parsed `tokenizer_config.json` is a CLIP's, or null.
- *
- * @throws {TypeError} If it names another kind of tokenizer.
- */
-export function checkTokenizerConfig(config: unknown): void {
-  const kind = isRecord(config) ? config.tokenizer_class : undefined;
-  if (CLASSES.includes(kind as string)) return;
-  throw new TypeError(
-    `Cannot read tokenizer_config.json as CLIP's: its tokenizer_class is ${
-      JSON.stringify(kind)
-    }, ` +
-      "use the files of a CLIP model",
-  );
+function checkTokenizerConfig(config: unknown): void {
+  if (!isObject(config)) return;
+  const { tokenizer_class: kind, bos_token, eos_token } = config;
+  const expect = (name: string, value: unknown, isKnown: boolean) => {
+    if (isKnown) return;
+    throw new TypeError(
+      `Cannot read tokenizer_config.json as CLIP's: its ${name} is ${JSON.stringify(value)}, ` +
+        "use the files of a CLIP model",
+    );
+  };
+  expect("tokenizer_class", kind, CLASSES.includes(kind));
+  for (const [name, token, own] of [["bos", bos_token, START], ["eos", eos_token, END]] as const) {
+    const content = isObject(token) ? token.content : token;
+    expect(`${name}_token`, content, content == null || content === own);
+  }
 }
 
 function addedToken(token: unknown, id: unknown): AddedToken {
-  const { content, normalized = false, single_word = false } = isRecord(token) ? token : {};
+  const { content, normalized = false, single_word = false } = isObject(token) ? token : {};
   const known = typeof content === "string" && content !== "" && Number.isSafeInteger(id) &&
     typeof normalized === "boolean" && typeof single_word === "boolean";
   if (!known) refuse(`its added token ${JSON.stringify(token)} has no content or no id`);
@@ -113,22 +117,22 @@ function checkSteps(
   isClips: (steps: readonly Json[]) => boolean,
 ): void {
   if (steps === undefined) return;
-  const all = isRecord(steps) && steps.type === "Sequence" ? steps[list] : [steps];
-  if (Array.isArray(all) && all.every(isRecord) && isClips(all)) return;
+  const all = isObject(steps) && steps.type === "Sequence" ? steps[list] : [steps];
+  if (Array.isArray(all) && all.every(isObject) && isClips(all)) return;
   refuse(`its ${name} is not CLIP's but ${JSON.stringify(steps).slice(0, 300)}`);
 }
 
 /** NFC and lower case; runs of white space may become a space in between, where no word has any. */
 function isNormalizer(steps: readonly Json[]): boolean {
   const others = steps.filter(({ type, pattern, content }) =>
-    !(type === "Replace" && isRecord(pattern) && pattern.Regex === "\\s+" && content === " ")
+    !(type === "Replace" && isObject(pattern) && pattern.Regex === "\\s+" && content === " ")
   );
   return others.map(({ type }) => type).join() === "NFC,Lowercase";
 }
 
 function isPreTokenizer(steps: readonly Json[]): boolean {
   const [split, bytes] = steps;
-  return steps.length === 2 && split.type === "Split" && isRecord(split.pattern) &&
+  return steps.length === 2 && split.type === "Split" && isObject(split.pattern) &&
     SPLITS.includes(split.pattern.Regex as string) && split.invert === true &&
     split.behavior === "Removed" && bytes.type === "ByteLevel" && !bytes.add_prefix_space;
 }
@@ -136,7 +140,7 @@ function isPreTokenizer(steps: readonly Json[]): boolean {
 /** Throws unless a post-processor puts the two tokens around a text that CLIP has there. */
 function checkFrame(step: unknown): void {
   if (step === undefined || step === null) return;
-  const frame = isRecord(step) ? frameOf(step) : undefined;
+  const frame = isObject(step) ? frameOf(step) : undefined;
   if (frame?.[0] === START && frame[1] === END) return;
   refuse(`its post_processor is not CLIP's but ${JSON.stringify(step).slice(0, 300)}`);
 }
@@ -146,16 +150,12 @@ function frameOf({ type, cls, sep, single }: Json): unknown[] | undefined {
     return [cls, sep].map((token) => Array.isArray(token) ? token[0] : token);
   }
   if (type !== "TemplateProcessing" || !Array.isArray(single) || single.length !== 3) return;
-  const special = (part: Json) => isRecord(part.SpecialToken) ? part.SpecialToken.id : undefined;
+  const special = (part: Json) => isObject(part.SpecialToken) ? part.SpecialToken.id : undefined;
   return "Sequence" in single[1] ? [special(single[0]), special(single[2])] : undefined;
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isVocabulary(value: unknown): value is Record<string, number> {
-  return isRecord(value) && Object.values(value).every((id) => typeof id === "number");
+  return isObject(value) && Object.values(value).every((id) => typeof id === "number");
 }
 
 function refuse(why: string): never {

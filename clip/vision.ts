@@ -26,13 +26,14 @@ import type { Weights } from "./weights.ts";
 export class VisionTower {
   /** Its blocks, the one nearest to the pixels first. */
   readonly blocks: readonly ResidualBlock[];
+  /** What makes features of the pooled token. */
+  readonly projection: Linear;
   readonly #config: VisionConfig;
   readonly #patch: Tensor;
   readonly #classToken: Tensor;
   readonly #positions: Tensor;
   readonly #preNorm: LayerNorm;
   readonly #postNorm: LayerNorm;
-  readonly #projection: Linear;
 
   /** Takes the weights of the tower out of those of the model. */
   constructor(weights: Weights, config: VisionConfig) {
@@ -44,7 +45,7 @@ export class VisionTower {
     this.#preNorm = layerNormOf(weights, `${name}.pre_layrnorm`, config.layerNormEps);
     this.blocks = blocksOf(weights, name, config, false);
     this.#postNorm = layerNormOf(weights, `${name}.post_layernorm`, config.layerNormEps);
-    this.#projection = new Linear(weights.get("visual_projection.weight"));
+    this.projection = new Linear(weights.get("visual_projection.weight"));
   }
 
   /** Tokens of an image, the class token included. */
@@ -83,7 +84,7 @@ export class VisionTower {
     return attribute("vision", () =>
       scope(() => {
         const hidden = runBlocks(this.blocks, this.embed(pixels), pass);
-        return this.#projection.forward(this.pool(hidden));
+        return this.projection.forward(this.pool(hidden), pass);
       }));
   }
 }

@@ -9,10 +9,10 @@ import { pointwise } from "../kernels/pointwise.ts";
 import { beyondHalf, floatsToHalves, LARGEST_HALF } from "../tensor/half.ts";
 import { owned } from "../tensor/memory.ts";
 import { upload, write } from "../tensor/queue.ts";
-import type { SafetensorsFile } from "../tensor/safetensors.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { numel, sameShape, type Shape } from "../tensor/shape.ts";
 import { type Dtype, ELEMENT_BYTES, Tensor, wholeWords } from "../tensor/tensor.ts";
+import { type TensorFile, titleOf } from "../tensor/tensor_file.ts";
 import type { ClipConfig, TowerConfig } from "./config.ts";
 
 /** The tensors of a model, by Hugging Face's names. They belong to whoever holds this. */
@@ -128,12 +128,18 @@ const OPENAI_PARTS: Readonly<Record<string, string>> = {
   "mlp.fc2": "mlp.c_proj",
 };
 
-/** Where openai/CLIP's own state dict has the weight that Hugging Face calls `name`. */
-export function openaiSource(name: string): Source {
+/**
+ * Where openai/CLIP's own state dict has the weight that Hugging Face calls `name`. What a text tower of open_clip's
+ * `custom_text` has is called the same after `text`, which is `"text."` then.
+ */
+export function openaiSource(name: string, text: "" | "text." = ""): Source {
   const block = /^(vision|text)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(name);
-  if (!block) return OPENAI_FIXED[name];
+  if (!block) {
+    const source = OPENAI_FIXED[name];
+    return name.startsWith("text_") ? { ...source, name: text + source.name } : source;
+  }
   const [, tower, layer, part, kind] = block;
-  const base = `${tower === "vision" ? "visual." : ""}transformer.resblocks.${layer}`;
+  const base = `${tower === "vision" ? "visual." : text}transformer.resblocks.${layer}`;
   const third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(part);
   if (third >= 0) return { name: `${base}.attn.in_proj_${kind}`, third: third as 0 | 1 | 2 };
   return { name: `${base}.${OPENAI_PARTS[part]}.${kind}` };
@@ -144,29 +150,40 @@ export function isOpenai(names: Iterable<string>): boolean {
   return [...names].includes("visual.conv1.weight");
 }
 
-/** Entries that are no weights: buffers of old Hugging Face checkpoints, sizes in OpenAI's archives. */
+/** Entries that are no weights: buffers of old checkpoints, sizes in OpenAI's archives. */
 const NOT_WEIGHTS =
-  /(^|\.)position_ids$|^(input_resolution|context_length|vocab_size)$|^visual\.input_resolution$/;
+  /(^|\.)position_ids$|^(text\.)?attn_mask$|^(input_resolution|context_length|vocab_size)$|^visual\.input_resolution$/;
 
 /**
- * Reads a model's weights out of one safetensors file or several shards, in pieces, straight to the GPU; `precision` is
- * `"auto"` by default. In f16, weights that the file has as F16 keep their bits.
+ * Reads a model's weights out of one file or several shards, in pieces, straight to the GPU; `precision` is `"auto"` by
+ * default. In f16, weights that the file has as F16 keep their bits.
  *
- * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, or the files hold one that
- * the model does not have.
+ * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, is in two files, or the files
+ * hold one that the model does not have.
  */
 export async function loadWeights(
-  files: readonly SafetensorsFile[],
+  files: readonly TensorFile[],
   config: ClipConfig,
   { precision = "auto" }: { readonly precision?: PrecisionChoice } = {},
 ): Promise<Weights> {
-  const holders = new Map<string, SafetensorsFile>();
-  for (const file of files) for (const name of file.tensors.keys()) holders.set(name, file);
+  const holders = new Map<string, TensorFile>();
+  for (const file of files) {
+    for (const name of file.tensors.keys()) {
+      const other = holders.get(name);
+      if (other) {
+        throw new RangeError(
+          `Cannot load the model: ${titleOf(name)} is in ${other.name} and in ${file.name}`,
+        );
+      }
+      holders.set(name, file);
+    }
+  }
   const openai = isOpenai(holders.keys());
+  const text = holders.has("text.positional_embedding") ? "text." : "";
   const wanted = [...weightShapes(config)].map(([name, shape]) => ({
     name,
     shape,
-    source: openai ? openaiSource(name) : { name } as Source,
+    source: openai ? openaiSource(name, text) : { name } as Source,
   }));
   checkNames(wanted.map(({ source }) => source.name), holders);
   for (const { name, shape, source } of wanted) checkShape(name, shape, source, holders);
@@ -212,7 +229,7 @@ function checkShape(
   name: string,
   shape: Shape,
   source: Source,
-  holders: ReadonlyMap<string, SafetensorsFile>,
+  holders: ReadonlyMap<string, TensorFile>,
 ): void {
   const held = holders.get(source.name)!.tensors.get(source.name)!.shape;
   const needed = source.third !== undefined
@@ -230,7 +247,7 @@ function checkShape(
 }
 
 async function readWeight(
-  file: SafetensorsFile,
+  file: TensorFile,
   { name, third, transposed }: Source,
   shape: Shape,
 ): Promise<Tensor> {
@@ -260,7 +277,7 @@ function keepReshaped(whole: Tensor, shape: Shape): Tensor {
  * A matrix in halves, put together on the host, where rounding is the same everywhere and what is too large is seen.
  */
 async function readHalves(
-  file: SafetensorsFile,
+  file: TensorFile,
   { name, third = 0, transposed }: Source,
   shape: Shape,
 ): Promise<Tensor> {
@@ -301,7 +318,7 @@ function transposedHalves(
 }
 
 /** Copies a tensor of a file to the GPU piece by piece: the file is never in memory as a whole. */
-export async function readTensor(file: SafetensorsFile, name: string): Promise<Tensor> {
+export async function readTensor(file: TensorFile, name: string): Promise<Tensor> {
   const { shape } = file.tensors.get(name)!;
   const tensor = keep(owned("frozenWeights", () => Tensor.empty(shape)));
   try {

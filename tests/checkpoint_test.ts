@@ -356,8 +356,8 @@ gpuTest("loadAdapters() refuses what would give wrong numbers, and leaves the mo
       "is for no layer that this model can adapt",
     ],
     [
-      "a projection",
-      also("base_model.model.visual_projection.lora_A.weight", 2, 32),
+      "a patch embedding",
+      also("base_model.model.vision_model.embeddings.patch_embedding.lora_A.weight", 2, 32),
       config,
       "no layer",
     ],

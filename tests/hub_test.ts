@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";
-import { resolveModel } from "../blocklora/hub.ts";
+import { resolveModel, type ResolveOptions } from "../blocklora/hub.ts";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 const OTHER_COMMIT = "fedcba9876543210fedcba9876543210fedcba98";
@@ -116,6 +116,10 @@ async function withHub(files: Files, body: (hub: Hub) => Promise<void>): Promise
   }
 }
 
+/** Where the configuration of a model is. */
+const pathOf = async (spec: string, options?: ResolveOptions) =>
+  (await resolveModel(spec, options)).path;
+
 const filesIn = (directory: string) =>
   [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
 
@@ -135,9 +139,9 @@ const WANTED = Object.keys(SINGLE).slice(0, 6);
 Deno.test("resolveModel() takes an existing path as it is", async () => {
   const directory = await Deno.makeTempDir();
   try {
-    assertEquals(await resolveModel(directory), directory);
+    assertEquals(await pathOf(directory), directory);
     await Deno.writeTextFile(`${directory}/a.safetensors`, "");
-    assertEquals(await resolveModel(`${directory}/a.safetensors`), `${directory}/a.safetensors`);
+    assertEquals(await pathOf(`${directory}/a.safetensors`), `${directory}/a.safetensors`);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -145,10 +149,10 @@ Deno.test("resolveModel() takes an existing path as it is", async () => {
 
 Deno.test("resolveModel() refuses what is neither a path nor an id", async () => {
   for (const spec of ["missing", "./a/b", "/no/where", "a/b/c", "a/", "", "../x", "owner/na me"]) {
-    await assertRejects(() => resolveModel(spec), Error, `Cannot find the model "${spec}"`);
+    await assertRejects(() => pathOf(spec), Error, `Cannot find the model "${spec}"`);
   }
   for (const revision of ["../../x", "", "/x", "a b"]) {
-    await assertRejects(() => resolveModel(ID, { revision }), Error, "is no revision");
+    await assertRejects(() => pathOf(ID, { revision }), Error, "is no revision");
   }
 });
 
@@ -156,7 +160,7 @@ Deno.test("resolveModel() fetches what is needed into the standard cache, once",
   withHub(SINGLE, async (hub) => {
     const seen: number[] = [];
     let total = 0;
-    const directory = await resolveModel(ID, {
+    const directory = await pathOf(ID, {
       onProgress: (progress) => {
         seen.push(progress.received);
         total = progress.total;
@@ -178,19 +182,19 @@ Deno.test("resolveModel() fetches what is needed into the standard cache, once",
     assert(seen.every((value, i) => i === 0 || value >= seen[i - 1]));
 
     hub.requests.length = 0;
-    assertEquals(await resolveModel(ID), directory);
-    assertEquals(await resolveModel(ID, { offline: true }), directory);
-    assertEquals(await resolveModel(ID, { revision: COMMIT }), directory);
+    assertEquals(await pathOf(ID), directory);
+    assertEquals(await pathOf(ID, { offline: true }), directory);
+    assertEquals(await pathOf(ID, { revision: COMMIT }), directory);
     assertEquals(hub.requests, []);
   }));
 
 Deno.test("resolveModel() fetches the shards that the index names", () =>
   withHub(SHARDED, async () => {
-    const directory = await resolveModel(ID);
+    const directory = await pathOf(ID);
     await assertHolds(directory, SHARDED, Object.keys(SHARDED).slice(0, 7));
     await Deno.remove(`${directory}/model-00002-of-00002.safetensors`);
-    await assertRejects(() => resolveModel(ID, { offline: true }), Error, "offline");
-    await resolveModel(ID);
+    await assertRejects(() => pathOf(ID, { offline: true }), Error, "offline");
+    await pathOf(ID);
     await assertHolds(directory, SHARDED, Object.keys(SHARDED).slice(0, 7));
   }));
 
@@ -207,26 +211,26 @@ Deno.test("resolveModel() refuses an index that leaves the repository", () =>
     for (const [i, [index, message]] of refused.entries()) {
       hub.commit = `${i}`.repeat(40);
       hub.files["model.safetensors.index.json"] = JSON.stringify(index);
-      await assertRejects(() => resolveModel(ID), Error, message);
+      await assertRejects(() => pathOf(ID), Error, message);
     }
   }));
 
 Deno.test("resolveModel() keeps revisions apart and shares their blobs", () =>
   withHub({ ...SINGLE }, async (hub) => {
-    const old = await resolveModel(ID, { revision: "v1" });
+    const old = await pathOf(ID, { revision: "v1" });
     hub.commit = OTHER_COMMIT;
     hub.files["config.json"] = '{"model_type": "clip", "new": 1}';
     hub.requests.length = 0;
-    const pull = await resolveModel(ID, { revision: "refs/pr/1" });
+    const pull = await pathOf(ID, { revision: "refs/pr/1" });
     assertEquals(pull, `${hub.cache}/snapshots/${OTHER_COMMIT}`);
     await assertHolds(old, SINGLE, WANTED);
     await assertHolds(pull, hub.files, WANTED);
     const fetched = hub.requests.filter((path) => path.includes("/resolve/"));
     assertEquals(fetched, [`/${ID}/resolve/${OTHER_COMMIT}/config.json`]);
-    assertEquals(await resolveModel(ID, { revision: "v1", offline: true }), old);
-    assertEquals(await resolveModel(ID, { revision: "refs/pr/1", offline: true }), pull);
+    assertEquals(await pathOf(ID, { revision: "v1", offline: true }), old);
+    assertEquals(await pathOf(ID, { revision: "refs/pr/1", offline: true }), pull);
     await assertRejects(
-      () => resolveModel(ID, { offline: true }),
+      () => pathOf(ID, { offline: true }),
       Error,
       `Cannot use "${ID}" offline: revision main is not in`,
     );
@@ -244,14 +248,14 @@ Deno.test("resolveModel() honours HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE", ()
       Deno.env.set("HF_HUB_CACHE", elsewhere);
       Deno.env.set("HF_TOKEN", "hf_secret");
       Deno.env.set("HF_HUB_OFFLINE", "1");
-      await assertRejects(() => resolveModel(ID), Error, "HF_HUB_OFFLINE");
+      await assertRejects(() => pathOf(ID), Error, "HF_HUB_OFFLINE");
       assertEquals(hub.requests, []);
       Deno.env.set("HF_HUB_OFFLINE", "0");
-      const directory = await resolveModel(ID);
+      const directory = await pathOf(ID);
       assertEquals(directory, `${elsewhere}/models--owner--tiny-clip/snapshots/${COMMIT}`);
       assertEquals([...tokens], ["Bearer hf_secret"]);
       Deno.env.set("HF_HUB_OFFLINE", "TRUE");
-      assertEquals(await resolveModel(ID), directory);
+      assertEquals(await pathOf(ID), directory);
     } finally {
       await Deno.remove(elsewhere, { recursive: true });
     }
@@ -269,25 +273,25 @@ Deno.test("resolveModel() says what the hub refuses, and caches none of it", () 
       for (const part of ["/revision/", "/tree/", "/resolve/"]) {
         hub.intercept = (path) =>
           path.includes(part) ? new Response("<html>\n</html>", { status }) : undefined;
-        const error = await assertRejects(() => resolveModel(ID), Error, message);
+        const error = await assertRejects(() => pathOf(ID), Error, message);
         assert(error.message.startsWith(`Cannot fetch "${ID}"`), error.message);
         assert(!error.message.includes("\n"));
       }
     }
     hub.intercept = () => undefined;
-    await assertRejects(() => resolveModel(ID, { revision: "v9" }), Error, "revision v9");
-    await assertRejects(() => resolveModel("other/name"), Error, "no such model");
+    await assertRejects(() => pathOf(ID, { revision: "v9" }), Error, "revision v9");
+    await assertRejects(() => pathOf("other/name"), Error, "no such model");
     Deno.env.set("HF_TOKEN", "hf_bad");
     hub.intercept = () => new Response(null, { status: 403 });
-    await assertRejects(() => resolveModel(ID), Error, "check HF_TOKEN");
+    await assertRejects(() => pathOf(ID), Error, "check HF_TOKEN");
     hub.intercept = () => undefined;
     delete hub.files["model.safetensors"];
     await assertRejects(
-      () => resolveModel(ID),
+      () => pathOf(ID),
       Error,
       "it has no model.safetensors, only pytorch_model.bin",
     );
-    await assertRejects(() => resolveModel(ID, { offline: true }), Error, "offline");
+    await assertRejects(() => pathOf(ID, { offline: true }), Error, "offline");
   }));
 
 Deno.test("resolveModel() without a network uses the cache, or says so", () =>
@@ -296,20 +300,20 @@ Deno.test("resolveModel() without a network uses the cache, or says so", () =>
     const nowhere = "http://127.0.0.1:9";
     const endpoint = Deno.env.get("HF_ENDPOINT")!;
     Deno.env.set("HF_ENDPOINT", nowhere);
-    await assertRejects(() => resolveModel(ID), Error, `${nowhere} cannot be reached`);
+    await assertRejects(() => pathOf(ID), Error, `${nowhere} cannot be reached`);
     Deno.env.set("HF_ENDPOINT", endpoint);
-    const directory = await resolveModel(ID);
+    const directory = await pathOf(ID);
     Deno.env.set("HF_ENDPOINT", nowhere);
-    assertEquals(await resolveModel(ID), directory);
+    assertEquals(await pathOf(ID), directory);
   }));
 
 Deno.test("resolveModel() completes a snapshot that another program began", () =>
   withHub(SINGLE, async (hub) => {
-    const directory = await resolveModel(ID);
+    const directory = await pathOf(ID);
     for (const name of ["merges.txt", "tokenizer.json"]) await Deno.remove(`${directory}/${name}`);
-    assertEquals(await resolveModel(ID, { offline: true }), directory);
+    assertEquals(await pathOf(ID, { offline: true }), directory);
     hub.requests.length = 0;
-    await resolveModel(ID);
+    await pathOf(ID);
     await assertHolds(directory, SINGLE, WANTED);
     assertEquals(hub.requests.filter((path) => path.includes("/resolve/")), []);
   }));
@@ -333,11 +337,11 @@ Deno.test("resolveModel() never takes wrong or missing bytes for a file", () =>
     ];
     for (const answer of answers) {
       hub.intercept = (path) => path.endsWith("/model.safetensors") ? answer() : undefined;
-      await assertRejects(() => resolveModel(ID), Error, "Cannot fetch model.safetensors: ");
+      await assertRejects(() => pathOf(ID), Error, "Cannot fetch model.safetensors: ");
       assert(!filesIn(`${hub.cache}/snapshots/${COMMIT}`).includes("model.safetensors"));
     }
     hub.intercept = () => undefined;
-    await assertHolds(await resolveModel(ID), SINGLE, WANTED);
+    await assertHolds(await pathOf(ID), SINGLE, WANTED);
     assert(!filesIn(`${hub.cache}/blobs`).some((name) => name.includes("incomplete")));
   }));
 
@@ -347,7 +351,7 @@ const CONFIG = fileURLToPath(new URL("../deno.json", import.meta.url));
 /** Resolves the model in another process. */
 function child(): Deno.ChildProcess {
   const program = `import { resolveModel } from ${JSON.stringify(MODULE.href)};
-    console.log(await resolveModel(${JSON.stringify(ID)}));`;
+    console.log((await resolveModel(${JSON.stringify(ID)})).path);`;
   return new Deno.Command(Deno.execPath(), {
     args: [
       "run",
@@ -395,9 +399,9 @@ Deno.test("resolveModel() starts again after a process was killed in the middle"
     assertEquals(left.length, 1);
     assertEquals((await Deno.stat(`${hub.cache}/blobs/${left[0]}`)).size, LARGE.length / 2);
     assert(!filesIn(`${hub.cache}/snapshots/${COMMIT}`).includes("model.safetensors"));
-    await assertRejects(() => resolveModel(ID, { offline: true }), Error, "offline");
+    await assertRejects(() => pathOf(ID, { offline: true }), Error, "offline");
     hub.intercept = () => undefined;
-    await assertHolds(await resolveModel(ID), SINGLE, WANTED);
+    await assertHolds(await pathOf(ID), SINGLE, WANTED);
     assert(!filesIn(`${hub.cache}/blobs`).some((name) => name.includes("incomplete")));
   }));
 
