@@ -6,6 +6,7 @@
 
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Clip } from "../clip/clip.ts";
 import { isObject } from "../clip/json.ts";
 import type { PrecisionChoice } from "../clip/weights.ts";
 import { init, NoAdapterError } from "../tensor/device.ts";
@@ -75,7 +76,19 @@ export interface ChosenModel extends OpenedModel {
   /** As the user named it. */
   readonly name: string;
   /** What an adapter of it remembers, so that it is found again from anywhere. */
-  readonly origin: Pick<Remembered, "model" | "revision" | "weightsRevision" | "fingerprint">;
+  readonly origin: Origin;
+}
+
+type Origin =
+  & { readonly model: string }
+  & Pick<Remembered, "revision" | "weightsRevision" | "fingerprint">;
+
+/** What PEFT is told of a model: of its revisions, the one that has the weights in the form that is read. */
+export function namedIn(
+  { model, revision, weightsRevision }: Origin,
+  clip: Clip,
+): { name: string; revision?: string; clip: Clip } {
+  return { name: model, revision: weightsRevision ?? revision, clip };
 }
 
 /** Where a model is looked for. */
@@ -127,7 +140,7 @@ async function openAt(
   });
   const { hub, path, fingerprint } = opened;
   const isEmbedded = spec === fileURLToPath(EMBEDDED_MODEL);
-  const origin = {
+  const origin: Origin = {
     model: isEmbedded ? EMBEDDED_NAME : hub?.id ?? path,
     ...(hub && { revision: hub.commit }),
     ...(hub?.weightsCommit && { weightsRevision: hub.weightsCommit }),

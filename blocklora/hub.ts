@@ -7,7 +7,6 @@
 
 import { createHash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
-import { isObject } from "../clip/json.ts";
 import { reasonOf, writeAtomically } from "./file_source.ts";
 import {
   exists,

@@ -9,7 +9,7 @@ import { encodeSafetensors } from "../tensor/safetensors.ts";
 import type { Clip } from "../clip/clip.ts";
 import { sites } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
-import { MODEL_FLAGS, openAdapted } from "./chosen_model.ts";
+import { MODEL_FLAGS, namedIn, openAdapted } from "./chosen_model.ts";
 import { Console } from "./console.ts";
 import { writeAtomically } from "./file_source.ts";
 import { choice, parseOnlyFlags, text, UsageError } from "./flags.ts";
@@ -60,7 +60,8 @@ export async function merge(args: readonly string[]): Promise<number> {
   try {
     const files: Record<string, Uint8Array | string> = {};
     if (flags.format === "peft") {
-      const { weights, config } = await saveAdapters(adapters, opened, { format: "peft" });
+      const model = namedIn(opened.origin, clip);
+      const { weights, config } = await saveAdapters(adapters, model, { format: "peft" });
       files["adapter_model.safetensors"] = weights;
       files["adapter_config.json"] = config;
     } else {

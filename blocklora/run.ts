@@ -19,12 +19,12 @@ import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { AdapterConfig, Adapters } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
+import { type ChosenModel, namedIn } from "./chosen_model.ts";
 import { Classifier } from "./classifier.ts";
 import { type Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots, writeSplit } from "./dataset.ts";
 import { reasonOf, writeAtomically } from "./file_source.ts";
 import type { ImageLoader } from "./loader.ts";
-import type { OpenedModel } from "./open_model.ts";
 import { type MemoryPlan, type Recipe, Trainer } from "./trainer.ts";
 import { type Score, score } from "./workspace.ts";
 
@@ -40,7 +40,7 @@ export const INTERRUPTED = 130;
 /** What runs on: a model, a data set, and how its images come. */
 export interface Setting {
   /** The model, and what it is called. */
-  readonly model: OpenedModel & { readonly name: string };
+  readonly model: ChosenModel;
   /** The images. */
   readonly dataset: Dataset;
   /** What its class names are put into. */
@@ -108,9 +108,10 @@ export async function trainAdapters(
     const outcome = await trainingLoop(trainer, batches, recipe, directory, console, profiled);
     const { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm } = recipe;
     const kept = { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm };
-    const { weights, config } = await saveAdapters(adapters, model, {
+    const { origin, clip } = model;
+    const { weights, config } = await saveAdapters(adapters, namedIn(origin, clip), {
       extra: {
-        model: model.name,
+        ...origin,
         classes: dataset.classes,
         template,
         logitScale: recipe.logitScale,

@@ -3,11 +3,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { attach, DEFAULT_ADAPTER } from "../blocklora/attach.ts";
+import { openChosen } from "../blocklora/chosen_model.ts";
 import { classPrompts } from "../blocklora/classifier.ts";
 import { Console } from "../blocklora/console.ts";
 import { openDataset } from "../blocklora/dataset.ts";
 import { ImageLoader } from "../blocklora/loader.ts";
-import { EMBEDDED_MODEL, openModel } from "../blocklora/open_model.ts";
 import { trainAdapters } from "../blocklora/run.ts";
 import { DEFAULT_RECIPE } from "../blocklora/trainer.ts";
 import { EMBEDDED_DATA } from "../blocklora/workspace.ts";
@@ -31,14 +31,15 @@ class Watch extends Console {
 Deno.test("the training loop makes no bind group and holds no more memory as it goes on", () =>
   withDirectory(async (directory) => {
     await init();
-    const model = await openModel(fileURLToPath(EMBEDDED_MODEL));
+    const console = new Watch(true);
+    const embedded = { model: undefined, revision: undefined, offline: true, tokenizer: undefined };
+    const model = await openChosen(embedded, console);
     const dataset = await openDataset(fileURLToPath(EMBEDDED_DATA));
     const template = "a photo of a {}.";
     const prompts = classPrompts(model.clip, model.tokenizer, dataset.classes, template);
     const loader = new ImageLoader(model.preprocess);
-    const console = new Watch(true);
     const setting = {
-      ...{ model: { ...model, name: "embedded" }, dataset, template, prompts, loader, console },
+      ...{ model, dataset, template, prompts, loader, console },
       batchSize: 4,
     };
     const adapters = attach(model.clip, DEFAULT_ADAPTER, 1);
