@@ -87,7 +87,11 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
     const { imageSize } = config.vision;
     const stating = preprocessOf(kind, stated, imageSize);
     const preprocess = stating ?? openaiPreprocess(imageSize);
-    if (!stating && kind === "transformers") {
+    if (kind === "openai") {
+      options.onNote?.(
+        `${path} comes without a configuration: it is taken for one of openai/CLIP's`,
+      );
+    } else if (!stating) {
       options.onNote?.(
         `${directory} has no preprocessor_config.json: its images are prepared as openai/CLIP's`,
       );

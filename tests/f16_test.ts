@@ -30,7 +30,7 @@ import { EMBEDDED_MODEL, openModel } from "../blocklora/open_model.ts";
 import { DEFAULT_RECIPE, Trainer } from "../blocklora/trainer.ts";
 import { Clip } from "../clip/clip.ts";
 import { parseConfig } from "../clip/config.ts";
-import { openaiSource, type Precision, storedAs, weightShapes } from "../clip/weights.ts";
+import { type Precision, storedAs, weightShapes } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { gpu } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
@@ -45,6 +45,7 @@ import { Grid } from "./check_op.ts";
 import { fixtures, skip } from "./fixtures.ts";
 import { gpuTest } from "./gpu.ts";
 import {
+  byOpenaiNames,
   Comparison,
   directoriesIn,
   encoded,
@@ -309,25 +310,6 @@ function file(
   return encoded(Object.fromEntries(entries));
 }
 
-/** The same weights by OpenAI's names: queries, keys and values joined, projections transposed. */
-function byOpenaiNames(weights: Readonly<Record<string, TensorToSave>>) {
-  const named: Record<string, TensorToSave> = {};
-  for (const [name, shape] of weightShapes(TINY)) {
-    const { name: other, third, transposed } = openaiSource(name);
-    const data = Float32Array.from(weights[name].data);
-    if (third !== undefined) {
-      const held = named[other]?.data ?? [];
-      const joined = Float32Array.from([...Array.from(held), ...data]);
-      named[other] = { dtype: "F32", shape: shape.with(0, shape[0] * (third + 1)), data: joined };
-    } else if (transposed) {
-      const [rows, cols] = shape;
-      const turned = data.map((_, i) => data[i % rows * cols + Math.floor(i / rows)]);
-      named[other] = { dtype: "F32", shape: [cols, rows], data: turned };
-    } else named[other] = { dtype: "F32", shape, data };
-  }
-  return named;
-}
-
 /** The elements of every weight of a model, by name. */
 async function elementsOf({ weights }: Clip): Promise<Record<string, ArrayLike<number>>> {
   const found: Record<string, ArrayLike<number>> = {};
@@ -344,7 +326,7 @@ gpuTest("Clip.load() rounds matrices to f16, and nothing else", async () => {
       return [name, isMatrix ? rounded(values) : values];
     }),
   );
-  for (const named of [weights, byOpenaiNames(weights)]) {
+  for (const named of [weights, byOpenaiNames(TINY, weights)]) {
     const clip = await Clip.load(TINY, [await file(named, "F32")], { precision: "f16" });
     assertEquals(await elementsOf(clip), expected);
     for (const name of clip.weights.names) {
@@ -362,7 +344,7 @@ gpuTest("Clip.load() keeps the bits of F16 weights, and rounds BF16 ones once", 
   const small = Float32Array.from(weights["visual_projection.weight"].data, (x) => x * 2 ** -20);
   weights["visual_projection.weight"] = { ...weights["visual_projection.weight"], data: small };
   for (const dtype of ["F16", "BF16"] as const) {
-    for (const named of [weights, byOpenaiNames(weights)]) {
+    for (const named of [weights, byOpenaiNames(TINY, weights)]) {
       const [single, half] = await Promise.all((["f32", "f16"] as const).map(async (precision) => {
         const clip = await Clip.load(TINY, [await file(named, dtype)], { precision });
         return { logits: await logitsOf(clip), elements: await elementsOf(clip), clip };

@@ -7,7 +7,7 @@
 import { assertEquals, fail } from "@std/assert";
 import { Clip } from "../clip/clip.ts";
 import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
-import { weightShapes } from "../clip/weights.ts";
+import { openaiSource, weightShapes } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";
 import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
@@ -150,6 +150,29 @@ export function randomWeights(config: ClipConfig, seed = 1): Record<string, Tens
       return [name, { dtype: "F32", shape, data }];
     }),
   );
+}
+
+/** Weights by OpenAI's names: queries, keys and values joined, projections transposed; `text` as in `openaiSource()`. */
+export function byOpenaiNames(
+  config: ClipConfig,
+  weights: Readonly<Record<string, TensorToSave>>,
+  text: "" | "text." = "",
+): Record<string, TensorToSave> {
+  const named: Record<string, TensorToSave> = {};
+  for (const [name, shape] of weightShapes(config)) {
+    const { name: other, third, transposed } = openaiSource(name, text);
+    const { dtype, data: held } = weights[name];
+    const data = Float32Array.from(held);
+    if (third !== undefined) {
+      const joined = Float32Array.from([...Array.from(named[other]?.data ?? []), ...data]);
+      named[other] = { dtype, shape: shape.with(0, shape[0] * (third + 1)), data: joined };
+    } else if (transposed) {
+      const [rows, cols] = shape;
+      const turned = data.map((_, i) => data[i % rows * cols + Math.floor(i / rows)]);
+      named[other] = { dtype, shape: [cols, rows], data: turned };
+    } else named[other] = { dtype, shape, data };
+  }
+  return named;
 }
 
 /** A model of given weights. */
