@@ -631,9 +631,9 @@ Deno.test("resolveModel() starts again after a process was killed in the middle"
     const incomplete = `${hub.cache}/blobs/${sha256(LARGE)}.octograd.incomplete`;
     for (let size = 0; size < LARGE.length / 2;) {
       size = await Deno.stat(incomplete).then(({ size }) => size, () => 0);
-      const soon = new Promise<undefined>((resolve) => setTimeout(resolve, 20));
+      const soon = new Promise<void>((resolve) => setTimeout(resolve, 20));
       const said = await Promise.race([ended, soon]);
-      if (said !== undefined) throw new Error(said);
+      if (typeof said === "string") throw new Error(said);
     }
     process.kill("SIGKILL");
     await output;

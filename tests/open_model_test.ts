@@ -296,7 +296,7 @@ function openClipConfig({ model = {}, preprocess = {} } = {}): unknown {
 gpuTest(
   "open_clip's directories and files are read as open_clip reads them",
   () =>
-    withModels(async (open, path) => {
+    withModels(async (open) => {
       const expected = await logitsOf(await openModel(EMBEDDED));
       const plain = byOpenaiNames(CONFIG, WEIGHTS);
       const custom = byOpenaiNames(CONFIG, WEIGHTS, "text.");
