@@ -15,8 +15,30 @@ import { tensor } from "../tensor/create.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
+/** A template with a class name in the place of each `{}`, underscores as spaces, as CLIP-LoRA does. */
+export function promptOf(name: string, template: string): string {
+  // As a function: a text may have `$&` in it.
+  return template.replaceAll("{}", () => name.replaceAll("_", " "));
+}
+
+/** Two classes whose prompts are the same, so that nothing can tell them apart; null if there are none. */
+export function sameClasses(
+  classes: readonly string[],
+  template: string,
+): readonly [string, string] | null {
+  const seen = new Map<string, string>();
+  for (const name of classes) {
+    const words = promptOf(name, template).toLowerCase().normalize("NFC").trim().split(/\s+/);
+    const prompt = words.join(" ");
+    const other = seen.get(prompt);
+    if (other !== undefined) return [other, name];
+    seen.set(prompt, name);
+  }
+  return null;
+}
+
 /**
- * One prompt a class: each name put in the place of `{}`, underscores as spaces, as CLIP-LoRA does.
+ * One prompt a class, made by {@linkcode promptOf}.
  *
  * @throws {RangeError} If the template has no `{}`, or a prompt does not fit the model's context.
  */
@@ -37,7 +59,7 @@ export function classPrompts(
       `Cannot use a tokenizer of ${tokenizer.size} tokens: the model's vocabulary has ${vocabulary}`,
     );
   }
-  const texts = classes.map((name) => template.replaceAll("{}", name.replaceAll("_", " ")));
+  const texts = classes.map((name) => promptOf(name, template));
   const { ids, rows } = tokenizer.tokenize(texts, context, { pad: tokenizer.end });
   return clip.text.prompts(ids, rows);
 }

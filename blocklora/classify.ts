@@ -6,12 +6,12 @@
 
 import { preprocess as prepare } from "../clip/image.ts";
 import { MODEL_FLAGS, openAdapted, openChosen, type Remembered } from "./chosen_model.ts";
-import { Classifier, classPrompts } from "./classifier.ts";
+import { Classifier } from "./classifier.ts";
 import { Console, percent } from "./console.ts";
 import { decodeImage, ImageError } from "./decode.ts";
 import { reasonOf } from "./file_source.ts";
 import { choice, number, parseFlags, text, UsageError } from "./flags.ts";
-import { COMMON_FLAGS, userPath } from "./workspace.ts";
+import { COMMON_FLAGS, promptsFor, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -55,7 +55,7 @@ export async function classify(args: readonly string[]): Promise<number> {
   const opened = adapterPath === undefined
     ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
     : await openAdapted(adapterPath, flags, console);
-  const { clip, tokenizer, preprocess, adapters, remembered } = opened;
+  const { clip, preprocess, adapters, remembered } = opened;
   try {
     const classes = named ?? remembered.classes;
     if (!classes) {
@@ -64,7 +64,7 @@ export async function classify(args: readonly string[]): Promise<number> {
       );
     }
     const template = flags.template ?? remembered.template ?? "a photo of a {}.";
-    const prompts = classPrompts(clip, tokenizer, classes, template);
+    const prompts = promptsFor(opened, classes, template, console);
     const classifier = new Classifier(clip, prompts, remembered.logitScale);
     const predictions = [];
     for (const path of paths) {

@@ -5,11 +5,11 @@
  */
 
 import { MODEL_FLAGS, openAdapted, openChosen, type Remembered } from "./chosen_model.ts";
-import { Classifier, classPrompts } from "./classifier.ts";
+import { Classifier } from "./classifier.ts";
 import { Console, percent } from "./console.ts";
 import { parseOnlyFlags, text, toggle } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS, openData, score, userPath } from "./workspace.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, openData, promptsFor, score, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -52,13 +52,13 @@ export async function evaluate(args: readonly string[]): Promise<number> {
   const opened = adapterPath === undefined
     ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
     : await openAdapted(adapterPath, flags, console);
-  const { clip, tokenizer, preprocess, adapters, remembered } = opened;
+  const { clip, preprocess, adapters, remembered } = opened;
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
   try {
     if (flags.merge) adapters?.merge();
     const template = flags.template ?? remembered.template ?? dataset.template ??
       "a photo of a {}.";
-    const prompts = classPrompts(clip, tokenizer, dataset.classes, template);
+    const prompts = promptsFor(opened, dataset.classes, template, console);
     const classifier = new Classifier(clip, prompts, remembered.logitScale);
     const result = await score(
       classifier,

@@ -9,7 +9,8 @@ import { join } from "node:path";
 import { Console } from "./console.ts";
 import { writeAtomically } from "./file_source.ts";
 import { parseOnlyFlags, text, toggle } from "./flags.ts";
-import { contestsOf, readRuns } from "./report_data.ts";
+import { ImageHashes } from "./identity.ts";
+import { contestsOf, imagesOf, readRuns } from "./report_data.ts";
 import { COMMON_FLAGS, openData, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
@@ -46,7 +47,10 @@ export async function report(args: readonly string[]): Promise<number> {
   const roots = new Map<string, string>();
   for (const data of [undefined, ...flags.data?.split(",") ?? []]) {
     const { dataset } = await openData({ data: data?.trim(), split: undefined });
-    roots.set(dataset.name, dataset.root);
+    // Under the same name there may be other images now.
+    const own = runs.filter((run) => run.data === dataset.name).map(imagesOf);
+    const names = [dataset.name, await new ImageHashes(dataset).of(dataset.test)];
+    for (const name of names.filter((name) => own.includes(name))) roots.set(name, dataset.root);
   }
   const output = flags.output === undefined
     ? join(directories[0], "report.html")
@@ -57,7 +61,7 @@ export async function report(args: readonly string[]): Promise<number> {
   if (flags.markdown) {
     for (const contest of contestsOf(runs)) {
       const { header, rows } = accuracies(contest, (text) => `**${text}**`);
-      console.say(`${contest.data}:\n`);
+      console.say(`${contest.title}:\n`);
       console.say(`| ${header.join(" | ")} |`);
       console.say(`| --- |${" ---: |".repeat(header.length - 1)}`);
       for (const { label, cells } of rows) console.say(`| ${label} | ${cells.join(" | ")} |`);
@@ -73,9 +77,10 @@ export async function report(args: readonly string[]): Promise<number> {
 /** Writes the page of one finished run into its directory. */
 export async function writeReport(
   directory: string,
-  { name, root }: { readonly name: string; readonly root: string },
+  { root }: { readonly root: string },
 ): Promise<void> {
   const { pageOf } = await import("./report_page.ts");
-  const page = await pageOf(await readRuns([directory]), new Map([[name, root]]));
+  const [run] = await readRuns([directory]);
+  const page = await pageOf([run], new Map([[imagesOf(run), root]]));
   await writeAtomically(join(directory, "report.html"), page);
 }

@@ -37,10 +37,14 @@ export interface Row {
   readonly cells: readonly Cell[];
 }
 
-/** The runs on one data set. */
+/** The runs of one model on one set of test images. */
 export interface Contest {
+  /** The data set's name, and what tells it from another of that name in the same report. */
+  readonly title: string;
   /** The data set's name. */
   readonly data: string;
+  /** What tells its test images from others, {@linkcode Identity.test}; its name for runs of 0.1. */
+  readonly images: string;
   /** The names of its classes. */
   readonly classes: readonly string[];
   /** Every number of shots that was tried, the fewest first; none if only zero-shot was. */
@@ -75,7 +79,12 @@ export function labelOf({ method, rank, blocks }: RunResult): string {
   }
 }
 
-/** Reads the runs that lie in some directories, or below them at any depth, in an order of their own. */
+/**
+ * Reads the runs that lie in some directories, or below them at any depth, in an order of their own.
+ *
+ * @throws {Error} If there is none, one is not whole, or two are of the same method, shots and seed: their mean is none of
+ * seeds.
+ */
 export async function readRuns(directories: readonly string[]): Promise<RunResult[]> {
   const found: { path: string; run: RunResult }[] = [];
   const visit = async (directory: string) => {
@@ -98,7 +107,19 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
         "train or sweep first",
     );
   }
-  return found.sort((a, b) => a.path < b.path ? -1 : 1).map(({ run }) => run);
+  found.sort((a, b) => a.path < b.path ? -1 : 1);
+  const seen = new Map<string, string>();
+  for (const { path, run } of found) {
+    const key = JSON.stringify([contestOf(run), labelOf(run), run.shots, run.seed]);
+    const other = seen.get(key);
+    if (other !== undefined) {
+      throw new Error(
+        `Cannot make a report: ${other} and ${path} are of the same method, shots and seed, leave one out`,
+      );
+    }
+    seen.set(key, path);
+  }
+  return found.map(({ run }) => run);
 }
 
 async function readRun(path: string): Promise<RunResult> {
@@ -116,9 +137,23 @@ async function readRun(path: string): Promise<RunResult> {
   throw new Error(`Cannot read ${path}: it is not the result of a run of this version`);
 }
 
-/** Sorts runs by data set, method and shots. */
+/** What tells the test images of a run from others: their names, and what is in them if the run says so. */
+export function imagesOf({ data, identity }: RunResult): string {
+  return identity?.test ?? data;
+}
+
+/** Sorts runs by data set and model, method and shots. */
 export function contestsOf(runs: readonly RunResult[]): Contest[] {
-  return [...Map.groupBy(runs, ({ data }) => data)].map(([data, own]) => {
+  const contests = [...Map.groupBy(runs, contestOf).values()];
+  return contests.map((own, i) => {
+    const [{ data, model }] = own;
+    const rivals = contests.filter(([other]) => other.data === data);
+    const isModels = rivals.every(([other]) => other === own[0] || other.model !== model);
+    const title = rivals.length === 1
+      ? data
+      : isModels
+      ? `${data}, ${model}`
+      : `${data} (${i + 1})`;
     const rows = [...Map.groupBy(own, labelOf)].map(([label, own]): Row => ({
       label,
       parameters: own[0].trainableParameters,
@@ -132,12 +167,18 @@ export function contestsOf(runs: readonly RunResult[]): Contest[] {
     }));
     const shots = new Set(own.map(({ shots }) => shots).filter((count) => count > 0));
     return {
+      title,
       data,
+      images: imagesOf(own[0]),
       classes: own[0].classes,
       shots: [...shots].sort((a, b) => a - b),
       rows: rows.sort((a, b) => orderOf(a) - orderOf(b) || a.parameters - b.parameters),
     };
   });
+}
+
+function contestOf(run: RunResult): string {
+  return JSON.stringify([run.data, run.identity?.model ?? run.model, imagesOf(run), run.classes]);
 }
 
 /** Zero-shot first, then the probe, LoRA, Block-LoRA. */

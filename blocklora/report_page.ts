@@ -36,7 +36,7 @@ const escaped = (text: string) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
     .replaceAll('"', "&quot;");
 
-/** The page of some runs; `roots` says where the images of a data set are, by its name. */
+/** The page of some runs; `roots` says where the images of a data set are, by {@linkcode Contest.images}. */
 export async function pageOf(
   runs: readonly RunResult[],
   roots: ReadonlyMap<string, string>,
@@ -45,7 +45,7 @@ export async function pageOf(
   const budget = IMAGE_BYTES / contests.length;
   const sections: string[] = [];
   for (const contest of contests) {
-    sections.push(await sectionOf(contest, roots.get(contest.data), budget));
+    sections.push(await sectionOf(contest, roots.get(contest.images), budget));
   }
   const one = runs.length === 1 ? runs[0] : null;
   const title = one ? `${labelOf(one)} on ${one.data}` : "What few labelled images teach a CLIP";
@@ -57,7 +57,7 @@ export async function pageOf(
         : `, ${one.zeroShotAccuracy.toFixed(1)} % before training, after ${one.iterations} steps ` +
           `with ${one.shots} images a class.`)
     : `${runs.length} runs of ${methods} methods on ${
-      contests.map(({ data }) => data).join(" and ")
+      [...new Set(contests.map(({ data }) => data))].join(" and ")
     }. Accuracies are percent of the test images, means over seeds ± one standard deviation of the sample.`;
   return `<!doctype html>
 <html lang="en">
@@ -121,7 +121,7 @@ async function sectionOf(
     ),
   ].filter((part) => typeof part === "string");
   return [
-    `<h2>${escaped(contest.data)}</h2>`,
+    `<h2>${escaped(contest.title)}</h2>`,
     several ? mainTable(contest) : "",
     differences(contest),
     `<div class="plots">\n${figures.join("\n")}\n</div>`,

@@ -24,6 +24,7 @@ import { Classifier } from "./classifier.ts";
 import { type Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots, writeSplit } from "./dataset.ts";
 import { reasonOf, writeAtomically } from "./file_source.ts";
+import type { Identity } from "./identity.ts";
 import type { ImageLoader } from "./loader.ts";
 import { type MemoryPlan, type Recipe, Trainer } from "./trainer.ts";
 import { type Score, score } from "./workspace.ts";
@@ -337,8 +338,10 @@ export interface RunResult {
   readonly predictions: readonly number[];
   /** Its path, below the data set's root. */
   readonly images: readonly string[];
-  /** Whatever else decided the numbers: a run of other settings is another run. */
+  /** Whatever else was asked for and decided the numbers: a run of other settings is another run. */
   readonly settings: Readonly<Record<string, unknown>>;
+  /** What it read; 0.1 did not say. */
+  readonly identity?: Identity;
 }
 
 /** What every run on a setting has in common, and what its score says. */
@@ -372,7 +375,11 @@ export function adaptedResult(
   choice: Choice,
   outcome: Outcome,
   score: Score,
-  { parameters, zeroShotAccuracy }: { parameters: number; zeroShotAccuracy: number | null },
+  { parameters, zeroShotAccuracy, identity }: {
+    parameters: number;
+    zeroShotAccuracy: number | null;
+    identity: Identity;
+  },
 ): RunResult {
   const { adapter: { method, rank, blocks }, shots, seed } = choice;
   return {
@@ -389,6 +396,7 @@ export function adaptedResult(
     peakGpuBytes: outcome.peakBytes,
     peakBytesByOwner: outcome.peakByOwner,
     settings: settingsOf(setting, choice),
+    identity,
   };
 }
 
@@ -399,7 +407,7 @@ export function settingsOf(
 ): Record<string, unknown> {
   const { method: _method, rank: _rank, blocks: _blocks, ...others } = adapter;
   const own = { ...others, ...recipeOf(recipe), cropScale, flip, batchSize, ...plan };
-  return { model: model.name, template, ...own };
+  return { model: model.name, precision: model.clip.precision, template, ...own };
 }
 
 /** The numbers of a recipe; command line flags that came along with them stay behind. */

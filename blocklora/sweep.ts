@@ -11,12 +11,12 @@ import { scope } from "../tensor/scope.ts";
 import { type AdapterConfig, attach, METHODS } from "./attach.ts";
 import { ADAPTER_FLAGS, choiceOf, MEMORY_FLAGS, TRAINING_FLAGS } from "./choices.ts";
 import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
-import { classPrompts } from "./classifier.ts";
 import { Console, duration, percent } from "./console.ts";
 import { drawShots, type Sample } from "./dataset.ts";
 import { parseOnlyFlags, text, UsageError, type Values } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
-import { readJson } from "./model_files.ts";
+import { type Identity, ImageHashes } from "./identity.ts";
+import { exists, namesIn, readJson } from "./model_files.ts";
 import { DEFAULT_PROBE, type Features, fitProbe, probePredictions } from "./probe.ts";
 import {
   adaptedResult,
@@ -32,7 +32,14 @@ import {
   trainAdapters,
   writeResult,
 } from "./run.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS, openData, type Score, userPath } from "./workspace.ts";
+import {
+  COMMON_FLAGS,
+  IMAGE_FLAGS,
+  openData,
+  promptsFor,
+  type Score,
+  userPath,
+} from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -118,14 +125,15 @@ export async function sweep(args: readonly string[]): Promise<number> {
     for (const data of new Set(plans.map(({ data }) => data))) {
       const { dataset } = await openData({ data, split: undefined });
       const template = flags.template ?? dataset.template ?? "a photo of a {}.";
-      const prompts = classPrompts(opened.clip, opened.tokenizer, dataset.classes, template);
+      const prompts = promptsFor(opened, dataset.classes, template, console);
       const setting = { model: opened, dataset, template, prompts, loader, batchSize, console };
       const contest = new Contest(setting, flags);
       try {
         for (const plan of plans.filter((plan) => plan.data === data)) {
           const directory = join(output, basename(dataset.root), nameOf(plan));
           const what = `[${done + skipped + 1}/${plans.length}] ${dataset.name}, ${nameOf(plan)}`;
-          let result = await completed(directory, contest.settings(plan));
+          const identity = await contest.identity(plan);
+          let result = await completed(directory, contest.settings(plan), identity, console);
           if (result) skipped++;
           else {
             console.note(what);
@@ -248,25 +256,45 @@ export function shardOf(
   );
 }
 
-/** The result that a directory holds, if the run there is complete; it must be that of the same settings. */
+/**
+ * The result that a directory holds, if the run there is complete and read the same model and images; it must be that of
+ * the same settings.
+ */
 async function completed(
   directory: string,
   settings: Readonly<Record<string, unknown>>,
+  identity: Identity,
+  console: Console,
 ): Promise<RunResult | null> {
   const result = await readJson(directory, "result.json") as RunResult | null;
-  if (result === null) return null;
+  if (result === null) {
+    if ((await namesIn(directory)).length === 0) return null;
+    throw new Error(
+      `Cannot go on with ${directory}: it holds no finished run, remove it, or name another --output`,
+    );
+  }
   const [wanted, held] = [settings, result.settings ?? {}].map((all) =>
     new Map(Object.entries(all))
   );
   for (const key of new Set([...wanted.keys(), ...held.keys()])) {
     const [own, other] = [wanted.get(key), held.get(key)].map((value) => JSON.stringify(value));
-    if (own === other) continue;
+    // 0.1 told less.
+    if (own === other || (other === undefined && !result.identity)) continue;
     throw new Error(
       `Cannot go on with ${directory}: its ${key} is ${other}, now it would be ${own}; ` +
         "remove it, or name another --output",
     );
   }
-  return result;
+  const others = (["model", "train", "test"] as const)
+    .filter((part) => result.identity?.[part] !== identity[part])
+    .map((part) => ({ model: "model", train: "training images", test: "test images" })[part]);
+  if (others.length === 0) return result;
+  console.note(
+    `${directory} is of ${result.identity ? "another" : "an unknown"} ${
+      others.join(" and ")
+    }: run again`,
+  );
+  return null;
 }
 
 /** Training steps of the embedded model: few images are soon learned by heart, and a sweep has many runs. */
@@ -278,10 +306,12 @@ class Contest {
   readonly #flags: Values<typeof FLAGS>;
   #zeroShot: Score | null = null;
   #testFeatures: (Features & { paths: string[] }) | null = null;
+  readonly #images: ImageHashes;
 
   constructor(setting: Setting, flags: Values<typeof FLAGS>) {
     this.#setting = setting;
     this.#flags = flags;
+    this.#images = new ImageHashes(setting.dataset);
   }
 
   #choice({ method, shots, seed }: Plan): Choice {
@@ -299,11 +329,22 @@ class Contest {
     const { kind } = plan.method;
     const choice = this.#choice(plan);
     if (kind === "adapter") return settingsOf(this.#setting, choice);
-    const { name } = this.#setting.model;
-    const { template } = this.#setting;
+    const { model: { name, clip }, template } = this.#setting;
+    const common = { model: name, precision: clip.precision };
     return kind === "linear-probe"
-      ? { model: name, ...DEFAULT_PROBE }
-      : { model: name, template, logitScale: choice.recipe.logitScale };
+      ? { ...common, ...DEFAULT_PROBE }
+      : { ...common, template, logitScale: choice.recipe.logitScale };
+  }
+
+  /** What a run reads. */
+  async identity({ method, shots, seed }: Plan): Promise<Identity> {
+    const { dataset, model, console } = this.#setting;
+    console.progress(`reading the images of ${dataset.name}`);
+    const [test, train] = await Promise.all([
+      this.#images.of(dataset.test),
+      method.kind === "zero-shot" ? null : this.#images.of(drawShots(dataset, shots, seed)),
+    ]);
+    return { model: model.fingerprint, train, test };
   }
 
   /** Runs one, and writes its directory whole; null if Ctrl-C ended it. */
@@ -322,8 +363,15 @@ class Contest {
       : plan.method.kind === "linear-probe"
       ? await this.#runProbe(plan, unfinished)
       : await this.#runAdapter(plan, unfinished);
-    if (result) await Deno.rename(unfinished, directory);
-    else await Deno.remove(unfinished, { recursive: true });
+    if (!result) {
+      await Deno.remove(unfinished, { recursive: true });
+      return null;
+    }
+    // One of other images or another model goes as a whole.
+    const old = join(parent, `${mark}old`);
+    if (await exists(directory)) await Deno.rename(directory, old);
+    await Deno.rename(unfinished, directory);
+    await Deno.remove(old, { recursive: true }).catch(() => {});
     return result;
   }
 
@@ -341,6 +389,7 @@ class Contest {
       ...UNTRAINED,
       method: plan.method.name,
       settings: this.settings(plan),
+      identity: await this.identity(plan),
     };
     await writeResult(directory, result, { seconds: (performance.now() - began) / 1000 });
     return result;
@@ -372,6 +421,7 @@ class Contest {
       trainableParameters: parameters,
       losses: thinned(probe.losses),
       settings: this.settings(plan),
+      identity: await this.identity(plan),
     };
     await writeResult(directory, result, { seconds: (performance.now() - began) / 1000 });
     return result;
@@ -407,7 +457,8 @@ class Contest {
       const outcome = await trainAdapters(setting, choice, adapters, directory);
       if (outcome.interrupted) return null;
       const score = await evaluateOn(setting, choice.recipe.logitScale);
-      const known = { parameters: adapters.parameterCount, zeroShotAccuracy };
+      const identity = await this.identity(plan);
+      const known = { parameters: adapters.parameterCount, zeroShotAccuracy, identity };
       const result = adaptedResult(setting, choice, outcome, score, known);
       await writeResult(directory, result, timingOf(outcome));
       return result;

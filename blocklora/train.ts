@@ -19,12 +19,13 @@ import {
   TRAINING_FLAGS,
 } from "./choices.ts";
 import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
-import { classPrompts } from "./classifier.ts";
 import { Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots } from "./dataset.ts";
 import { number, parseOnlyFlags, text, toggle } from "./flags.ts";
+import { ImageHashes } from "./identity.ts";
 import { ImageLoader } from "./loader.ts";
 import { writeReport } from "./report.ts";
+import { freeDirectory, replaceRun } from "./run_directory.ts";
 import {
   adaptedResult,
   evaluateOn,
@@ -34,7 +35,14 @@ import {
   trainAdapters,
   writeResult,
 } from "./run.ts";
-import { assertWritable, COMMON_FLAGS, IMAGE_FLAGS, openData, userPath } from "./workspace.ts";
+import {
+  assertWritable,
+  COMMON_FLAGS,
+  IMAGE_FLAGS,
+  openData,
+  promptsFor,
+  userPath,
+} from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -91,17 +99,27 @@ export async function train(args: readonly string[]): Promise<number> {
   const template = flags.template ?? dataset.template ?? "a photo of a {}.";
 
   const model = await openChosen(flags, console);
-  const { clip, tokenizer, preprocess } = model;
-  const prompts = classPrompts(clip, tokenizer, dataset.classes, template);
+  const { clip, preprocess } = model;
+  const prompts = promptsFor(model, dataset.classes, template, console);
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
   const { batchSize } = flags;
   const setting = { model, dataset, template, prompts, loader, batchSize, console };
   let adapters: Adapters | null = null;
   try {
-    const output = userPath(
+    const wanted = userPath(
       flags.output ?? defaultOutput(dataset, adapter, flags.shots, flags.seed),
     );
-    await assertWritable(output, SPARE_BYTES + 4 * countParameters(clip, adapter));
+    // Nothing new is written beside what an earlier run has left.
+    const directory = await freeDirectory(wanted);
+    const replaces = flags.output !== undefined && directory !== wanted;
+    const output = replaces ? wanted : directory;
+    if (directory !== wanted) {
+      console.note(
+        `${wanted} holds a run: this one is written to ${directory}` +
+          (replaces ? ", and takes its place when it is finished" : ""),
+      );
+    }
+    await assertWritable(directory, SPARE_BYTES + 4 * countParameters(clip, adapter));
     console.note(
       `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
         `${model.name} on ${adapterName()}`,
@@ -148,14 +166,15 @@ export async function train(args: readonly string[]): Promise<number> {
     console.note(
       `training ${parameters} parameters of ${adapters.byModule.size} adapters for ${recipe.iterations} iterations`,
     );
-    const outcome = await trainAdapters(setting, choice, adapters, output, flags.profile);
+    const outcome = await trainAdapters(setting, choice, adapters, directory, flags.profile);
+    const { interrupted } = outcome;
+    const adapterPath = interrupted ? directory : output;
     console.say(
-      `adapter: ${output} (${duration(outcome.seconds)}, ${
+      `adapter: ${adapterPath} (${duration(outcome.seconds)}, ${
         (1000 * outcome.secondsPerStep).toFixed(0)
       } ms a step, ` +
         `GPU memory ${megabytes(outcome.peakBytes)} at most, ${megabytes(memory().liveBytes)} now)`,
     );
-    const { interrupted } = outcome;
     const adapted = interrupted ? undefined : await evaluate("adapted");
     const result = {
       model: model.name,
@@ -181,16 +200,23 @@ export async function train(args: readonly string[]): Promise<number> {
       liveGpuBytes: memory().liveBytes,
       submitsPerStep: outcome.submitsPerStep,
       ...(outcome.profile && { profile: outcome.profile.rows }),
-      adapterPath: output,
+      adapterPath,
     };
     if (adapted) {
-      const known = { parameters, zeroShotAccuracy };
+      const images = new ImageHashes(dataset);
+      const identity = {
+        model: model.fingerprint,
+        train: await images.of(shots),
+        test: await images.of(dataset.test),
+      };
+      const known = { parameters, zeroShotAccuracy, identity };
       const written = adaptedResult(setting, choice, outcome, adapted, known);
-      await writeResult(output, written, timingOf(outcome));
-      await writeReport(output, dataset);
+      await writeResult(directory, written, timingOf(outcome));
+      await writeReport(directory, dataset);
     }
     if (outcome.profile) console.note(profileTable(outcome.profile));
-    await new Metrics(output, true).log({ event: "end", ...result });
+    await new Metrics(directory, true).log({ event: "end", ...result });
+    if (adapted && replaces) await replaceRun(directory, output);
     console.finish(result);
     return interrupted ? INTERRUPTED : 0;
   } finally {

@@ -6,13 +6,15 @@
 
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Classifier, Prediction } from "./classifier.ts";
+import type { Prompts } from "../clip/text.ts";
+import { type Classifier, classPrompts, type Prediction, sameClasses } from "./classifier.ts";
 import type { Console } from "./console.ts";
 import { type Dataset, openDataset, type Sample } from "./dataset.ts";
 import { reasonOf } from "./file_source.ts";
 import { choice, number, toggle } from "./flags.ts";
 import type { ImageLoader } from "./loader.ts";
 import { exists } from "./model_files.ts";
+import type { OpenedModel } from "./open_model.ts";
 
 /** The data set that comes with the project. */
 export const EMBEDDED_DATA: URL = new URL("./fashion_mnist/", import.meta.url);
@@ -48,6 +50,25 @@ export async function openData(
     split: split === undefined ? undefined : userPath(split),
   });
   return { dataset, given: data ?? "fashion_mnist" };
+}
+
+/** The prompts of classes, with a remark if two of them are the same. */
+export function promptsFor(
+  { clip, tokenizer }: Pick<OpenedModel, "clip" | "tokenizer">,
+  classes: readonly string[],
+  template: string,
+  console: Console,
+): Prompts {
+  const same = sameClasses(classes, template);
+  if (same) {
+    console.note(
+      `the classes ${
+        same.map((name) => JSON.stringify(name)).join(" and ")
+      } have the same prompt: ` +
+        "no image can be told to be of one and not of the other",
+    );
+  }
+  return classPrompts(clip, tokenizer, classes, template);
 }
 
 /** How a classifier does on labelled images. */
