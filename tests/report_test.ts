@@ -122,6 +122,24 @@ Deno.test("contestsOf() sorts runs, and difference() pairs them by seed", () => 
   ]);
 });
 
+Deno.test("contestsOf() keeps apart what was run on other images or with another model", () => {
+  const identity = { model: "m", train: "t", test: "i" };
+  const titles = (...runs: Partial<RunResult>[]) =>
+    contestsOf(runs.map((run, i) => runOf({ identity, seed: i, ...run })))
+      .map(({ title, rows }) => [title, rows[0].cells[0].runs.length]);
+  assertEquals(titles({}, { identity: { ...identity, train: "other" } }), [["two things", 2]]);
+  assertEquals(titles({}, {}, { identity: { ...identity, test: "other" } }), [
+    ["two things (1)", 2],
+    ["two things (2)", 1],
+  ]);
+  assertEquals(titles({}, { model: "b", identity: { ...identity, model: "other" } }), [
+    ["two things, a model", 1],
+    ["two things, b", 1],
+  ]);
+  assertEquals(titles({ identity: undefined }, { identity: undefined, model: "b" }).length, 2);
+  assertEquals(titles({ data: "one" }, { data: "other" }), [["one", 1], ["other", 1]]);
+});
+
 Deno.test("labelOf() names every method", () => {
   const names = ["linear-probe", "lora-dense", "block-lora-collapsed"].map((method) =>
     labelOf(runOf({ method, rank: 8, blocks: 2 }))
@@ -181,6 +199,15 @@ Deno.test("a report is made of all runs below a directory, and of nothing else",
     assertEquals(made.code, 0, made.stderr);
     assertStringIncludes(made.stdout, "| Block-LoRA (8, 4) | **13.0** | 60 | 1 |");
     assertStringIncludes(await Deno.readTextFile(join(directory, "report.html")), "2 runs");
+
+    // A mean of these would be one of seeds that are none.
+    await write("again", JSON.stringify({ ...RUNS[1], accuracy: 90 }));
+    await assertRejects(
+      () => readRuns([directory]),
+      Error,
+      "are of the same method, shots and seed",
+    );
+    await Deno.remove(join(directory, "again"), { recursive: true });
 
     await write("d", JSON.stringify({ format: 2 }));
     const error = await assertRejects(() => readRuns([directory]), Error, "d/result.json");

@@ -1,0 +1,295 @@
+/** What tells runs, models and prompts apart. */
+
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { join } from "node:path";
+import { promptOf, sameClasses } from "../blocklora/classifier.ts";
+import { openDataset } from "../blocklora/dataset.ts";
+import { ImageHashes } from "../blocklora/identity.ts";
+import { freeDirectory, holdsRun, replaceRun } from "../blocklora/run_directory.ts";
+import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { bytesSource } from "../tensor/tensor_file.ts";
+import { copyData, copyModel, filesIn, octograd, outcomeOf, spawn, withDirectory } from "./cli.ts";
+
+const readText = (...path: string[]) => Deno.readTextFile(join(...path));
+const readJson = async (...path: string[]) => JSON.parse(await readText(...path));
+
+Deno.test("promptOf() puts every name into the template as it is", () => {
+  const template = "a photo of a {}, {}.";
+  for (const name of ["cat", "$", "$$", "$&", "$`", "$'", "$1", "$<x>", "\\\\", "{}", "{", "%s"]) {
+    assertEquals(promptOf(name, template), `a photo of a ${name}, ${name}.`);
+  }
+  assertEquals(promptOf("ankle_boot", "{}"), "ankle boot");
+  assertEquals(promptOf("cat", "$& {} $1"), "$& cat $1");
+  const names = ["$", "$$", "$$$", "$&"];
+  assertEquals(new Set(names.map((name) => promptOf(name, "a {}"))).size, names.length);
+});
+
+Deno.test("sameClasses() finds names that make the same prompt", () => {
+  const template = "a {}.";
+  assertEquals(sameClasses(["$", "$$", "cat", "cats"], template), null);
+  assertEquals(sameClasses(["dog", "Cat", "cat"], template), ["Cat", "cat"]);
+  assertEquals(sameClasses(["ankle_boot", "ankle  boot"], template), ["ankle_boot", "ankle  boot"]);
+  assertEquals(sameClasses(["café", "cafe\u0301"], template), ["café", "cafe\u0301"]);
+});
+
+Deno.test("ImageHashes tells images by their contents, labels and order, wherever they lie", () =>
+  withDirectory(async (directory) => {
+    const data = await copyData(join(directory, "data"));
+    const hashOf = async (root: string) => {
+      const dataset = await openDataset(root);
+      return await new ImageHashes(dataset).of(dataset.test);
+    };
+    const own = await hashOf(data);
+    const moved = join(directory, "elsewhere", "of another name");
+    await Deno.mkdir(join(directory, "elsewhere"));
+    await Deno.rename(data, moved);
+    assertEquals(await hashOf(moved), own);
+    const dataset = await openDataset(moved);
+    const images = new ImageHashes(dataset);
+    const [first, second, ...others] = dataset.test;
+    assertEquals(await images.of(dataset.test), own);
+    const hashes = await Promise.all(
+      [
+        [second, first, ...others],
+        [first, ...others],
+        [{ ...first, label: 1 }, second, ...others],
+        [{ ...first, path: `${first.path}.gone` }, second, ...others],
+      ].map((samples) => images.of(samples)),
+    );
+    const classes = dataset.classes.map((name) => `${name}s`);
+    hashes.push(await new ImageHashes({ ...dataset, classes }).of(dataset.test));
+    // One byte of one image, and neither its name nor its size.
+    const bytes = await Deno.readFile(first.path);
+    bytes[bytes.length - 20] ^= 1;
+    await Deno.writeFile(first.path, bytes);
+    hashes.push(await hashOf(moved));
+    assertEquals(new Set([own, ...hashes]).size, hashes.length + 1);
+  }));
+
+Deno.test("a run is moved into the place of another as a whole, and leaves what is not a run's", () =>
+  withDirectory(async (directory) => {
+    const out = join(directory, "out");
+    assertEquals(await freeDirectory(out), out);
+    await Deno.mkdir(out);
+    await Deno.writeTextFile(join(out, "notes.txt"), "mine");
+    await Deno.writeTextFile(join(out, "metrics.jsonl"), "of a process that was killed");
+    assertEquals(await holdsRun(out), false);
+    const old = ["adapter_config.json", "adapter_model.safetensors", "result.json", "split.json"];
+    for (const name of old) await Deno.writeTextFile(join(out, name), "old");
+    assertEquals(await freeDirectory(out), `${out}-2`);
+    await Deno.mkdir(`${out}-2`);
+    const fresh = [
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "metrics.jsonl",
+      "result.json",
+    ];
+    for (const name of fresh) await Deno.writeTextFile(join(`${out}-2`, name), "new");
+    assertEquals(await freeDirectory(out), `${out}-3`);
+    await replaceRun(`${out}-2`, out);
+    assertEquals(
+      filesIn(directory),
+      ["out/notes.txt", ...fresh.map((name) => `out/${name}`)].sort(),
+    );
+    for (const name of fresh) assertEquals(await readText(out, name), "new");
+    assertEquals(await readText(out, "notes.txt"), "mine");
+  }));
+
+Deno.test("train into the directory of a finished run leaves that run or the new one, never parts of both", () =>
+  withDirectory(async (directory) => {
+    const data = await copyData(join(directory, "data"));
+    const train = (
+      ...args: string[]
+    ) => ["train", "--data", data, "--shots", "1", "--batch-size", "4", "--json", ...args];
+    const run = async (...args: string[]) => {
+      const { code, stdout, stderr } = await octograd(train(...args), { from: directory });
+      assertEquals(code, 0, stderr);
+      return { ...JSON.parse(stdout), said: stderr };
+    };
+    const out = join(directory, "out");
+    await run("--iterations", "2", "--output", "out");
+    const contents = async (path: string) => {
+      const names = filesIn(path);
+      return Object.fromEntries(
+        await Promise.all(names.map(async (name) => [name, await Deno.readFile(join(path, name))])),
+      );
+    };
+    const before = await contents(out);
+
+    const child = spawn(train("--iterations", "1000000", "--output", "out"), { from: directory });
+    const metrics = join(directory, "out-2", "metrics.jsonl");
+    let ended = false;
+    child.status.then(() => ended = true);
+    while (!ended && (await Deno.readTextFile(metrics).catch(() => "")) === "") {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    child.kill("SIGINT");
+    const interrupted = await outcomeOf(child);
+    assertEquals(interrupted.code, 130, interrupted.stderr);
+    assertMatch(
+      interrupted.stderr,
+      /out holds a run: this one is written to .*out-2, and takes its place/,
+    );
+    assertEquals(JSON.parse(interrupted.stdout).adapterPath, join(directory, "out-2"));
+    assertEquals(await contents(out), before);
+    assertEquals(filesIn(join(directory, "out-2")), [
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "metrics.jsonl",
+    ]);
+
+    const { adapterPath } = await run("--iterations", "3", "--output", "out");
+    assertEquals(adapterPath, out);
+    const after = await contents(out);
+    assertEquals(Object.keys(after), Object.keys(before));
+    for (const name of Object.keys(before).filter((name) => name !== "report.html")) {
+      assertNotEquals(after[name], before[name], name);
+    }
+    assertEquals((await readJson(out, "result.json")).iterations, 3);
+    assertEquals((await readJson(out, "adapter_config.json")).octograd.iterations, 3);
+    const [last] = (await readText(out, "metrics.jsonl")).trimEnd().split("\n").slice(-1);
+    assertEquals(JSON.parse(last).adapterPath, out);
+
+    // Where no directory is asked for, nothing is replaced.
+    const first = await run("--iterations", "1");
+    const second = await run("--iterations", "1");
+    assertEquals(second.adapterPath, `${first.adapterPath}-2`);
+    assert(await holdsRun(first.adapterPath));
+  }));
+
+/** Weights of which every layer's are a little larger, but not the projections. */
+async function otherWeights(path: string): Promise<void> {
+  const file = await SafetensorsFile.open(bytesSource(await Deno.readFile(path), path));
+  const tensors: Record<string, TensorToSave> = {};
+  for (const { name, shape } of file.tensors.values()) {
+    const factor = name.includes("layers") ? 1.25 : 1;
+    const data = (await file.floats(name)).map((value) => factor * value);
+    tensors[name] = { dtype: "F16", shape, data };
+  }
+  await Deno.writeFile(path, encodeSafetensors(tensors, { format: "pt" }));
+}
+
+Deno.test("a sweep takes a run again whose model or images are others, and says so", () =>
+  withDirectory(async (directory) => {
+    const model = await copyModel(join(directory, "model"));
+    const data = await copyData(join(directory, "data"));
+    const args = ["sweep", "--model", "model", "--shots", "1", "--seeds", "1", "--iterations", "1"]
+      .concat("--batch-size", "4", "--methods", "zero-shot,lora-r2", "--output", "out", "--json");
+    const sweep = async (...more: string[]) => {
+      const { code, stdout, stderr } = await octograd([...args, ...more], { from: directory });
+      return { ...(code === 0 ? JSON.parse(stdout) : {}), code, said: stderr };
+    };
+    const done = async (...more: string[]) => (await sweep(...more)).done;
+    assertEquals(await done("--data", "data"), 2);
+    assertEquals(await done("--data", "data"), 0);
+    const { identity } = await readJson(directory, "out/data/lora-r2-1shots-seed1/result.json");
+    assertEquals((await readJson(directory, "out/data/zero-shot/result.json")).identity, {
+      ...identity,
+      train: null,
+    });
+
+    // An image that is trained on, and not tested.
+    const { train } = await openDataset(data);
+    const other = train.find(({ label }) => label === 1)!;
+    for (const { path } of train.filter(({ label }) => label === 0)) {
+      await Deno.copyFile(other.path, path);
+    }
+    const trained = await sweep("--data", "data");
+    assertEquals([trained.done, trained.skipped], [1, 1]);
+    assertMatch(trained.said, /lora-r2-1shots-seed1 is of another training images: run again/);
+    assertEquals(await done("--data", "data"), 0);
+
+    // Another data set of the same folder name.
+    const another = await copyData(join(directory, "other", "data"));
+    await Deno.remove(join(another, "test", "bag"), { recursive: true });
+    assertEquals(await done("--data", "other/data"), 2);
+    const { images } = await readJson(directory, "out/data/zero-shot/result.json");
+    assertEquals(images.length, 8);
+    assertEquals(await done("--data", "other/data"), 0);
+    assertEquals(filesIn(join(directory, "out")).filter((name) => /\/\./.test(name)), []);
+
+    // Another model at the same path, and another precision of the same.
+    await otherWeights(join(model, "model.safetensors"));
+    const again = await sweep("--data", "other/data");
+    assertEquals(again.done, 2);
+    assertMatch(again.said, /zero-shot is of another model: run again/);
+    const rounded = await sweep("--data", "other/data", "--precision", "f32");
+    assertEquals(rounded.code, 1);
+    assertMatch(rounded.said, /its precision is "f16", now it would be "f32"/);
+
+    // A directory that is no run's is not touched.
+    const path = join(directory, "out/data/zero-shot");
+    await Deno.remove(join(path, "result.json"));
+    await Deno.writeTextFile(join(path, "mine.txt"), "mine");
+    const refused = await sweep("--data", "other/data");
+    assertEquals(refused.code, 1);
+    assertMatch(refused.said, /zero-shot: it holds no finished run, remove it/);
+    assertEquals(await readText(path, "mine.txt"), "mine");
+  }));
+
+Deno.test("an adapter is used with the model that it was trained on, or not at all", () =>
+  withDirectory(async (directory) => {
+    // What is asked of the hub here would be answered.
+    let asked = 0;
+    await using server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => {
+      asked++;
+      return new Response(null, { status: 404 });
+    });
+    const env = { HF_ENDPOINT: `http://127.0.0.1:${server.addr.port}`, HF_HOME: directory };
+    const data = await copyData(join(directory, "data"));
+    const model = await copyModel(join(directory, "here", "models", "tiny"));
+    const adapter = join(directory, "adapter");
+    const trained = await octograd(
+      ["train", "--data", data, "--model", "models/tiny", "--shots", "1", "--iterations", "1"]
+        .concat("--output", adapter),
+      { from: join(directory, "here"), env },
+    );
+    assertEquals(trained.code, 0, trained.stderr);
+    const { octograd: kept, base_model_name_or_path } = await readJson(
+      adapter,
+      "adapter_config.json",
+    );
+    assertEquals([kept.model, base_model_name_or_path], [model, model]);
+    assertMatch(kept.fingerprint, /^[0-9a-f]{32}$/);
+
+    await Deno.mkdir(join(directory, "there"));
+    const evaluate = async (...args: string[]) => {
+      const { code, stdout, stderr } = await octograd(
+        ["evaluate", "--data", data, "--adapter", adapter, "--json", ...args],
+        { from: join(directory, "there"), env },
+      );
+      return { correct: code === 0 ? JSON.parse(stdout).correct : null, said: stderr };
+    };
+    const { correct, said } = await evaluate();
+    assert(correct !== null, said);
+
+    // Another model where it was; it is the user's to say that it may be used.
+    const weights = join(model, "model.safetensors");
+    await Deno.copyFile(weights, join(directory, "kept"));
+    await otherWeights(weights);
+    assertMatch(
+      (await evaluate()).said,
+      /tiny is not the model any more that it was trained on.*--model/,
+    );
+    await Deno.copyFile(join(directory, "kept"), weights);
+
+    const moved = join(directory, "there", "models", "small");
+    await Deno.mkdir(join(directory, "there", "models"));
+    await Deno.rename(model, moved);
+    assertMatch(
+      (await evaluate()).said,
+      /trained on, .*models\/tiny, is not there, say with --model/,
+    );
+    assertEquals((await evaluate("--model", "models/small")).correct, correct);
+
+    // As 0.1 kept it: a path that was typed somewhere, and looks like a repository's name.
+    const path = join(adapter, "adapter_config.json");
+    const config = await readJson(path);
+    const { fingerprint: _, ...octograd01 } = { ...config.octograd, model: "models/tiny" };
+    await Deno.writeTextFile(path, JSON.stringify({ ...config, octograd: octograd01 }));
+    assertMatch(
+      (await evaluate()).said,
+      /trained on, models\/tiny, is not there, say with --model/,
+    );
+    assertEquals(asked, 0);
+  }));
