@@ -81,18 +81,39 @@ export async function writeAtomically(
   path: string,
   content: Uint8Array | string,
 ): Promise<void> {
-  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-  const name = `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`;
-  const temporary = join(dirname(path), name);
+  await writeTogether(dirname(path), { [basename(path)]: content });
+}
+
+/**
+ * Writes files of a directory that belong together: what was there before is replaced once all of them have reached the
+ * disk, and stays if that fails.
+ *
+ * @throws {Error} If the directory is missing, read-only or full.
+ */
+export async function writeTogether(
+  directory: string,
+  files: Readonly<Record<string, Uint8Array | string>>,
+): Promise<void> {
+  const mark = crypto.randomUUID().slice(0, 8);
+  const pairs = Object.keys(files).map((name) => ({
+    name,
+    path: join(directory, name),
+    temporary: join(directory, `.${name}.${mark}.tmp`),
+  }));
+  let current = directory;
   try {
-    {
+    for (const { name, path, temporary } of pairs) {
+      current = path;
+      const content = files[name];
+      const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
       using file = await Deno.open(temporary, { write: true, createNew: true });
       for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
       await file.sync();
     }
-    await Deno.rename(temporary, path);
+    for (const { path, temporary } of pairs) await Deno.rename(temporary, current = path);
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {}); // it may not even have been created
-    throw new Error(`Cannot write ${path}: ${reasonOf(error)}`, { cause: error });
+    // Some may not even have been created.
+    for (const { temporary } of pairs) await Deno.remove(temporary).catch(() => {});
+    throw new Error(`Cannot write ${current}: ${reasonOf(error)}`, { cause: error });
   }
 }

@@ -60,6 +60,10 @@ export interface OpenedModel {
   readonly preprocess: PreprocessConfig;
   /** The directory or file that it was read from. */
   readonly path: string;
+  /** The directory of what describes it. */
+  readonly directory: string;
+  /** Whose files describe it; `"openai"` if none do. */
+  readonly kind: Kind;
   /** The revision of the hub that this is a copy of; null for a model that was named by its path. */
   readonly hub: HubRevision | null;
   /** Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and parts of its weights. */
@@ -105,7 +109,8 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
     const settings = JSON.stringify({ config, preprocess, content });
     const fingerprint = await fingerprintOf(sources, settings);
     const clip = await Clip.load(config, files, { precision: options.precision });
-    return { clip, tokenizer, preprocess, path: resolve(path), hub, fingerprint };
+    const paths = { path: resolve(path), directory: resolve(directory) };
+    return { clip, tokenizer, preprocess, ...paths, kind, hub, fingerprint };
   } finally {
     for (const source of sources) source[Symbol.dispose]();
   }

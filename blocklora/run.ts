@@ -23,7 +23,7 @@ import { type ChosenModel, namedIn } from "./chosen_model.ts";
 import { Classifier } from "./classifier.ts";
 import { type Console, duration, megabytes, percent } from "./console.ts";
 import { type Dataset, drawShots, writeSplit } from "./dataset.ts";
-import { reasonOf, writeAtomically } from "./file_source.ts";
+import { reasonOf, writeAtomically, writeTogether } from "./file_source.ts";
 import type { Identity } from "./identity.ts";
 import type { ImageLoader } from "./loader.ts";
 import { type MemoryPlan, type Recipe, Trainer } from "./trainer.ts";
@@ -123,8 +123,10 @@ export async function trainAdapters(
         ...(outcome.interrupted && { interrupted: true }),
       },
     });
-    await writeAtomically(join(directory, "adapter_model.safetensors"), weights);
-    await writeAtomically(join(directory, "adapter_config.json"), config);
+    await writeTogether(directory, {
+      "adapter_model.safetensors": weights,
+      "adapter_config.json": config,
+    });
     if (dataset.drawn) await writeSplit(dataset, join(directory, "split.json"));
     return outcome;
   } finally {
