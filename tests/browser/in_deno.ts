@@ -9,7 +9,7 @@ import type { Result } from "./deno.ts";
 /** What became of the tests of a file of `tests/`, and of the file where it fails beside them. */
 export async function runInDeno(file: string): Promise<Result[]> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--no-check", `tests/${file}`],
+    args: ["run", "-A", "--quiet", "tests/run.ts", "--no-check", `tests/${file}`],
     cwd: new URL("../../", import.meta.url),
     env: { NO_COLOR: "1" },
   }).output();
