@@ -4,7 +4,6 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
 import { Clip } from "../clip/clip.ts";
 import {
@@ -66,7 +65,7 @@ export interface OpenedModel {
   readonly kind: Kind;
   /** The revision of the hub that this is a copy of; null for a model that was named by its path. */
   readonly hub: HubRevision | null;
-  /** Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and parts of its weights. */
+  /** Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and its weights. */
   readonly fingerprint: string;
 }
 
@@ -107,8 +106,10 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
     }
     const { tokenizer, content } = await openTokenizer(options.tokenizer ?? directory);
     const settings = JSON.stringify({ config, preprocess, content });
-    const fingerprint = await fingerprintOf(sources, settings);
-    const clip = await Clip.load(config, files, { precision: options.precision });
+    const [clip, fingerprint] = await Promise.all([
+      Clip.load(config, files, { precision: options.precision }),
+      fingerprintOf(sources, settings),
+    ]);
     const paths = { path: resolve(path), directory: resolve(directory) };
     return { clip, tokenizer, preprocess, ...paths, kind, hub, fingerprint };
   } finally {
@@ -238,20 +239,21 @@ async function openTokenizer(
   );
 }
 
-/** Parts of a file that its fingerprint is made of, evenly spaced, and the bytes of each. */
-const SAMPLES = 4096;
-const SAMPLE_BYTES = 64;
+/** Files are hashed in parts of this many bytes, which need not fit into memory together. */
+const PART_BYTES = 1 << 24;
 
-/** A hash of settings and of samples of files: two sets of weights have no tensor in common that a training changed. */
+/** A hash of settings and of files. */
 async function fingerprintOf(sources: readonly ByteSource[], settings: string): Promise<string> {
-  const digest = createHash("sha256").update(settings);
+  const hashes = [await sha256(new TextEncoder().encode(settings))];
   for (const source of sources) {
-    const { size } = source;
-    const step = Math.max(SAMPLE_BYTES, Math.floor(size / SAMPLES));
-    digest.update(`\n${size}\n`);
-    for (let at = 0; at < size; at += step) {
-      digest.update(await source.read(at, Math.min(SAMPLE_BYTES, size - at)));
+    for (let at = 0; at < source.size; at += PART_BYTES) {
+      hashes.push(await sha256(await source.read(at, Math.min(PART_BYTES, source.size - at))));
     }
+    hashes.push(String(source.size));
   }
-  return digest.digest("hex").slice(0, 32);
+  return (await sha256(new TextEncoder().encode(hashes.join()))).slice(0, 32);
+}
+
+async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }

@@ -70,6 +70,11 @@ function entries(at: URL | string): Map<string, boolean> {
   );
 }
 
+function readDirSync(at: URL | string) {
+  if (!exists(at)) throw new NotFound(`No such directory: ${at}`);
+  return [...entries(at)].map(([name, isFile]) => ({ name, isFile, isDirectory: !isFile }));
+}
+
 async function fetched(at: URL | string): Promise<Response> {
   if (!(pathOf(at) in host.files)) throw new NotFound(`No such file: ${at}`);
   const response = await fetch(`/files/${host.files[pathOf(at)]}`);
@@ -97,8 +102,10 @@ Object.assign(globalThis, {
       if (!exists(at)) throw new NotFound(`No such file: ${at}`);
       return { isFile: pathOf(at) in host.files };
     },
-    readDirSync: (at: URL | string) =>
-      [...entries(at)].map(([name, isFile]) => ({ name, isFile, isDirectory: !isFile })),
+    readDirSync,
+    async *readDir(at: URL | string) {
+      yield* readDirSync(at);
+    },
     SeekMode: { Start: 0 },
     async open(at: string) {
       const bytes = await readFile(at);

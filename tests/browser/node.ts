@@ -17,6 +17,11 @@ export function join(...parts: string[]): string {
   return parts.join("/").replace(/\/+/g, "/");
 }
 
+/** An absolute path as it is, without a slash at its end. */
+export function resolve(path: string): string {
+  return path.replace(/(?<=.)\/$/, "");
+}
+
 /** The last part of a path. */
 export function basename(path: string): string {
   return path.split("/").at(-1)!;
