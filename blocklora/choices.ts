@@ -20,7 +20,7 @@ import { DEFAULT_RECIPE, type MemoryPlan } from "./trainer.ts";
 /** Flags that say what is adapted, and how. */
 export const ADAPTER_FLAGS = {
   method: choice(METHODS, "kind of adapter", DEFAULT_ADAPTER.method),
-  rank: number({ from: 1, whole: true }, "nominal rank r", DEFAULT_ADAPTER.rank),
+  rank: number({ from: 1, to: 4096, whole: true }, "nominal rank r", DEFAULT_ADAPTER.rank),
   blocks: number<number | undefined>(
     { from: 1, whole: true },
     "blocks n of Block-LoRA, which divide the rank [4]",

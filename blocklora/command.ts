@@ -5,6 +5,7 @@
  */
 
 import { NoAdapterError } from "../tensor/device.ts";
+import { printable } from "./console.ts";
 import { type Flags, helpText, UsageError } from "./flags.ts";
 
 /** A command. */
@@ -35,7 +36,8 @@ export async function runCommand(
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     const oneLine = error.message.replace(/\s*\n\s*/g, " ");
-    console.error(`octograd ${name}: ${Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : oneLine}`);
+    const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : oneLine;
+    console.error(printable(`octograd ${name}: ${shown}`));
     return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
   }
 }

@@ -4,6 +4,15 @@
  * @module
  */
 
+/**
+ * Text without what a terminal obeys: names of folders, files and classes, and what a hub says, come from others.
+ * Line breaks and tabs stay.
+ */
+export function printable(text: string): string {
+  // deno-lint-ignore no-control-regex -- they are what it is about
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+}
+
 /** Where a command's words go. */
 export class Console {
   readonly #json: boolean;
@@ -19,26 +28,27 @@ export class Console {
   /** A result, for people. */
   say(line: string): void {
     this.#endLine();
-    if (this.#json) console.error(line);
-    else console.log(line);
+    if (this.#json) console.error(printable(line));
+    else console.log(printable(line));
   }
 
   /** A remark that is no result. */
   note(line: string): void {
     this.#endLine();
-    console.error(line);
+    console.error(printable(line));
   }
 
   /** How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds and the last. */
   progress(line: string, last = false): void {
     if (this.#terminal) {
       const { columns } = Deno.consoleSize();
-      Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${line.slice(0, columns - 1)}`));
+      const shown = printable(line).slice(0, columns - 1);
+      Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${shown}`));
       this.#lineOpen = true;
       if (last) this.#endLine();
     } else if (last || performance.now() - this.#lastReport > 10_000) {
       this.#lastReport = performance.now();
-      console.error(line);
+      console.error(printable(line));
     }
   }
 

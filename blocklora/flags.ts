@@ -66,14 +66,21 @@ interface Range {
   readonly whole?: boolean;
 }
 
+/** Whether a number stays one, and 0 alone becomes 0, where kernels take it. */
+function isFloat(value: number): boolean {
+  const float = Math.fround(value);
+  return Number.isFinite(float) && (float !== 0 || value === 0);
+}
+
 function numberIn(
   given: string,
   { from = -Infinity, to = Infinity, whole = false }: Range,
 ): number {
   const value = Number(given);
-  const fits = given.trim() !== "" && value >= from && value <= to &&
+  const fits = given.trim() !== "" && Number.isFinite(value) && value >= from && value <= to &&
     (!whole || Number.isSafeInteger(value));
-  if (fits && Number.isFinite(value)) return value;
+  if (fits && (whole || isFloat(value))) return value;
+  if (fits) throw new UsageError(`"${given}" is beyond what a float32 holds`);
   const bounds = [from > -Infinity ? `from ${from}` : "", to < Infinity ? `to ${to}` : ""].join(" ")
     .trim();
   throw new UsageError(`"${given}" is not a ${whole ? "whole " : ""}number ${bounds}`.trimEnd());

@@ -224,7 +224,9 @@ async function trainingLoop(
       const [loss, accuracy] = [seen[2 * i], seen[2 * i + 1]];
       if (!Number.isFinite(loss)) {
         throw new Error(
-          `Cannot go on: the loss of step ${step} is ${loss}; try a lower --learning-rate`,
+          step === 0
+            ? `Cannot begin: the loss is ${loss} before the first step; check the model, --alpha and --logit-scale`
+            : `Cannot go on: the loss of step ${step} is ${loss}; try a lower --learning-rate`,
         );
       }
       losses.push(loss);

@@ -143,7 +143,9 @@ export async function assertWritable(directory: string, bytes: number): Promise<
   const probe = join(directory, `.probe-${crypto.randomUUID().slice(0, 8)}`);
   try {
     await Deno.mkdir(directory, { recursive: true });
-    await Deno.writeFile(probe, new Uint8Array(bytes));
+    using file = await Deno.open(probe, { write: true, createNew: true });
+    const zeros = new Uint8Array(Math.min(bytes, 1 << 24));
+    for (let left = bytes; left > 0;) left -= await file.write(zeros.subarray(0, left));
   } catch (error) {
     throw new Error(
       `Cannot write to ${directory}: ${reasonOf(error)}, name another directory with --output`,

@@ -377,6 +377,6 @@ function tooLong(text: string, length: number, context: number): RangeError {
   const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text;
   return new RangeError(
     `Cannot tokenize "${shown}": it has ${length} tokens with start and end and the context is ` +
-      `${context}, shorten it or set truncate`,
+      `${context}, shorten it, or pass { truncate: true }`,
   );
 }

@@ -1,5 +1,5 @@
 import encodeJpeg from "@jsquash/jpeg/encode.js";
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import {
   copyData,
@@ -249,6 +249,17 @@ Deno.test("evaluate, classify and merge refuse adapters that are damaged or for 
     }
     await Deno.remove(config);
     await refused(/Cannot find an adapter in .*adapter: it needs/, commands);
+  });
+});
+
+Deno.test("a terminal is not told to do what a folder's name says", async () => {
+  await withDirectory(async (directory) => {
+    const data = await copyData(join(directory, "data"));
+    await Deno.mkdir(join(data, "train", "\x1b]0;owned\x07\x1b[2J\u202egnp"));
+    const { stderr } = await octograd(["train", "--data", data]);
+    assertStringIncludes(stderr, 'Cannot use class "�]0;owned��[2J�gnp"');
+    // deno-lint-ignore no-control-regex -- they must not be there
+    assert(!/[\x00-\x09\x0b-\x1f\u202e]/.test(stderr), stderr);
   });
 });
 

@@ -192,7 +192,7 @@ Deno.test("refuses a text that does not fit, and says which", () => {
   assertEquals(
     message,
     'Cannot tokenize "cat cat": it has 4 tokens with start and end and the context is 3, ' +
-      "shorten it or set truncate",
+      "shorten it, or pass { truncate: true }",
   );
   for (const context of [0, -1, 2.5]) {
     assertThrows(() => SMALL.tokenize([], context), RangeError, `${context} positions`);
