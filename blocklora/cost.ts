@@ -21,11 +21,10 @@ import {
   planText,
 } from "./choices.ts";
 import { Console } from "./console.ts";
-import { openFile } from "./file_source.ts";
+import { exists, openFile } from "./file_source.ts";
 import { choice, number, parseOnlyFlags, text, toggle } from "./flags.ts";
 import { fetchJson, isHubId } from "./hub.ts";
 import { planMemory } from "./memory_plan.ts";
-import { exists } from "./model_files.ts";
 import {
   configOf,
   EMBEDDED_MODEL,

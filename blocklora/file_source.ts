@@ -17,6 +17,22 @@ export function reasonOf(error: unknown): string {
   );
 }
 
+/** Whether a path leads to something. */
+export async function exists(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => true, () => false);
+}
+
+/** The names of what a directory holds; none where there is none. */
+export async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(directory))).map(({ name }) => name);
+  } catch (error) {
+    const { NotFound, NotADirectory } = Deno.errors;
+    if (error instanceof NotFound || error instanceof NotADirectory) return [];
+    throw new Error(`Cannot read ${directory}: ${reasonOf(error)}`);
+  }
+}
+
 class FileSource implements ByteSource, Disposable {
   readonly name: string;
   readonly size: number;
@@ -116,4 +132,49 @@ export async function writeTogether(
     for (const { temporary } of pairs) await Deno.remove(temporary).catch(() => {});
     throw new Error(`Cannot write ${current}: ${reasonOf(error)}`, { cause: error });
   }
+}
+
+/**
+ * Makes sure that files of so many bytes together can be written to a directory, before the work begins that they are
+ * to keep: by writing as many there. Nothing of it stays, nor do directories that had to be made for it.
+ *
+ * @throws {Error} If the directory cannot be made or written to, or its file system is full.
+ */
+export async function assertWritable(directory: string, bytes: number): Promise<void> {
+  const probe = join(directory, `.probe-${crypto.randomUUID().slice(0, 8)}`);
+  await using _made = await makeDirectory(directory);
+  try {
+    using file = await Deno.open(probe, { write: true, createNew: true });
+    const zeros = new Uint8Array(Math.min(bytes, 1 << 24));
+    for (let left = bytes; left > 0;) left -= await file.write(zeros.subarray(0, left));
+  } catch (error) {
+    throw unwritable(directory, error);
+  } finally {
+    await Deno.remove(probe).catch(() => {});
+  }
+}
+
+/** Makes a directory and those above it; disposing takes away those that were made, and that nothing is in. */
+export async function makeDirectory(directory: string): Promise<AsyncDisposable> {
+  const missing: string[] = [];
+  for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
+  const made = {
+    // Not with all they hold: another run may have written there meanwhile.
+    async [Symbol.asyncDispose]() {
+      for (const path of missing) await Deno.remove(path).catch(() => {});
+    },
+  };
+  try {
+    await Deno.mkdir(directory, { recursive: true });
+    return made;
+  } catch (error) {
+    await made[Symbol.asyncDispose]();
+    throw unwritable(directory, error);
+  }
+}
+
+function unwritable(directory: string, error: unknown): Error {
+  return new Error(
+    `Cannot write to ${directory}: ${reasonOf(error)}, name another directory with --output`,
+  );
 }

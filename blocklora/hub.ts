@@ -7,17 +7,8 @@
 
 import { createHash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
-import { reasonOf, writeAtomically } from "./file_source.ts";
-import {
-  exists,
-  isIndex,
-  type Layout,
-  layoutOf,
-  namesIn,
-  readJson,
-  shardsOf,
-  SMALL_FILES,
-} from "./model_files.ts";
+import { exists, namesIn, reasonOf, writeAtomically } from "./file_source.ts";
+import { isIndex, type Layout, layoutOf, readJson, shardsOf, SMALL_FILES } from "./model_files.ts";
 
 /** Where a download stands, over all files that it fetches. */
 export interface DownloadProgress {

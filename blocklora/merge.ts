@@ -11,11 +11,11 @@ import { sites } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
 import { MODEL_FLAGS, namedIn, openAdapted } from "./chosen_model.ts";
 import { Console } from "./console.ts";
-import { writeTogether } from "./file_source.ts";
+import { assertWritable, namesIn, writeTogether } from "./file_source.ts";
 import { choice, parseOnlyFlags, text, UsageError } from "./flags.ts";
-import { MODEL_FILES, namesIn, readText } from "./model_files.ts";
+import { MODEL_FILES, readText } from "./model_files.ts";
 import { RUN_FILES } from "./run_directory.ts";
-import { assertWritable, COMMON_FLAGS, userPath } from "./workspace.ts";
+import { COMMON_FLAGS, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -103,22 +103,6 @@ export async function shardsOf(directory: string, name: string): Promise<string[
   );
 }
 
-/** Whether a path leads to something. */
-export async function exists(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
-}
-
-/** The names of what a directory holds; none where there is none. */
-export async function namesIn(directory: string): Promise<string[]> {
-  try {
-    return (await Array.fromAsync(Deno.readDir(directory))).map(({ name }) => name);
-  } catch (error) {
-    const { NotFound, NotADirectory } = Deno.errors;
-    if (error instanceof NotFound || error instanceof NotADirectory) return [];
-    throw new Error(`Cannot read ${directory}: ${reasonOf(error)}`);
-  }
-}
-
 /** The content of a text file, or null where there is none. */
 export async function readText(directory: string, name: string): Promise<string | null> {
   const path = join(directory, name);

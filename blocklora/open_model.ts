@@ -23,14 +23,13 @@ import { SafetensorsFile } from "../tensor/safetensors.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { ByteSource, TensorFile } from "../tensor/tensor_file.ts";
 import { TorchFile } from "../tensor/torch_file.ts";
-import { openFile } from "./file_source.ts";
+import { namesIn, openFile } from "./file_source.ts";
 import { type HubRevision, resolveModel, type ResolveOptions } from "./hub.ts";
 import {
   isClip,
   isIndex,
   type Layout,
   layoutOf,
-  namesIn,
   readJson,
   readText,
   shardsOf,

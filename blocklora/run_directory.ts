@@ -5,7 +5,7 @@
  */
 
 import { join } from "node:path";
-import { namesIn } from "./model_files.ts";
+import { assertWritable, makeDirectory, namesIn } from "./file_source.ts";
 
 /** What a run leaves, in the order in which an old one must go: nothing may be taken for a whole run that is none. */
 export const RUN_FILES: readonly string[] = [
@@ -24,12 +24,48 @@ export async function holdsRun(directory: string): Promise<boolean> {
   return RUN_FILES.some((name) => name !== "metrics.jsonl" && names.includes(name));
 }
 
-/** The first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run. */
-export async function freeDirectory(directory: string): Promise<string> {
+/** A directory that is taken for one run, in this process and every other, until it is disposed of. */
+export interface Claim extends AsyncDisposable {
+  /** The directory. */
+  readonly path: string;
+}
+
+/**
+ * Takes the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no other is writing to. It is
+ * there then; disposed of, it goes again unless something has been written to it.
+ *
+ * @throws {Error} If the directory cannot be made or written to, or its file system has no room for so many bytes.
+ */
+export async function claimDirectory(directory: string, bytes: number): Promise<Claim> {
   for (let number = 1;; number++) {
-    const name = number === 1 ? directory : `${directory}-${number}`;
-    if (!await holdsRun(name)) return name;
+    const path = number === 1 ? directory : `${directory}-${number}`;
+    if (await holdsRun(path)) continue;
+    await assertWritable(path, bytes);
+    const claim = await tryClaim(path);
+    if (!claim) continue;
+    // The run that was being written may have ended since.
+    if (!await holdsRun(path)) return claim;
+    await claim[Symbol.asyncDispose]();
   }
+}
+
+/** Takes a directory unless it is taken. What a killed process has taken is free. */
+async function tryClaim(path: string): Promise<Claim | null> {
+  const made = await makeDirectory(path);
+  const lock = join(path, ".lock");
+  const file = await Deno.open(lock, { write: true, create: true });
+  if (!await file.tryLock(true)) {
+    file.close();
+    return null;
+  }
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      file.close();
+      await Deno.remove(lock).catch(() => {});
+      await made[Symbol.asyncDispose]();
+    },
+  };
 }
 
 /** Moves a run into a directory, in the place of the one that is there; other files stay where they are. */

@@ -25,7 +25,7 @@ import { number, parseOnlyFlags, text, toggle } from "./flags.ts";
 import { ImageHashes } from "./identity.ts";
 import { ImageLoader } from "./loader.ts";
 import { writeReport } from "./report.ts";
-import { freeDirectory, replaceRun } from "./run_directory.ts";
+import { claimDirectory, holdsRun, replaceRun } from "./run_directory.ts";
 import {
   adaptedResult,
   evaluateOn,
@@ -35,14 +35,7 @@ import {
   trainAdapters,
   writeResult,
 } from "./run.ts";
-import {
-  assertWritable,
-  COMMON_FLAGS,
-  IMAGE_FLAGS,
-  openData,
-  promptsFor,
-  userPath,
-} from "./workspace.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, openData, promptsFor, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -109,17 +102,19 @@ export async function train(args: readonly string[]): Promise<number> {
     const wanted = userPath(
       flags.output ?? defaultOutput(dataset, adapter, flags.shots, flags.seed),
     );
-    // Nothing new is written beside what an earlier run has left.
-    const directory = await freeDirectory(wanted);
-    const replaces = flags.output !== undefined && directory !== wanted;
+    // Nothing new is written beside what another run has left, or is writing.
+    const bytes = SPARE_BYTES + 4 * countParameters(clip, adapter);
+    await using claim = await claimDirectory(wanted, bytes);
+    const directory = claim.path;
+    const replaces = flags.output !== undefined && await holdsRun(wanted);
     const output = replaces ? wanted : directory;
     if (directory !== wanted) {
       console.note(
-        `${wanted} holds a run: this one is written to ${directory}` +
+        `${wanted} ${await holdsRun(wanted) ? "holds a run" : "is being written to"}: ` +
+          `this one is written to ${directory}` +
           (replaces ? ", and takes its place when it is finished" : ""),
       );
     }
-    await assertWritable(directory, SPARE_BYTES + 4 * countParameters(clip, adapter));
     console.note(
       `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
         `${model.name} on ${adapterName()}`,

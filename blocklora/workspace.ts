@@ -4,16 +4,14 @@
  * @module
  */
 
-import { dirname, join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Prompts } from "../clip/text.ts";
 import { type Classifier, classPrompts, type Prediction, sameClasses } from "./classifier.ts";
 import type { Console } from "./console.ts";
 import { type Dataset, openDataset, type Sample } from "./dataset.ts";
-import { reasonOf } from "./file_source.ts";
 import { choice, number, toggle } from "./flags.ts";
 import type { ImageLoader } from "./loader.ts";
-import { exists } from "./model_files.ts";
 import type { OpenedModel } from "./open_model.ts";
 
 /** The data set that comes with the project. */
@@ -129,30 +127,4 @@ export async function score(
   const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
   const accuracy = correct / images;
   return { images, correct, accuracy, classes, labels: truth, predictions: guesses, paths };
-}
-
-/**
- * Makes sure that files of so many bytes together can be written to a directory, before the work begins that they are
- * to keep: by writing as many there. Nothing of it stays, nor do directories that had to be made for it.
- *
- * @throws {Error} If the directory cannot be made or written to, or its file system is full.
- */
-export async function assertWritable(directory: string, bytes: number): Promise<void> {
-  const missing: string[] = [];
-  for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
-  const probe = join(directory, `.probe-${crypto.randomUUID().slice(0, 8)}`);
-  try {
-    await Deno.mkdir(directory, { recursive: true });
-    using file = await Deno.open(probe, { write: true, createNew: true });
-    const zeros = new Uint8Array(Math.min(bytes, 1 << 24));
-    for (let left = bytes; left > 0;) left -= await file.write(zeros.subarray(0, left));
-  } catch (error) {
-    throw new Error(
-      `Cannot write to ${directory}: ${reasonOf(error)}, name another directory with --output`,
-    );
-  } finally {
-    await Deno.remove(probe).catch(() => {});
-    // Not with all they hold: another run may have written there meanwhile.
-    for (const path of missing) await Deno.remove(path).catch(() => {});
-  }
 }

@@ -5,10 +5,19 @@ import { join } from "node:path";
 import { promptOf, sameClasses } from "../blocklora/classifier.ts";
 import { openDataset } from "../blocklora/dataset.ts";
 import { ImageHashes } from "../blocklora/identity.ts";
-import { freeDirectory, holdsRun, replaceRun } from "../blocklora/run_directory.ts";
+import { claimDirectory, holdsRun, replaceRun } from "../blocklora/run_directory.ts";
 import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
-import { copyData, copyModel, filesIn, octograd, outcomeOf, spawn, withDirectory } from "./cli.ts";
+import {
+  copyData,
+  copyModel,
+  existsSync,
+  filesIn,
+  octograd,
+  outcomeOf,
+  spawn,
+  withDirectory,
+} from "./cli.ts";
 
 const readText = (...path: string[]) => Deno.readTextFile(join(...path));
 const readJson = async (...path: string[]) => JSON.parse(await readText(...path));
@@ -69,14 +78,19 @@ Deno.test("ImageHashes tells images by their contents, labels and order, whereve
 Deno.test("a run is moved into the place of another as a whole, and leaves what is not a run's", () =>
   withDirectory(async (directory) => {
     const out = join(directory, "out");
-    assertEquals(await freeDirectory(out), out);
+    const claimed = async () => {
+      await using claim = await claimDirectory(out, 1000);
+      return claim.path;
+    };
+    assertEquals(await claimed(), out);
+    assertEquals(filesIn(directory), []);
     await Deno.mkdir(out);
     await Deno.writeTextFile(join(out, "notes.txt"), "mine");
     await Deno.writeTextFile(join(out, "metrics.jsonl"), "of a process that was killed");
     assertEquals(await holdsRun(out), false);
     const old = ["adapter_config.json", "adapter_model.safetensors", "result.json", "split.json"];
     for (const name of old) await Deno.writeTextFile(join(out, name), "old");
-    assertEquals(await freeDirectory(out), `${out}-2`);
+    assertEquals(await claimed(), `${out}-2`);
     await Deno.mkdir(`${out}-2`);
     const fresh = [
       "adapter_config.json",
@@ -85,7 +99,7 @@ Deno.test("a run is moved into the place of another as a whole, and leaves what 
       "result.json",
     ];
     for (const name of fresh) await Deno.writeTextFile(join(`${out}-2`, name), "new");
-    assertEquals(await freeDirectory(out), `${out}-3`);
+    assertEquals(await claimed(), `${out}-3`);
     await replaceRun(`${out}-2`, out);
     assertEquals(
       filesIn(directory),
@@ -93,6 +107,34 @@ Deno.test("a run is moved into the place of another as a whole, and leaves what 
     );
     for (const name of fresh) assertEquals(await readText(out, name), "new");
     assertEquals(await readText(out, "notes.txt"), "mine");
+  }));
+
+Deno.test("runs that are started at once for one directory do not write to the same", () =>
+  withDirectory(async (directory) => {
+    const out = join(directory, "out");
+    const data = await copyData(join(directory, "data"));
+    const children = ["1", "2", "3"].map((seed) =>
+      spawn([
+        ...["train", "--data", data, "--shots", "1", "--batch-size", "4", "--iterations", "3"],
+        ...["--seed", seed, "--output", out],
+      ])
+    );
+    const outcomes = await Promise.all(children.map(outcomeOf));
+    for (const { code, stderr } of outcomes) assertEquals(code, 0, stderr);
+    // One that began when another had ended has taken its place.
+    const runs = [out, `${out}-2`, `${out}-3`].filter((path) => existsSync(path));
+    for (const path of runs) {
+      const { seed, losses } = await readJson(path, "result.json");
+      const lines = (await Deno.readTextFile(join(path, "metrics.jsonl"))).trim().split("\n")
+        .map((line) => JSON.parse(line));
+      assertEquals(
+        lines.slice(0, 3).map(({ loss }) => Number(loss.toPrecision(6))),
+        losses.map(([, loss]: number[]) => loss),
+      );
+      assertEquals(lines.at(-1).seed, seed);
+      assertEquals(lines.length, 4);
+      assert(!filesIn(path).includes(".lock"));
+    }
   }));
 
 Deno.test("train into the directory of a finished run leaves that run or the new one, never parts of both", () =>
