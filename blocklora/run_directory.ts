@@ -49,20 +49,21 @@ export async function claimDirectory(directory: string, bytes: number): Promise<
   }
 }
 
-/** Takes a directory unless it is taken. What a killed process has taken is free. */
+/**
+ * Takes a directory unless it is taken, by a lock on the directory itself: a process that is killed leaves nothing. Windows
+ * has no such lock, and some file systems of a network have none.
+ */
 async function tryClaim(path: string): Promise<Claim | null> {
   const made = await makeDirectory(path);
-  const lock = join(path, ".lock");
-  const file = await Deno.open(lock, { write: true, create: true });
-  if (!await file.tryLock(true)) {
-    file.close();
+  const directory = await Deno.open(path).catch(() => null);
+  if (await directory?.tryLock(true).catch(() => true) === false) {
+    directory!.close();
     return null;
   }
   return {
     path,
     async [Symbol.asyncDispose]() {
-      file.close();
-      await Deno.remove(lock).catch(() => {});
+      directory?.close();
       await made[Symbol.asyncDispose]();
     },
   };
