@@ -13,10 +13,9 @@ import { init, NoAdapterError } from "../tensor/device.ts";
 import type { Adapters } from "./attach.ts";
 import { loadAdapters } from "./checkpoint.ts";
 import { type Console, megabytes } from "./console.ts";
-import { exists, namesIn, openFile } from "./file_source.ts";
+import { exists, namesIn, openFile, readJson } from "./file_source.ts";
 import { choice, text, toggle } from "./flags.ts";
 import { isHubId } from "./hub.ts";
-import { readJson } from "./model_files.ts";
 import { EMBEDDED_MODEL, type OpenedModel, openModel, openTensors } from "./open_model.ts";
 import { userPath } from "./workspace.ts";
 

@@ -6,7 +6,7 @@
 
 import { basename, join, relative, resolve, sep } from "node:path";
 import { Random } from "../tensor/random.ts";
-import { reasonOf, writeAtomically } from "./file_source.ts";
+import { exists, readJson, reasonOf, writeAtomically } from "./file_source.ts";
 
 /** An image and its class. */
 export interface Sample {
@@ -284,6 +284,7 @@ async function readSplit(
   const fail = (reason: string): never => {
     throw new Error(`Cannot use the split ${file}: ${reason}`);
   };
+  if (!await exists(file)) fail("no such file or directory");
   const parsed = await readJson(file) as { train?: unknown; test?: unknown } | null;
   const parts = [parsed?.train, parsed?.test].map((part, i) => {
     if (!Array.isArray(part) || part.length === 0) {
@@ -400,17 +401,6 @@ async function readClassNames(root: string): Promise<ClassNames> {
 
 function isName(value: unknown): value is string {
   return typeof value === "string" && value.trim() !== "";
-}
-
-async function readJson(path: string): Promise<unknown> {
-  try {
-    return JSON.parse(await Deno.readTextFile(path));
-  } catch (error) {
-    const reason = error instanceof SyntaxError
-      ? `it is not JSON (${error.message})`
-      : reasonOf(error);
-    throw new Error(`Cannot read ${path}: ${reason}`, { cause: error });
-  }
 }
 
 /** What a directory holds, links followed. */

@@ -33,6 +33,39 @@ export async function namesIn(directory: string): Promise<string[]> {
   }
 }
 
+/**
+ * The content of a text file, or null where there is none. The mark that Windows' editors put before UTF-8 is left out.
+ *
+ * @throws {Error} If it cannot be read, or is not UTF-8.
+ */
+export async function readText(...parts: string[]): Promise<string | null> {
+  const path = join(...parts);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    const reason = error instanceof TypeError
+      ? "it is not UTF-8, save it as that"
+      : reasonOf(error);
+    throw new Error(`Cannot read ${path}: ${reason}`);
+  }
+}
+
+/**
+ * The content of a JSON file, or null where there is none.
+ *
+ * @throws {Error} If it cannot be read, or is not JSON.
+ */
+export async function readJson(...parts: string[]): Promise<unknown> {
+  const content = await readText(...parts);
+  if (content === null) return null;
+  try {
+    return JSON.parse(content);
+  } catch (error) {
+    throw new Error(`Cannot read ${join(...parts)}: it is not JSON (${(error as Error).message})`);
+  }
+}
+
 class FileSource implements ByteSource, Disposable {
   readonly name: string;
   readonly size: number;

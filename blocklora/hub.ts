@@ -7,8 +7,8 @@
 
 import { createHash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
-import { exists, namesIn, reasonOf, writeAtomically } from "./file_source.ts";
-import { isIndex, type Layout, layoutOf, readJson, shardsOf, SMALL_FILES } from "./model_files.ts";
+import { exists, namesIn, readJson, reasonOf, writeAtomically } from "./file_source.ts";
+import { isIndex, type Layout, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 
 /** Where a download stands, over all files that it fetches. */
 export interface DownloadProgress {

@@ -11,9 +11,9 @@ import { sites } from "./attach.ts";
 import { saveAdapters } from "./checkpoint.ts";
 import { MODEL_FLAGS, namedIn, openAdapted } from "./chosen_model.ts";
 import { Console } from "./console.ts";
-import { assertWritable, namesIn, writeTogether } from "./file_source.ts";
+import { assertWritable, namesIn, readText, writeTogether } from "./file_source.ts";
 import { choice, parseOnlyFlags, text, UsageError } from "./flags.ts";
-import { MODEL_FILES, readText } from "./model_files.ts";
+import { MODEL_FILES } from "./model_files.ts";
 import { RUN_FILES } from "./run_directory.ts";
 import { COMMON_FLAGS, userPath } from "./workspace.ts";
 

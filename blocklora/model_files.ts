@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 import { isObject } from "../clip/json.ts";
-import { reasonOf } from "./file_source.ts";
+import { readJson } from "./file_source.ts";
 
 /** Files that come with the weights, of which a model may lack some. */
 export const SMALL_FILES = [
@@ -101,28 +101,4 @@ export async function shardsOf(directory: string, name: string): Promise<string[
       join(directory, name)
     }: its weight_map must name safetensors or bin files beside it`,
   );
-}
-
-/** The content of a text file, or null where there is none. */
-export async function readText(directory: string, name: string): Promise<string | null> {
-  const path = join(directory, name);
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw new Error(`Cannot read ${path}: ${reasonOf(error)}`);
-  }
-}
-
-/** The content of a JSON file, or null where there is none. */
-export async function readJson(directory: string, name: string): Promise<unknown> {
-  const content = await readText(directory, name);
-  if (content === null) return null;
-  try {
-    return JSON.parse(content);
-  } catch (error) {
-    throw new Error(
-      `Cannot read ${join(directory, name)}: it is not JSON (${(error as Error).message})`,
-    );
-  }
 }

@@ -23,17 +23,9 @@ import { SafetensorsFile } from "../tensor/safetensors.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { ByteSource, TensorFile } from "../tensor/tensor_file.ts";
 import { TorchFile } from "../tensor/torch_file.ts";
-import { namesIn, openFile } from "./file_source.ts";
+import { namesIn, openFile, readJson, readText } from "./file_source.ts";
 import { type HubRevision, resolveModel, type ResolveOptions } from "./hub.ts";
-import {
-  isClip,
-  isIndex,
-  type Layout,
-  layoutOf,
-  readJson,
-  readText,
-  shardsOf,
-} from "./model_files.ts";
+import { isClip, isIndex, type Layout, layoutOf, shardsOf } from "./model_files.ts";
 
 /** Where the model is that comes with the project. */
 export const EMBEDDED_MODEL: URL = new URL("../clip/emoji-clip-tiny/", import.meta.url);

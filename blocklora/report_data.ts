@@ -5,6 +5,7 @@
  */
 
 import { join } from "node:path";
+import { readJson } from "./file_source.ts";
 import type { RunResult } from "./run.ts";
 
 /** A value with its spread. */
@@ -123,16 +124,13 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
 }
 
 async function readRun(path: string): Promise<RunResult> {
-  const text = await Deno.readTextFile(path);
-  try {
-    const run: RunResult = JSON.parse(text);
+  const run = await readJson(path) as RunResult | null;
+  if (run) {
     const { format, accuracy, predictions, labels, data, method, classes } = run;
     const whole = format === 1 && Number.isFinite(accuracy) && Array.isArray(classes) &&
       typeof data === "string" && typeof method === "string" &&
       Array.isArray(predictions) && predictions.length === labels?.length;
     if (whole) return run;
-  } catch {
-    // Told below: it is no result either way.
   }
   throw new Error(`Cannot read ${path}: it is not the result of a run of this version`);
 }

@@ -16,8 +16,7 @@ import { drawShots, type Sample } from "./dataset.ts";
 import { parseOnlyFlags, text, UsageError, type Values } from "./flags.ts";
 import { ImageLoader } from "./loader.ts";
 import { type Identity, ImageHashes } from "./identity.ts";
-import { exists, namesIn } from "./file_source.ts";
-import { readJson } from "./model_files.ts";
+import { exists, namesIn, readJson } from "./file_source.ts";
 import { DEFAULT_PROBE, type Features, fitProbe, probePredictions } from "./probe.ts";
 import {
   adaptedResult,

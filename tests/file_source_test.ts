@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { openFile, writeAtomically } from "../blocklora/file_source.ts";
+import { join } from "node:path";
+import { openFile, readJson, readText, writeAtomically } from "../blocklora/file_source.ts";
 
 async function inDirectory(body: (directory: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir();
@@ -96,3 +97,21 @@ Deno.test({
       assertEquals(names(directory).sort(), ["program.ts", "weights"]);
     }),
 });
+
+Deno.test("readText() and readJson() take UTF-8 as Windows' editors save it, and refuse what is not", () =>
+  inDirectory(async (directory) => {
+    const write = (name: string, bytes: number[]) =>
+      Deno.writeFile(join(directory, name), Uint8Array.from(bytes));
+    const coffee = [...'{"a":"caf'].map((letter) => letter.charCodeAt(0));
+    await write("marked.json", [0xEF, 0xBB, 0xBF, ...coffee, 0xC3, 0xA9, 0x22, 0x7D]);
+    await write("latin.json", [...coffee, 0xE9, 0x22, 0x7D]);
+    await write("utf16.json", [0xFF, 0xFE, 0x7B, 0, 0x7D, 0]);
+    await write("broken.json", coffee);
+    assertEquals(await readJson(directory, "marked.json"), { a: "café" });
+    assertEquals(await readText(directory, "marked.json"), '{"a":"café"}');
+    for (const name of ["latin.json", "utf16.json"]) {
+      await assertRejects(() => readJson(directory, name), Error, `${name}: it is not UTF-8`);
+    }
+    await assertRejects(() => readJson(directory, "broken.json"), Error, "it is not JSON");
+    assertEquals(await readJson(directory, "none.json"), null);
+  }));
