@@ -225,7 +225,18 @@ Deno.test("resolveModel() takes an existing path as it is", async () => {
 });
 
 Deno.test("resolveModel() refuses what is neither a path nor an id", async () => {
-  for (const spec of ["missing", "./a/b", "/no/where", "a/b/c", "a/", "", "../x", "owner/na me"]) {
+  for (
+    const spec of [
+      "missing",
+      "./a/b",
+      "/no/where",
+      "a/b/c",
+      "a/",
+      "",
+      "../no-such-place",
+      "owner/na me",
+    ]
+  ) {
     await assertRejects(() => pathOf(spec), Error, `Cannot find the model "${spec}"`);
   }
   for (const revision of ["../../x", "", "/x", "a b"]) {
