@@ -110,7 +110,11 @@ export class Classifier {
     this.#scale = scale;
   }
 
-  /** The `count` likeliest classes of each image: normalized pixels `[B, 3, R, R]`, on the host. */
+  /**
+   * The `count` likeliest classes of each image: normalized pixels `[B, 3, R, R]`, on the host.
+   *
+   * @throws {RangeError} If the model makes NaN of an image: its weights, or its adapters', have diverged.
+   */
   async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
     const size = this.#clip.config.vision.imageSize;
     const batch = pixels.length / (3 * size * size);
@@ -121,6 +125,11 @@ export class Classifier {
     });
     try {
       const [values, indices] = await Promise.all([found.values.data(), found.indices.data()]);
+      if (values.some(Number.isNaN)) {
+        throw new RangeError(
+          "Cannot classify: the model's logits are NaN, its weights or its adapter's are broken",
+        );
+      }
       return Array.from({ length: batch }, (_, i) => ({
         classes: Array.from(indices.subarray(i * k, (i + 1) * k)),
         probabilities: Array.from(values.subarray(i * k, (i + 1) * k)),

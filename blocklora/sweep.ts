@@ -444,6 +444,9 @@ class Contest {
     }
     const values = new Float32Array(rows.reduce((size, row) => size + row.length, 0));
     rows.reduce((at, row) => (values.set(row, at), at + row.length), 0);
+    if (values.some(Number.isNaN)) {
+      throw new RangeError("Cannot probe: the model's features are NaN, its weights are broken");
+    }
     const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
     return { values, labels, width: clip.config.embedding, paths };
   }

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { classPrompts } from "../blocklora/classifier.ts";
+import { Classifier, classPrompts } from "../blocklora/classifier.ts";
 import { EMBEDDED_MODEL, type OpenedModel, openModel } from "../blocklora/open_model.ts";
 import { type ClipConfig, parseConfig } from "../clip/config.ts";
 import { tensor } from "../tensor/create.ts";
@@ -471,6 +471,29 @@ gpuTest(
         const other = await fingerprintOf(files);
         assert(!seen.has(other), Object.keys(files).join());
         seen.add(other);
+      }
+    }),
+);
+
+gpuTest(
+  "a model whose weights have become NaN or infinite classifies nothing",
+  () =>
+    withModels(async (open) => {
+      for (
+        const [name, value] of [
+          ["logit_scale", NaN],
+          ["visual_projection.weight", NaN],
+          ["text_model.final_layer_norm.bias", Infinity],
+        ] as const
+      ) {
+        const { shape, data } = WEIGHTS[name];
+        const broken = Float32Array.from(data, (x, i) => i === data.length - 1 ? value : x);
+        const weights = { ...WEIGHTS, [name]: { dtype: "F32", shape, data: broken } as const };
+        const { clip, tokenizer } = await open({ "model.safetensors": encodeSafetensors(weights) });
+        const prompts = classPrompts(clip, tokenizer, ["cat", "dog"], "a {}.");
+        const classifier = new Classifier(clip, prompts);
+        await assertRejects(() => classifier.predict(PIXELS), RangeError, "logits are NaN");
+        for (const each of [classifier, prompts, clip]) each.release();
       }
     }),
 );
