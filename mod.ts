@@ -139,8 +139,8 @@ export {
   weightShapes,
 } from "./clip/weights.ts";
 
-export * from "./blocklora/adapter.ts";
-export * from "./blocklora/attach.ts";
-export * from "./blocklora/checkpoint.ts";
-export * from "./blocklora/classifier.ts";
-export * from "./blocklora/trainer.ts";
+export * from "./blocklora/methods/adapter.ts";
+export * from "./blocklora/methods/attach.ts";
+export * from "./blocklora/methods/checkpoint.ts";
+export * from "./blocklora/training/classifier.ts";
+export * from "./blocklora/training/trainer.ts";

@@ -7,10 +7,10 @@
 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runCommand } from "../blocklora/command.ts";
-import { reasonOf } from "../blocklora/file_source.ts";
-import { number, parseOnlyFlags, text, UsageError } from "../blocklora/flags.ts";
-import { COMMON_FLAGS, userPath } from "../blocklora/workspace.ts";
+import { runCommand } from "../blocklora/commands/command.ts";
+import { reasonOf } from "../blocklora/system/files.ts";
+import { number, parseOnlyFlags, text, UsageError } from "../blocklora/system/flags.ts";
+import { COMMON_FLAGS, userPath } from "../blocklora/commands/workspace.ts";
 
 /** A part of the bench. */
 interface Section {

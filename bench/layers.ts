@@ -6,8 +6,8 @@
 
 import { zeros } from "../autograd/ops/create.ts";
 import { vjp } from "../autograd/tape.ts";
-import { BlockLora, DenseLora, Lora } from "../blocklora/adapter.ts";
-import type { AdapterConfig } from "../blocklora/attach.ts";
+import { BlockLora, DenseLora, Lora } from "../blocklora/methods/adapter.ts";
+import type { AdapterConfig } from "../blocklora/methods/attach.ts";
 import { Linear } from "../clip/layers.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";

@@ -6,10 +6,10 @@
  */
 
 import { dirname } from "node:path";
-import { runCommand } from "../blocklora/command.ts";
-import { Console } from "../blocklora/console.ts";
-import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/flags.ts";
-import { COMMON_FLAGS, userPath } from "../blocklora/workspace.ts";
+import { runCommand } from "../blocklora/commands/command.ts";
+import { Console } from "../blocklora/system/console.ts";
+import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/system/flags.ts";
+import { COMMON_FLAGS, userPath } from "../blocklora/commands/workspace.ts";
 import { type Case, CASES, draw } from "./peers/cases.ts";
 import type { Measured } from "./peers/child.ts";
 import { type Column, digits, median, tableHead, tableRow } from "./table.ts";

@@ -5,15 +5,15 @@
  * @module
  */
 
-import { DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
-import { runCommand } from "../blocklora/command.ts";
-import { Console } from "../blocklora/console.ts";
-import { choice, number, parseOnlyFlags, toggle } from "../blocklora/flags.ts";
-import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
-import { COMMON_FLAGS } from "../blocklora/workspace.ts";
+import { DEFAULT_ADAPTER, METHODS } from "../blocklora/methods/attach.ts";
+import { runCommand } from "../blocklora/commands/command.ts";
+import { Console } from "../blocklora/system/console.ts";
+import { choice, number, parseOnlyFlags, toggle } from "../blocklora/system/flags.ts";
+import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
+import { COMMON_FLAGS } from "../blocklora/commands/workspace.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
-import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "./formulas.ts";
+import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
 import { adapterTimes } from "./gpu_time.ts";
 import type { Shape } from "./layers.ts";
 

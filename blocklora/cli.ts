@@ -5,14 +5,14 @@
  */
 
 import { shutDown } from "../tensor/device.ts";
-import * as classify from "./classify.ts";
-import { type Command, runCommand } from "./command.ts";
-import * as cost from "./cost.ts";
-import * as evaluate from "./evaluate.ts";
-import * as merge from "./merge.ts";
-import * as report from "./report.ts";
-import * as sweep from "./sweep.ts";
-import * as train from "./train.ts";
+import * as classify from "./commands/classify.ts";
+import { type Command, runCommand } from "./commands/command.ts";
+import * as cost from "./commands/cost.ts";
+import * as evaluate from "./commands/evaluate.ts";
+import * as merge from "./commands/merge.ts";
+import * as report from "./commands/report.ts";
+import * as sweep from "./commands/sweep.ts";
+import * as train from "./commands/train.ts";
 
 const COMMANDS: Record<string, Command> = {
   train: { ...train, run: train.train },

@@ -7,15 +7,15 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import type { LowRank } from "../blocklora/adapter.ts";
+import type { LowRank } from "../blocklora/methods/adapter.ts";
 import {
   type AdapterConfig,
   type Adapters,
   attach,
   DEFAULT_ADAPTER,
   sites,
-} from "../blocklora/attach.ts";
-import { loadAdapters, saveAdapters, type SavedAdapters } from "../blocklora/checkpoint.ts";
+} from "../blocklora/methods/attach.ts";
+import { loadAdapters, saveAdapters, type SavedAdapters } from "../blocklora/methods/checkpoint.ts";
 import type { Clip } from "../clip/clip.ts";
 import { write } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";

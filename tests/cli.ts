@@ -6,8 +6,8 @@
 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { EMBEDDED_MODEL } from "../blocklora/open_model.ts";
-import { EMBEDDED_DATA } from "../blocklora/workspace.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
+import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
 
 /** What came of a command. */
 export interface Outcome {

@@ -12,9 +12,9 @@ import {
   assertThrows,
 } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { DEFAULT_ADAPTER, METHODS } from "../blocklora/attach.ts";
-import { parseBytes, planMemory } from "../blocklora/memory_plan.ts";
-import { EMBEDDED_MODEL, openModel } from "../blocklora/open_model.ts";
+import { DEFAULT_ADAPTER, METHODS } from "../blocklora/methods/attach.ts";
+import { parseBytes, planMemory } from "../blocklora/cost/memory_plan.ts";
+import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
 import {
   emptyClip,
   imagenetTokens,
@@ -22,8 +22,8 @@ import {
   type StepCost,
   stepCost,
   type StepOptions,
-} from "../blocklora/step_cost.ts";
-import type { MemoryPlan } from "../blocklora/trainer.ts";
+} from "../blocklora/cost/step_cost.ts";
+import type { MemoryPlan } from "../blocklora/training/trainer.ts";
 import { zeros } from "../autograd/ops/create.ts";
 import { add } from "../autograd/ops/pointwise.ts";
 import { matmul } from "../autograd/ops/matmul.ts";

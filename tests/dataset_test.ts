@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { type Dataset, drawShots, openDataset, writeSplit } from "../blocklora/dataset.ts";
+import { type Dataset, drawShots, openDataset, writeSplit } from "../blocklora/data/dataset.ts";
 import { shared, skip } from "./fixtures.ts";
 
 /** Makes a directory with these files, empty unless their content is given, and runs `body` on it. */

@@ -3,7 +3,7 @@ import encodeJpeg from "@jsquash/jpeg/encode.js";
 import encodeWebp from "@jsquash/webp/encode.js";
 import { Buffer } from "node:buffer";
 import { crc32, deflateSync } from "node:zlib";
-import { decodeImage, ImageError } from "../blocklora/decode.ts";
+import { decodeImage, ImageError } from "../blocklora/data/decode.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 import { fixtures, skip } from "./fixtures.ts";
@@ -249,7 +249,9 @@ Deno.test({
   permissions: { read: true },
   async fn() {
     const code = `
-      import { decodeImage } from ${JSON.stringify(import.meta.resolve("../blocklora/decode.ts"))};
+      import { decodeImage } from ${
+      JSON.stringify(import.meta.resolve("../blocklora/data/decode.ts"))
+    };
       self.onmessage = async ({ data }) => {
         const images = [];
         for (const file of data) images.push(await decodeImage(file, "x"));

@@ -13,10 +13,10 @@ import {
 } from "@std/assert";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
-import { decodeImage } from "../blocklora/decode.ts";
-import { encodePng, makeFashionMnist, PACKAGE } from "../blocklora/make_fashion_mnist.ts";
-import { EMBEDDED_MODEL } from "../blocklora/open_model.ts";
-import { EMBEDDED_DATA } from "../blocklora/workspace.ts";
+import { decodeImage } from "../blocklora/data/decode.ts";
+import { encodePng, makeFashionMnist, PACKAGE } from "../blocklora/data/make_fashion_mnist.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
+import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
 import { makeEmbedded } from "../clip/make_embedded.ts";
 import { existsSync, filesIn, withDirectory } from "./cli.ts";
 import { shared, skip } from "./fixtures.ts";

@@ -4,7 +4,7 @@
  */
 
 import { assertEquals } from "@std/assert";
-import { decodeImage } from "../blocklora/decode.ts";
+import { decodeImage } from "../blocklora/data/decode.ts";
 import type { Clip } from "../clip/clip.ts";
 import { parsePreprocessor } from "../clip/config.ts";
 import { preprocess } from "../clip/image.ts";

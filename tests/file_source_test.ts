@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { openFile, readJson, readText, writeAtomically } from "../blocklora/file_source.ts";
+import { openFile, readJson, readText, writeAtomically } from "../blocklora/system/files.ts";
 
 async function inDirectory(body: (directory: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir();
@@ -79,7 +79,7 @@ Deno.test({
       const path = `${directory}/weights`;
       await Deno.writeTextFile(path, "old");
       const program = `${directory}/program.ts`;
-      const module = new URL("../blocklora/file_source.ts", import.meta.url);
+      const module = new URL("../blocklora/system/files.ts", import.meta.url);
       await Deno.writeTextFile(
         program,
         `import { writeAtomically } from ${JSON.stringify(module.href)};

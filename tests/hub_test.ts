@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";
-import { fetchJson, resolveModel, type ResolveOptions } from "../blocklora/hub.ts";
+import { fetchJson, resolveModel, type ResolveOptions } from "../blocklora/models/hub.ts";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 const OTHER_COMMIT = "fedcba9876543210fedcba9876543210fedcba98";
@@ -601,7 +601,7 @@ Deno.test("fetchJson() reads a file of a repository, from the cache if it is the
     assertEquals(hub.requests, []);
   }));
 
-const MODULE = new URL("../blocklora/hub.ts", import.meta.url);
+const MODULE = new URL("../blocklora/models/hub.ts", import.meta.url);
 const CONFIG = fileURLToPath(new URL("../deno.json", import.meta.url));
 
 /** Resolves the model in another process. */

@@ -2,10 +2,10 @@
 
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { join } from "node:path";
-import { promptOf, sameClasses } from "../blocklora/classifier.ts";
-import { openDataset } from "../blocklora/dataset.ts";
-import { ImageHashes } from "../blocklora/identity.ts";
-import { claimDirectory, holdsRun, replaceRun } from "../blocklora/run_directory.ts";
+import { promptOf, sameClasses } from "../blocklora/training/classifier.ts";
+import { openDataset } from "../blocklora/data/dataset.ts";
+import { ImageHashes } from "../blocklora/training/identity.ts";
+import { claimDirectory, holdsRun, replaceRun } from "../blocklora/training/run_directory.ts";
 import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 import {

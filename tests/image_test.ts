@@ -1,5 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { decodeImage } from "../blocklora/decode.ts";
+import { decodeImage } from "../blocklora/data/decode.ts";
 import type { PreprocessConfig } from "../clip/config.ts";
 import {
   centerCrop,

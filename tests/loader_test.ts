@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { crc32, deflateSync } from "node:zlib";
-import type { Sample } from "../blocklora/dataset.ts";
-import { decodeImage, ImageError } from "../blocklora/decode.ts";
-import { type Batch, ImageLoader, type TrainingOptions } from "../blocklora/loader.ts";
+import type { Sample } from "../blocklora/data/dataset.ts";
+import { decodeImage, ImageError } from "../blocklora/data/decode.ts";
+import { type Batch, ImageLoader, type TrainingOptions } from "../blocklora/data/loader.ts";
 import type { PreprocessConfig } from "../clip/config.ts";
 import { normalize, preprocess, randomResizedCropBox, resizedCrop } from "../clip/image.ts";
 import { Random } from "../tensor/random.ts";

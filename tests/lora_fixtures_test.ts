@@ -10,15 +10,15 @@ import { AdamW } from "../autograd/optim/adam.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";
 import { cosineAnnealing } from "../autograd/optim/schedule.ts";
 import { valueAndGrad, vjp } from "../autograd/tape.ts";
-import { BlockLora, Lora, type LowRank } from "../blocklora/adapter.ts";
+import { BlockLora, Lora, type LowRank } from "../blocklora/methods/adapter.ts";
 import {
   type AdapterConfig,
   Adapters,
   chosenSites,
   DEFAULT_ADAPTER,
   scaleOf,
-} from "../blocklora/attach.ts";
-import { loadAdapters } from "../blocklora/checkpoint.ts";
+} from "../blocklora/methods/attach.ts";
+import { loadAdapters } from "../blocklora/methods/checkpoint.ts";
 import type { Clip } from "../clip/clip.ts";
 import { type Adapter, Linear, type Projection, PROJECTIONS } from "../clip/layers.ts";
 import type { Prompts } from "../clip/text.ts";

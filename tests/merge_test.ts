@@ -3,8 +3,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { merge } from "../blocklora/merge.ts";
-import { EMBEDDED_MODEL } from "../blocklora/open_model.ts";
+import { merge } from "../blocklora/commands/merge.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
 import { encodeSafetensors, SafetensorsFile } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 import { copyModel, filesIn, withDirectory } from "./cli.ts";

@@ -3,8 +3,8 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Classifier, classPrompts } from "../blocklora/classifier.ts";
-import { EMBEDDED_MODEL, type OpenedModel, openModel } from "../blocklora/open_model.ts";
+import { Classifier, classPrompts } from "../blocklora/training/classifier.ts";
+import { EMBEDDED_MODEL, type OpenedModel, openModel } from "../blocklora/models/open_model.ts";
 import { type ClipConfig, parseConfig } from "../clip/config.ts";
 import { tensor } from "../tensor/create.ts";
 import { encodeSafetensors, type TensorToSave } from "../tensor/safetensors.ts";

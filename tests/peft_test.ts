@@ -1,12 +1,12 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Adapters } from "../blocklora/attach.ts";
-import { loadAdapters } from "../blocklora/checkpoint.ts";
-import { openAdapted } from "../blocklora/chosen_model.ts";
-import { Console } from "../blocklora/console.ts";
-import { openFile } from "../blocklora/file_source.ts";
-import { EMBEDDED_MODEL, openModel, openTensors } from "../blocklora/open_model.ts";
+import type { Adapters } from "../blocklora/methods/attach.ts";
+import { loadAdapters } from "../blocklora/methods/checkpoint.ts";
+import { openAdapted } from "../blocklora/commands/chosen_model.ts";
+import { Console } from "../blocklora/system/console.ts";
+import { openFile } from "../blocklora/system/files.ts";
+import { EMBEDDED_MODEL, openModel, openTensors } from "../blocklora/models/open_model.ts";
 import type { Clip } from "../clip/clip.ts";
 import { tensor } from "../tensor/create.ts";
 import { scope } from "../tensor/scope.ts";

@@ -20,9 +20,9 @@ import {
   readRuns,
   spread,
   summarize,
-} from "../blocklora/report_data.ts";
-import { accuracies, pageOf } from "../blocklora/report_page.ts";
-import type { RunResult } from "../blocklora/run.ts";
+} from "../blocklora/report/data.ts";
+import { accuracies, pageOf } from "../blocklora/report/page.ts";
+import type { RunResult } from "../blocklora/training/run.ts";
 import { octograd, withDirectory } from "./cli.ts";
 
 const IMAGES = fileURLToPath(new URL("../blocklora/fashion_mnist/", import.meta.url));

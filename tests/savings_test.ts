@@ -3,10 +3,10 @@
  */
 
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { adapterCost, boundRatio, qkvSites } from "../bench/formulas.ts";
+import { adapterCost, boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
 import { RANKS, savings, SHAPES } from "../bench/savings.ts";
-import { DEFAULT_ADAPTER } from "../blocklora/attach.ts";
-import { emptyClip, imagenetTokens, stepCost } from "../blocklora/step_cost.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/methods/attach.ts";
+import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { initDry } from "../tensor/device.ts";
 

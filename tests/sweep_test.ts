@@ -12,9 +12,9 @@ import {
   assertThrows,
 } from "@std/assert";
 import { join } from "node:path";
-import { fitProbe, probePredictions } from "../blocklora/probe.ts";
-import { plansOf, shardOf } from "../blocklora/sweep.ts";
-import { UsageError } from "../blocklora/flags.ts";
+import { fitProbe, probePredictions } from "../blocklora/methods/linear_probe.ts";
+import { plansOf, shardOf } from "../blocklora/commands/sweep.ts";
+import { UsageError } from "../blocklora/system/flags.ts";
 import { memory } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
 import { copyData, octograd, outcomeOf, spawn, withDirectory } from "./cli.ts";

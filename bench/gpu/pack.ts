@@ -7,9 +7,9 @@
 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runCommand } from "../../blocklora/command.ts";
-import { parseOnlyFlags, text } from "../../blocklora/flags.ts";
-import { COMMON_FLAGS, userPath } from "../../blocklora/workspace.ts";
+import { runCommand } from "../../blocklora/commands/command.ts";
+import { parseOnlyFlags, text } from "../../blocklora/system/flags.ts";
+import { COMMON_FLAGS, userPath } from "../../blocklora/commands/workspace.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 

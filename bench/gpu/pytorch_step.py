@@ -18,7 +18,7 @@ except ImportError as error:
     sys.exit()
 
 RANK, BLOCKS, DROPOUT, BATCH, CONTEXT, VOCABULARY = 8, 4, 0.25, 32, 77, 49408
-# The longest of ImageNet's prompts in tokens, as in blocklora/step_cost.ts: all are padded to it.
+# The longest of ImageNet's prompts in tokens, as in blocklora/cost/step_cost.ts: all are padded to it.
 LONGEST = 18
 
 

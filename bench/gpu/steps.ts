@@ -5,11 +5,11 @@
  * @module
  */
 
-import { DEFAULT_ADAPTER } from "../../blocklora/attach.ts";
-import { planText } from "../../blocklora/choices.ts";
-import { runCommand } from "../../blocklora/command.ts";
-import { reasonOf } from "../../blocklora/file_source.ts";
-import { number, parseOnlyFlags } from "../../blocklora/flags.ts";
+import { DEFAULT_ADAPTER } from "../../blocklora/methods/attach.ts";
+import { planText } from "../../blocklora/commands/choices.ts";
+import { runCommand } from "../../blocklora/commands/command.ts";
+import { reasonOf } from "../../blocklora/system/files.ts";
+import { number, parseOnlyFlags } from "../../blocklora/system/flags.ts";
 import {
   dryStepCost,
   imagenetTokens,
@@ -17,9 +17,9 @@ import {
   prepareStep,
   randomClip,
   type StepCost,
-} from "../../blocklora/step_cost.ts";
-import type { MemoryPlan } from "../../blocklora/trainer.ts";
-import { COMMON_FLAGS } from "../../blocklora/workspace.ts";
+} from "../../blocklora/cost/step_cost.ts";
+import type { MemoryPlan } from "../../blocklora/training/trainer.ts";
+import { COMMON_FLAGS } from "../../blocklora/commands/workspace.ts";
 import type { Clip } from "../../clip/clip.ts";
 import { ARCHITECTURES } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";

@@ -6,9 +6,9 @@
  * @module
  */
 
-import { openAdapted, openChosen } from "../../blocklora/chosen_model.ts";
-import { Console } from "../../blocklora/console.ts";
-import { userPath } from "../../blocklora/workspace.ts";
+import { openAdapted, openChosen } from "../../blocklora/commands/chosen_model.ts";
+import { Console } from "../../blocklora/system/console.ts";
+import { userPath } from "../../blocklora/commands/workspace.ts";
 import { tensor } from "../../tensor/create.ts";
 import { shutDown } from "../../tensor/device.ts";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/safetensors.ts";

@@ -1,0 +1,234 @@
+/**
+ * `deno task cost`: what a training step needs, on a machine that has no GPU.
+ *
+ * @module
+ */
+
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ARCHITECTURES, type ClipConfig, configFromOpenai } from "../../clip/config.ts";
+import type { Precision } from "../../clip/weights.ts";
+import { adapterName, type DryAdapter, dryTwin, init, shutDown } from "../../tensor/device.ts";
+import { PHASES } from "../../tensor/measure.ts";
+import { OWNERS } from "../../tensor/memory.ts";
+import { Random } from "../../tensor/random.ts";
+import {
+  ADAPTER_FLAGS,
+  adapterConfigOf,
+  MEMORY_FLAGS,
+  memoryLimitOf,
+  planOf,
+  planText,
+} from "./choices.ts";
+import { Console } from "../system/console.ts";
+import { exists, openFile } from "../system/files.ts";
+import { choice, number, parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { fetchJson, isHubId } from "../models/hub.ts";
+import { planMemory } from "../cost/memory_plan.ts";
+import {
+  configOf,
+  EMBEDDED_MODEL,
+  kindOfFile,
+  openTensors,
+  readStated,
+  shapesOf,
+} from "../models/open_model.ts";
+import {
+  dryStepCost,
+  imagenetTokens,
+  randomClip,
+  realStep,
+  type RealStepCost,
+  type StepCost,
+  type StepOptions,
+} from "../cost/step_cost.ts";
+import { COMMON_FLAGS, userPath } from "./workspace.ts";
+
+/** The usage line and the paragraph of the help. */
+export const ABOUT = {
+  usage: "octograd cost [--model NAME|DIR|FILE|ID] [--classes N] [--batch N] [flags]",
+  about:
+    `Counts the bytes, FLOPs and dispatches of a training step without a GPU and without weights: the same code
+runs on a device that does nothing. The model is one of ${
+      Object.keys(ARCHITECTURES).join(", ")
+    }, a directory
+or a file as for train, or a hub id, of which only the configuration is read; the embedded one if not given.
+With --real the step is taken too, on this machine's GPU with random weights, and its counts stand beside.`,
+};
+
+/** The flags of `cost`. */
+export const FLAGS = {
+  model: text<string | undefined>("NAME|DIR|FILE|ID", "CLIP model", undefined),
+  classes: number({ from: 1, whole: true }, "class prompts", 1000),
+  batch: number({ from: 1, whole: true }, "images a step", 32),
+  promptTokens: number<number | undefined>(
+    { from: 2, whole: true },
+    "tokens of every prompt [those of ImageNet's prompts]",
+    undefined,
+  ),
+  ...ADAPTER_FLAGS,
+  precision: choice<Precision>(["f32", "f16"], "how the frozen matrices are stored", "f32"),
+  ...MEMORY_FLAGS,
+  real: toggle("take the step too, with random weights, and compare"),
+  ...COMMON_FLAGS,
+};
+
+/** Runs the command and returns its exit code. */
+export async function cost(args: readonly string[]): Promise<number> {
+  const flags = parseOnlyFlags(args, FLAGS);
+  const console = new Console(flags.json);
+  const config = await configNamed(flags.model);
+  const adapter = adapterConfigOf(flags);
+  const { context } = config.text;
+  const { classes, batch, promptTokens, precision } = flags;
+  const step = {
+    adapter,
+    batch,
+    promptTokens: promptTokens === undefined
+      ? imagenetTokens(classes).map((tokens) => Math.min(tokens, context))
+      : Array<number>(classes).fill(promptTokens),
+  };
+  const limit = memoryLimitOf(flags);
+  const given = planOf(flags);
+  if (flags.real) await init();
+  const twin = flags.real ? dryTwin() : undefined;
+  // The plain step may need larger tensors than this adapter binds.
+  const larger = flags.real ? dryTwin({ anySize: true }) : undefined;
+  const planned = limit === undefined ? null : planMemory({
+    config,
+    precisions: [precision],
+    step: { ...step, plan: given },
+    limit,
+    adapter: twin,
+  });
+  const plan = planned?.plan ?? given;
+  const longest = Math.max(...step.promptTokens);
+  console.say(
+    `${
+      flags.model ?? "the embedded model"
+    }, ${classes} prompts of up to ${longest} tokens, ${batch} images; ` +
+      `${adapter.method} r = ${adapter.rank}, n = ${adapter.blocks}`,
+  );
+  console.say(`${planned ? "chosen: " : ""}${planText(plan)}, frozen matrices in ${precision}`);
+
+  const chosen = { ...step, plan, ...(limit !== undefined && { memoryLimit: limit }) };
+  // With a real step beside it, the first step of a process is the one to count.
+  const count = (adapter: DryAdapter | undefined, precision: Precision, options: StepOptions) =>
+    dryStepCost(config, precision, { ...options, warm: !flags.real }, adapter);
+  const found = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
+  const plain = count(larger, "f32", { ...step, plan: {} });
+  const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
+  const columns: Column[] = [["counted", found], ["plain step", plain]];
+  if (real) columns.splice(1, 0, ["measured", real]);
+  for (const line of table(columns)) console.say(line);
+  if (real) {
+    console.say(`The real step: loss ${real.loss.toFixed(4)}, ${real.seconds.toFixed(1)} s`);
+  }
+  const withoutRows = <T extends StepCost>({ rows: _rows, ...counts }: T) => counts;
+  console.finish({
+    model: flags.model ?? "emoji-clip-tiny",
+    ...{ classes, batch, precision },
+    ...{ method: adapter.method, rank: adapter.rank, blocks: adapter.blocks },
+    plan,
+    memoryLimit: limit ?? null,
+    ...withoutRows(found),
+    plain: withoutRows(plain),
+    real: real && withoutRows(real),
+  });
+  return 0;
+}
+
+/** Takes a step of a random model on the GPU. */
+async function takeStep(
+  config: ClipConfig,
+  precision: Precision,
+  options: StepOptions,
+  console: Console,
+): Promise<RealStepCost> {
+  const random = new Random(1, "cost");
+  await init();
+  console.say(`taking a step on ${adapterName()}`);
+  const clip = randomClip(config, precision, random);
+  try {
+    return await realStep(clip, options, random);
+  } finally {
+    clip.release();
+    shutDown();
+  }
+}
+
+/** The configuration of a model, without its weights. */
+async function configNamed(spec: string | undefined): Promise<ClipConfig> {
+  if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) return ARCHITECTURES[spec];
+  const path = spec === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(spec);
+  if (!await exists(path)) return await fetchConfig(spec!);
+  const isFile = (await Deno.stat(path)).isFile;
+  const stated = await readStated(isFile ? dirname(path) : path);
+  if (!isFile) {
+    if (stated.config === null && stated.openClip === null) {
+      throw new Error(`Cannot find ${join(path, "config.json")}: is it a CLIP model?`);
+    }
+    return configOf(null, stated);
+  }
+  using source = await openFile(path);
+  const shapes = shapesOf([await openTensors(source)]);
+  const kind = kindOfFile(shapes.keys(), stated);
+  return kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
+}
+
+async function fetchConfig(id: string): Promise<ClipConfig> {
+  const names = Object.keys(ARCHITECTURES).join(", ");
+  if (!isHubId(id)) {
+    throw new Error(
+      `Cannot find the model "${id}": it is none of ${names}, no path, and no hub id OWNER/NAME`,
+    );
+  }
+  const config = await fetchJson(id, "config.json");
+  const openClip = await fetchJson(id, "open_clip_config.json");
+  if (config === null && openClip === null) {
+    throw new Error(
+      `Cannot fetch the configuration of "${id}": the hub has no such model, or it is no CLIP`,
+    );
+  }
+  return configOf(null, { config, openClip });
+}
+
+const LABELS = {
+  frozenWeights: "frozen weights",
+  adapterWeights: "adapter weights",
+  gradients: "gradients",
+  optimizerState: "optimizer state",
+  savedActivations: "saved activations",
+  workspace: "workspace",
+} as const;
+
+const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(2)} MB`;
+const gigaflops = (flops: number) => `${(flops / 1e9).toFixed(2)} GFLOP`;
+const share = (part: number, whole: number) => `${(100 * part / whole).toFixed(2)} %`;
+
+type Column = readonly [title: string, cost: StepCost];
+
+/** Counts side by side. */
+function table(columns: readonly Column[]): string[] {
+  const row = (label: string, cell: (cost: StepCost) => string) =>
+    label.padEnd(28) + columns.map(([, cost]) => cell(cost).padStart(16)).join("");
+  return [
+    "".padEnd(28) + columns.map(([title]) => title.padStart(16)).join(""),
+    row("trainable parameters", (cost) => `${cost.trainableParameters}`),
+    row("peak GPU memory", (cost) => megabytes(cost.peakGpuBytes)),
+    ...OWNERS.map((owner) =>
+      row(`  ${LABELS[owner]}`, (cost) => megabytes(cost.peakBytesByOwner[owner]))
+    ),
+    row("with buffers kept for reuse", (cost) => megabytes(cost.peakHeldBytes)),
+    row("work", (cost) => gigaflops(cost.flops.total)),
+    ...PHASES.map((phase) => row(`  ${phase}`, (cost) => gigaflops(cost.flops[phase]))),
+    row(
+      "  of it the adapters'",
+      ({ flops, adapterFlops }) => share(adapterFlops.total, flops.total),
+    ),
+    row("bytes read", (cost) => megabytes(cost.bytesRead)),
+    row("bytes written", (cost) => megabytes(cost.bytesWritten)),
+    row("dispatches", (cost) => `${cost.dispatches}`),
+    row("submits", (cost) => `${cost.submits}`),
+  ];
+}

@@ -1,0 +1,233 @@
+/**
+ * `deno task train`: from a model and a folder of images to an adapter.
+ *
+ * @module
+ */
+
+import { basename, join } from "node:path";
+import { adapterName, dryTwin } from "../../tensor/device.ts";
+import { limitMemory, memory } from "../../tensor/memory.ts";
+import { profileTable } from "../../tensor/profile.ts";
+import { type AdapterConfig, type Adapters, attach, countParameters } from "../methods/attach.ts";
+import {
+  ADAPTER_FLAGS,
+  choiceOf,
+  MEMORY_FLAGS,
+  memoryLimitOf,
+  planBeside,
+  planText,
+  TRAINING_FLAGS,
+} from "./choices.ts";
+import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
+import { Console, duration, megabytes, percent } from "../system/console.ts";
+import { type Dataset, drawShots } from "../data/dataset.ts";
+import { number, parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { ImageHashes } from "../training/identity.ts";
+import { ImageLoader } from "../data/loader.ts";
+import { writeReport } from "./report.ts";
+import { claimDirectory, holdsRun, replaceRun } from "../training/run_directory.ts";
+import {
+  adaptedResult,
+  evaluateOn,
+  INTERRUPTED,
+  Metrics,
+  timingOf,
+  trainAdapters,
+  writeResult,
+} from "../training/run.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, openData, promptsFor, userPath } from "./workspace.ts";
+
+/** The usage line and the paragraph of the help. */
+export const ABOUT = {
+  usage: "octograd train [--model DIR|FILE|ID] [--data DIR] [flags]",
+  about:
+    `Trains Block-LoRA or LoRA adapters of a CLIP model on a few labelled images a class, and writes them with their
+metrics to a directory. Prints the zero-shot accuracy first, the adapted accuracy last. Without arguments it trains the
+embedded model on the embedded images. The presets are CLIP-LoRA's; the embedded model has its own (5e-3, mild crops,
+300 iterations). Ctrl-C saves what is trained so far.`,
+};
+
+/** The flags of `train`. */
+export const FLAGS = {
+  ...MODEL_FLAGS,
+  data: text<string | undefined>(
+    "DIR",
+    "train/CLASS/* and test/CLASS/*, or CLASS/*; the embedded images if not given",
+    undefined,
+  ),
+  split: text<string | undefined>("FILE", "a split file, as CoOp's split_zhou_*.json", undefined),
+  shots: number({ from: 1, whole: true }, "training images a class", 16),
+  seed: number(
+    { from: 0, to: 2 ** 32 - 1, whole: true },
+    "seed of the shots, the adapters, the crops and the dropout",
+    1,
+  ),
+  template: text<string | undefined>(
+    "TEXT",
+    'the prompt, {} for the class name; the data set\'s, else "a photo of a {}."',
+    undefined,
+  ),
+  ...ADAPTER_FLAGS,
+  ...TRAINING_FLAGS,
+  ...MEMORY_FLAGS,
+  ...IMAGE_FLAGS,
+  output: text<string | undefined>("DIR", "where to write [runs/DATA-METHOD-...]", undefined),
+  profile: toggle("time every kernel of the third step, and print a table of them at the end"),
+  ...COMMON_FLAGS,
+};
+
+/** Room for the metrics and the configuration, beside the adapters. */
+const SPARE_BYTES = 2 ** 20;
+
+/** Runs the command and returns its exit code. */
+export async function train(args: readonly string[]): Promise<number> {
+  const flags = parseOnlyFlags(args, FLAGS);
+  const console = new Console(flags.json);
+  let choice = choiceOf(flags);
+  const { adapter, recipe } = choice;
+  const limit = memoryLimitOf(flags);
+
+  const { dataset, given } = await openData(flags);
+  const shots = drawShots(dataset, flags.shots, flags.seed);
+  const template = flags.template ?? dataset.template ?? "a photo of a {}.";
+
+  const model = await openChosen(flags, console);
+  const { clip, preprocess } = model;
+  const prompts = promptsFor(model, dataset.classes, template, console);
+  const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
+  const { batchSize } = flags;
+  const setting = { model, dataset, template, prompts, loader, batchSize, console };
+  let adapters: Adapters | null = null;
+  try {
+    const wanted = userPath(
+      flags.output ?? defaultOutput(dataset, adapter, flags.shots, flags.seed),
+    );
+    // Nothing new is written beside what another run has left, or is writing.
+    const bytes = SPARE_BYTES + 4 * countParameters(clip, adapter);
+    await using claim = await claimDirectory(wanted, bytes);
+    const directory = claim.path;
+    const replaces = flags.output !== undefined && await holdsRun(wanted);
+    const output = replaces ? wanted : directory;
+    if (directory !== wanted) {
+      console.note(
+        `${wanted} ${await holdsRun(wanted) ? "holds a run" : "is being written to"}: ` +
+          `this one is written to ${directory}` +
+          (replaces ? ", and takes its place when it is finished" : ""),
+      );
+    }
+    console.note(
+      `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
+        `${model.name} on ${adapterName()}`,
+    );
+    const evaluate = async (what: string) => {
+      const found = await evaluateOn(setting, recipe.logitScale);
+      const { accuracy, correct, images } = found;
+      console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
+      return found;
+    };
+    // Broken images show themselves before anything is written: those to test on in the zero-shot evaluation.
+    if (flags.onError === "fail") {
+      let read = 0;
+      for await (const { labels } of loader.evaluation(shots, batchSize)) {
+        read += labels.length;
+        console.progress(`reading ${read} of ${shots.length} training images`);
+      }
+    }
+    if (limit !== undefined) {
+      console.progress("counting what ways to need less memory would cost ...", true);
+      const { plan, cost } = await planBeside({
+        config: clip.config,
+        precisions: [clip.precision],
+        step: {
+          adapter,
+          batch: Math.min(batchSize, shots.length),
+          promptTokens: prompts.lengths,
+          plan: choice.plan,
+        },
+        limit,
+        adapter: dryTwin(),
+      });
+      choice = { ...choice, plan };
+      limitMemory(limit);
+      console.note(
+        `memory limit ${megabytes(limit)}: ${planText(plan)}; a step needs ${
+          megabytes(cost.peakGpuBytes)
+        } and ${(cost.flops.total / 1e9).toFixed(1)} GFLOP`,
+      );
+    }
+    const zeroShotAccuracy = 100 * (await evaluate("zero-shot")).accuracy;
+    adapters = attach(clip, adapter, flags.seed);
+    const parameters = adapters.parameterCount;
+    console.note(
+      `training ${parameters} parameters of ${adapters.byModule.size} adapters for ${recipe.iterations} iterations`,
+    );
+    const outcome = await trainAdapters(setting, choice, adapters, directory, flags.profile);
+    const { interrupted } = outcome;
+    const adapterPath = interrupted ? directory : output;
+    console.say(
+      `adapter: ${adapterPath} (${duration(outcome.seconds)}, ${
+        (1000 * outcome.secondsPerStep).toFixed(0)
+      } ms a step, ` +
+        `GPU memory ${megabytes(outcome.peakBytes)} at most, ${megabytes(memory().liveBytes)} now)`,
+    );
+    const adapted = interrupted ? undefined : await evaluate("adapted");
+    const result = {
+      model: model.name,
+      data: given,
+      classes: dataset.classes.length,
+      shots: flags.shots,
+      seed: flags.seed,
+      template,
+      method: adapter.method,
+      rank: adapter.rank,
+      blocks: adapter.blocks,
+      alpha: adapter.alpha,
+      trainableParameters: parameters,
+      iterations: outcome.iterations,
+      zeroShotAccuracy,
+      ...(adapted ? { accuracy: 100 * adapted.accuracy } : { interrupted }),
+      firstLoss: outcome.losses[0],
+      lastLoss: outcome.losses.at(-1),
+      secondsPerStep: outcome.secondsPerStep,
+      imagesPerSecond: outcome.imagesPerSecond,
+      peakGpuBytes: outcome.peakBytes,
+      peakBytesByOwner: outcome.peakByOwner,
+      liveGpuBytes: memory().liveBytes,
+      submitsPerStep: outcome.submitsPerStep,
+      ...(outcome.profile && { profile: outcome.profile.rows }),
+      adapterPath,
+    };
+    if (adapted) {
+      const images = new ImageHashes(dataset);
+      const identity = {
+        model: model.fingerprint,
+        train: await images.of(shots),
+        test: await images.of(dataset.test),
+      };
+      const known = { parameters, zeroShotAccuracy, identity };
+      const written = adaptedResult(setting, choice, outcome, adapted, known);
+      await writeResult(directory, written, timingOf(outcome));
+      await writeReport(directory, dataset);
+    }
+    if (outcome.profile) console.note(profileTable(outcome.profile));
+    await new Metrics(directory, true).log({ event: "end", ...result });
+    if (adapted && replaces) await replaceRun(directory, output);
+    console.finish(result);
+    return interrupted ? INTERRUPTED : 0;
+  } finally {
+    loader.close();
+    adapters?.release();
+    prompts.release();
+    clip.release();
+  }
+}
+
+function defaultOutput(
+  dataset: Dataset,
+  { method, rank, blocks }: AdapterConfig,
+  shots: number,
+  seed: number,
+): string {
+  const size = method.startsWith("lora") ? `r${rank}` : `r${rank}-n${blocks}`;
+  return join("runs", `${basename(dataset.root)}-${method}-${size}-${shots}shots-seed${seed}`);
+}

@@ -1,0 +1,124 @@
+/**
+ * Which of the ways to need less memory a step should take: found by counting, not by trying.
+ *
+ * @module
+ */
+
+import type { ClipConfig } from "../../clip/config.ts";
+import type { Precision } from "../../clip/weights.ts";
+import { type DryAdapter, initDry } from "../../tensor/device.ts";
+import { emptyClip, type StepCost, stepCost, type StepOptions } from "./step_cost.ts";
+import type { MemoryPlan } from "../training/trainer.ts";
+
+/** What is to be planned. */
+export interface PlanRequest {
+  /** The model. */
+  readonly config: ClipConfig;
+  /** How its frozen matrices may be stored: the first precision with which a step fits is taken. */
+  readonly precisions: readonly Precision[];
+  /** The step; what its plan says already is not changed. */
+  readonly step: StepOptions;
+  /** Bytes that it may hold. */
+  readonly limit: number;
+  /** The device that it will run on. */
+  readonly adapter?: DryAdapter;
+}
+
+/** A plan that fits. */
+export interface Planned {
+  /** What the step does. */
+  readonly plan: Required<MemoryPlan>;
+  /** How the frozen matrices are stored. */
+  readonly precision: Precision;
+  /** What it costs. */
+  readonly cost: StepCost;
+}
+
+/**
+ * What starting a kernel counts as beside its FLOPs when plans are compared: some ten microseconds of a GPU, or some
+ * thirty of a software adapter, whichever has the more FLOPs to spare.
+ */
+const DISPATCH_FLOPS = 5e7;
+
+/**
+ * The fastest plan whose bytes stay below the limit, by FLOPs and dispatches. It takes the process's device: `init()`
+ * brings a real one again.
+ *
+ * @throws {RangeError} If no plan fits; it says the least that would.
+ */
+export function planMemory({ config, precisions, step, limit, adapter }: PlanRequest): Planned {
+  let least = Infinity;
+  for (const precision of precisions) {
+    initDry(adapter);
+    const clip = emptyClip(config, precision);
+    const count = (plan: Required<MemoryPlan>, more?: Partial<StepOptions>): StepCost | null => {
+      try {
+        return stepCost(clip, { ...step, plan, warm: false, ...more });
+      } catch (error) {
+        // A tensor that the device has no binding for: that plan is none.
+        if (error instanceof RangeError) return null;
+        throw error;
+      }
+    };
+    const texts = partsOf(step.plan?.textChunk, step.promptTokens.length, 4);
+    const images = partsOf(step.plan?.microBatch, step.batch, 5);
+    // How the images are split changes no FLOPs: the other choices are put in order first.
+    const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
+      for (const microBatch of images) {
+        const cost = count({ ...way, microBatch });
+        if (cost) return cost;
+      }
+      return null;
+    };
+    const ways = (step.plan?.recompute === undefined ? [false, true] : [step.plan.recompute])
+      .flatMap((recompute) => texts.map((textChunk) => ({ recompute, textChunk })))
+      .map((way) => ({ way, cost: first(way) }))
+      .filter(({ cost }) => cost !== null)
+      .sort((a, b) => weigh(a.cost!) - weigh(b.cost!));
+    for (const { way } of ways) {
+      for (const microBatch of images) {
+        const plan = { ...way, microBatch };
+        const cost = count(plan);
+        least = Math.min(least, cost?.peakGpuBytes ?? Infinity);
+        if (!cost || cost.peakGpuBytes > limit) continue;
+        const found = count(plan, { warm: true, memoryLimit: limit })!;
+        if (found.peakHeldBytes > limit) continue;
+        clip.release();
+        return { plan, precision, cost: found };
+      }
+    }
+    clip.release();
+  }
+  const inMegabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+  throw new RangeError(
+    `Cannot take a step in ${inMegabytes(limit)}: ` +
+      (least < Infinity
+        ? `the least that any plan needs is ${
+          inMegabytes(least)
+        }, use a smaller batch or fewer adapters`
+        : "every plan has a tensor that the adapter cannot bind, use a smaller batch"),
+  );
+}
+
+const weigh = ({ flops, dispatches }: StepCost) => flops.total + DISPATCH_FLOPS * dispatches;
+
+/** Sizes of parts to try: all at once (0), then halves, `times` times at most; or the one that is chosen already. */
+function partsOf(chosen: number | undefined, all: number, times: number): number[] {
+  if (chosen !== undefined) return [chosen];
+  const halves = Array.from({ length: times }, (_, i) => Math.ceil(all / 2 ** (i + 1)));
+  return [0, ...new Set(halves.filter((size) => size < all))];
+}
+
+/**
+ * A number of bytes as people write it: `4GB`, `512 MiB`, `1.5e9`.
+ *
+ * @throws {RangeError} If it is none.
+ */
+export function parseBytes(text: string): number {
+  const [, number, prefix = "", binary] =
+    /^\s*([\d.]+(?:e\d+)?)\s*(?:([kmgt])?(i)?b)?\s*$/i.exec(text) ?? [];
+  const power = " kmgt".indexOf(prefix.toLowerCase() || " ");
+  const bytes = Number(number) * (binary ? 1024 : 1000) ** power;
+  if (bytes > 0) return Math.floor(bytes);
+  throw new RangeError(`"${text}" is no number of bytes, write 4GB or 512MiB`);
+}

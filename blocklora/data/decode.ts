@@ -1,0 +1,234 @@
+/**
+ * Picture files to pixels: JPEG, PNG and WebP by @jsquash's WebAssembly, to the pixels of Pillow's
+ * `convert("RGB")`. What a codec would repair in silence, abort on or run out of memory for is
+ * found in the file's structure first.
+ *
+ * In Deno it needs `--allow-read` for the codecs' `.wasm` files, nothing else; it runs in workers
+ * too.
+ *
+ * @module
+ */
+
+import loadJpeg from "@jsquash/jpeg/codec/dec/mozjpeg_dec.js";
+import loadPng, { decode as decodePng } from "@jsquash/png/codec/pkg/squoosh_png.js";
+import loadWebp from "@jsquash/webp/codec/dec/webp_dec.js";
+import type { Image } from "../../clip/image.ts";
+
+type Bytes = Uint8Array<ArrayBuffer>;
+
+/** More than any camera's 108 megapixels; the codecs take 4 bytes for each, twice. */
+const MAX_PIXELS = 2 ** 27;
+
+/** mozjpeg's only option: whether to turn the picture as its EXIF data says. */
+const KEEP_ORIENTATION = false;
+
+const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
+
+/**
+ * A picture file that cannot be decoded: `Cannot decode photos/x.jpg: the JPEG is cut short, …`.
+ */
+export class ImageError extends Error {
+  /** `"ImageError"`. */
+  override name = "ImageError";
+
+  /** Says of which file, and what is wrong with it. */
+  constructor(file: string, reason: string) {
+    super(`Cannot decode ${file}: ${reason}`);
+  }
+}
+
+/**
+ * The pixels of a JPEG, PNG or WebP file, told apart by their first bytes. As with Pillow's
+ * `convert("RGB")`, alpha is dropped without compositing, and the orientation in EXIF data is
+ * ignored; of 16 bits the higher 8 are kept.
+ *
+ * @param name What errors call the file.
+ * @throws {ImageError} If the file is of another kind, cut short or damaged, a CMYK JPEG, an
+ * animated WebP, or larger than 2²⁷ pixels.
+ */
+export async function decodeImage(
+  bytes: Uint8Array<ArrayBuffer>,
+  name: string,
+): Promise<Image> {
+  if (bytes.length === 0) throw new ImageError(name, "the file is empty");
+  if (ascii(bytes, 0, 8) === PNG_SIGNATURE) return withoutAlpha(await png(bytes, name));
+  if (ascii(bytes, 0, 3) === "\xff\xd8\xff") return withoutAlpha(await jpeg(bytes, name));
+  if (ascii(bytes, 0, 4) === "RIFF" && ascii(bytes, 8, 4) === "WEBP") {
+    return withoutAlpha(await webp(bytes, name));
+  }
+  throw new ImageError(name, "it is not a JPEG, PNG or WebP image");
+}
+
+/** What the modules made by Emscripten give. */
+interface Decoder {
+  decode(bytes: Bytes, ...options: boolean[]): ImageData | null;
+}
+
+/** A codec built by Emscripten, loaded when first used. */
+class Codec {
+  readonly #load: (options: object) => Promise<Decoder>;
+  #loaded: Promise<Decoder> | undefined;
+  #complaint = "";
+
+  constructor(load: (options: object) => Promise<Decoder>) {
+    this.#load = load;
+  }
+
+  async decode(bytes: Bytes, name: string, ...options: boolean[]): Promise<ImageData> {
+    const decoder = await (this.#loaded ??= this.#load({
+      print: () => {},
+      printErr: (line: string) => this.#complaint = line,
+    }));
+    this.#complaint = "";
+    try {
+      const decoded = decoder.decode(bytes, ...options);
+      if (decoded) return decoded;
+    } catch {
+      // It has exited in the midst of its work, and a hundred such exits exhaust its stack.
+      this.#loaded = undefined;
+    }
+    throw damaged(name, this.#complaint);
+  }
+}
+
+const JPEG = new Codec(loadJpeg);
+const WEBP = new Codec(loadWebp);
+let pngLoaded: ReturnType<typeof loadPng> | undefined;
+
+/**
+ * Walks a JPEG's markers to its end: libjpeg paints what is missing grey, and says nothing. What
+ * follows the end is no concern of ours.
+ */
+function jpeg(bytes: Bytes, name: string): Promise<ImageData> {
+  const plain = bytes.slice();
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 2; (at = bytes.indexOf(0xff, at)) >= 0 && at + 1 < bytes.length;) {
+    const marker = bytes[++at];
+    if (marker === 0xd9) return JPEG.decode(plain, name, KEEP_ORIENTATION);
+    // Fill bytes, escaped bytes and restarts within the picture's data, and markers that stand
+    // alone.
+    if (marker === 0xff || marker <= 0x01 || marker >= 0xd0 && marker <= 0xd8) continue;
+    at++;
+    if (at + 2 > bytes.length) break;
+    // EXIF becomes a comment, so that no codec turns the picture.
+    if (marker === 0xe1) plain[at - 1] = 0xfe;
+    if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
+      if (at + 8 > bytes.length) break;
+      assertSize(view.getUint16(at + 5), view.getUint16(at + 3), name);
+      if (bytes[at + 7] > 3) {
+        throw new ImageError(name, "it is a JPEG of 4 inks (CMYK), convert it to RGB");
+      }
+    }
+    at += view.getUint16(at);
+  }
+  throw cutShort("JPEG", bytes, name);
+}
+
+/**
+ * Checks a PNG's chunks to its end: the decoder overlooks their checksums, and aborts on most other
+ * damage.
+ */
+async function png(bytes: Bytes, name: string): Promise<ImageData> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 8, kind = ""; kind !== "IEND";) {
+    if (at + 12 > bytes.length) throw cutShort("PNG", bytes, name);
+    const end = at + 8 + view.getUint32(at);
+    if (end + 4 > bytes.length) throw cutShort("PNG", bytes, name);
+    kind = ascii(bytes, at + 4, 4);
+    // A lower-case first letter marks what a picture can do without.
+    if (kind < "a" && crc32(bytes.subarray(at + 4, end)) !== view.getUint32(end)) {
+      throw damaged(name, `wrong checksum of the ${kind} chunk at byte ${at}`);
+    }
+    if (at === 8) {
+      if (kind !== "IHDR" || end < 29) throw damaged(name, "it does not begin with a header");
+      assertSize(view.getUint32(16), view.getUint32(20), name);
+    }
+    at = end + 4;
+  }
+  const codec = await (pngLoaded ??= loadPng());
+  const stack = codec.__wbindgen_add_to_stack_pointer(0);
+  try {
+    return decodePng(bytes);
+  } catch {
+    // A panic leaves its stack behind, and some hundreds of them exhaust it.
+    codec.__wbindgen_add_to_stack_pointer(stack - codec.__wbindgen_add_to_stack_pointer(0));
+    throw damaged(name);
+  }
+}
+
+/**
+ * Reads the size that stands in a WebP's first chunk, and leaves the rest to libwebp, which refuses
+ * what is not whole.
+ */
+function webp(bytes: Bytes, name: string): Promise<ImageData> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const kind = ascii(bytes, 12, 4);
+  const header = kind === "VP8L" ? 25 : 30;
+  if (bytes.length < header || 8 + view.getUint32(4, true) > bytes.length) {
+    throw cutShort("WebP", bytes, name);
+  }
+  if (kind === "VP8 ") {
+    assertSize(view.getUint16(26, true) & 0x3fff, view.getUint16(28, true) & 0x3fff, name);
+  } else if (kind === "VP8L") {
+    const sizes = view.getUint32(21, true);
+    assertSize((sizes & 0x3fff) + 1, (sizes >> 14 & 0x3fff) + 1, name);
+  } else if (kind === "VP8X") {
+    if (bytes[20] & 0x02) throw new ImageError(name, "it is an animated WebP, save one frame");
+    assertSize(
+      (view.getUint32(24, true) & 0xffffff) + 1,
+      (view.getUint32(26, true) >>> 8) + 1,
+      name,
+    );
+  } else {
+    throw damaged(name, `unknown chunk "${kind}"`);
+  }
+  return WEBP.decode(bytes, name);
+}
+
+function withoutAlpha({ width, height, data }: ImageData): Image {
+  const pixels = new Uint8Array(3 * width * height);
+  for (let from = 0, to = 0; to < pixels.length; from += 4, to += 3) {
+    pixels[to] = data[from];
+    pixels[to + 1] = data[from + 1];
+    pixels[to + 2] = data[from + 2];
+  }
+  return { width, height, pixels };
+}
+
+function assertSize(width: number, height: number, name: string): void {
+  if (width > 0 && height > 0 && width * height <= MAX_PIXELS) return;
+  throw new ImageError(
+    name,
+    `its header says ${width}x${height} pixels, between 1 and ${MAX_PIXELS} can be decoded`,
+  );
+}
+
+function cutShort(kind: string, bytes: Bytes, name: string): ImageError {
+  return new ImageError(
+    name,
+    `the ${kind} is cut short after ${bytes.length} bytes, replace or remove it`,
+  );
+}
+
+function damaged(name: string, detail = ""): ImageError {
+  return new ImageError(
+    name,
+    `its data is damaged${detail && ` (${detail})`}, replace or remove it`,
+  );
+}
+
+function ascii(bytes: Bytes, from: number, length: number): string {
+  return String.fromCharCode(...bytes.subarray(from, from + length));
+}
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ byte >>> 1 : byte >>> 1;
+  return byte;
+});
+
+/** The checksum of PNG's chunks (RFC 2083, section 15). */
+function crc32(bytes: Bytes): number {
+  let crc = -1;
+  for (let i = 0; i < bytes.length; i++) crc = CRC_TABLE[(crc ^ bytes[i]) & 0xff] ^ crc >>> 8;
+  return ~crc >>> 0;
+}

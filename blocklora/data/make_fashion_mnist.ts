@@ -1,0 +1,134 @@
+/**
+ * Makes the embedded data set: 16 training and 50 test images a class of Fashion-MNIST, as PNG files, from the four
+ * files of Debian's package `dataset-fashion-mnist`.
+ *
+ * `apt-get install dataset-fashion-mnist && deno run -A blocklora/data/make_fashion_mnist.ts [DIRECTORY]`
+ *
+ * @module
+ */
+
+import { deflateSync, gunzipSync } from "node:zlib";
+import { Random } from "../../tensor/random.ts";
+
+/** Where the package puts its files. */
+export const PACKAGE = "/usr/share/datasets/fashion-mnist";
+const SHOTS = { train: ["train", 16], test: ["t10k", 50] } as const;
+const SEED = "octograd fashion-mnist";
+const SIDE = 28;
+
+/** The classes in the order of the labels: folder, and what prompts call it. */
+const CLASSES = [
+  ["t-shirt", "t-shirt"],
+  ["trouser", "trouser"],
+  ["pullover", "pullover"],
+  ["dress", "dress"],
+  ["coat", "coat"],
+  ["sandal", "sandal"],
+  ["shirt", "shirt"],
+  ["sneaker", "sneaker"],
+  ["bag", "bag"],
+  ["ankle-boot", "ankle boot"],
+] as const;
+
+/** The bytes of an IDX file after its header: a magic number that ends in the count of axes, then their sizes. */
+async function readIdx(path: string): Promise<Uint8Array> {
+  const bytes = gunzipSync(await Deno.readFile(path));
+  return bytes.subarray(4 + 4 * bytes[3]);
+}
+
+/** A grey PNG, its rows filtered by the one of the five filters that makes the file smallest. */
+export function encodePng(pixels: Uint8Array, side: number): Uint8Array {
+  const header = new Uint8Array(13);
+  const view = new DataView(header.buffer);
+  view.setUint32(0, side);
+  view.setUint32(4, side);
+  header[8] = 8; // bits; colour type 0 is grey, the rest is 0 too
+  const packed = [0, 1, 2, 3, 4].map((filter) =>
+    deflateSync(filtered(pixels, side, filter), { level: 9 })
+  );
+  const smallest = packed.reduce((best, next) => next.length < best.length ? next : best);
+  const signature = Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10);
+  const parts = [
+    signature,
+    chunk("IHDR", header),
+    chunk("IDAT", smallest),
+    chunk("IEND", new Uint8Array()),
+  ];
+  return Uint8Array.from(parts.flatMap((part) => [...part]));
+}
+
+/** Each row as its differences from what the filter predicts (PNG specification, section 9). */
+function filtered(pixels: Uint8Array, side: number, filter: number): Uint8Array {
+  const rows = new Uint8Array(side * (side + 1));
+  for (let y = 0; y < side; y++) {
+    rows[y * (side + 1)] = filter;
+    for (let x = 0; x < side; x++) {
+      const left = x > 0 ? pixels[y * side + x - 1] : 0;
+      const up = y > 0 ? pixels[(y - 1) * side + x] : 0;
+      const corner = x > 0 && y > 0 ? pixels[(y - 1) * side + x - 1] : 0;
+      const guess = [0, left, up, (left + up) >> 1, paeth(left, up, corner)][filter];
+      rows[y * (side + 1) + 1 + x] = pixels[y * side + x] - guess;
+    }
+  }
+  return rows;
+}
+
+function paeth(left: number, up: number, corner: number): number {
+  const [a, b, c] = [
+    Math.abs(up - corner),
+    Math.abs(left - corner),
+    Math.abs(left + up - 2 * corner),
+  ];
+  return a <= b && a <= c ? left : b <= c ? up : corner;
+}
+
+function chunk(type: string, data: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(12 + data.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, data.length);
+  bytes.set(new TextEncoder().encode(type), 4);
+  bytes.set(data, 8);
+  view.setUint32(8 + data.length, crc32(bytes.subarray(4, 8 + data.length)));
+  return bytes;
+}
+
+function crc32(bytes: Uint8Array): number {
+  let crc = ~0;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc >>> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
+}
+
+/** Writes the data set into `to` from the package's files in `from`; gives the bytes of all PNGs. */
+export async function makeFashionMnist(to: URL, from = PACKAGE): Promise<number> {
+  let total = 0;
+  for (const [split, [prefix, shots]] of Object.entries(SHOTS)) {
+    const images = await readIdx(`${from}/${prefix}-images-idx3-ubyte.gz`);
+    const labels = await readIdx(`${from}/${prefix}-labels-idx1-ubyte.gz`);
+    for (const [label, [folder]] of CLASSES.entries()) {
+      const all = [...labels.keys()].filter((i) => labels[i] === label);
+      const chosen = new Random(SEED).fork(split).fork(folder).shuffle(all).slice(0, shots);
+      const directory = new URL(`${split}/${folder}/`, to);
+      await Deno.mkdir(directory, { recursive: true });
+      for (const i of chosen) {
+        const png = encodePng(images.subarray(i * SIDE * SIDE, (i + 1) * SIDE * SIDE), SIDE);
+        await Deno.writeFile(new URL(`${String(i).padStart(5, "0")}.png`, directory), png);
+        total += png.length;
+      }
+    }
+  }
+  const names = {
+    dataset: "Fashion-MNIST (few-shot subset)",
+    template: "a photo of a {}.",
+    classes: CLASSES.map(([folder, name]) => ({ folder, name })),
+  };
+  await Deno.writeTextFile(new URL("classnames.json", to), `${JSON.stringify(names, null, 2)}\n`);
+  return total;
+}
+
+if (import.meta.main) {
+  const to = new URL("../fashion_mnist/", import.meta.url);
+  console.log(`${await makeFashionMnist(to, Deno.args[0])} bytes of PNG`);
+}

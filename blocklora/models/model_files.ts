@@ -1,0 +1,104 @@
+/**
+ * Which of the files that lie together are a model: in Hugging Face's layout or in open_clip's.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { isObject } from "../../clip/json.ts";
+import { readJson } from "../system/files.ts";
+
+/** Files that come with the weights, of which a model may lack some. */
+export const SMALL_FILES = [
+  "config.json",
+  "open_clip_config.json",
+  "preprocessor_config.json",
+  "processor_config.json",
+  "tokenizer.json",
+  "vocab.json",
+  "merges.txt",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+] as const;
+
+/** Where the weights may be, in the order in which transformers and open_clip look. */
+const WEIGHTS = {
+  transformers: [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+  ],
+  open_clip: [
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+  ],
+} as const;
+
+/** Every file that a model may be made of, but for the shards that an index names. */
+export const MODEL_FILES: readonly string[] = [
+  ...SMALL_FILES,
+  ...new Set([...WEIGHTS.transformers, ...WEIGHTS.open_clip]),
+];
+
+/** How the files of a model are laid out. */
+export interface Layout {
+  /** Whose files they are. */
+  readonly kind: keyof typeof WEIGHTS;
+  /** The file of the weights, or the index of several. */
+  readonly weights: string;
+}
+
+/**
+ * The layout of files that lie together, of which `config` is the parsed `config.json`, null without one. A CLIP's is
+ * Hugging Face's; that of other models stands beside many of open_clip's. Null if there are no weights.
+ */
+export function layoutOf(names: Iterable<string>, config: unknown): Layout | null {
+  const held = new Set(names);
+  const kinds = !held.has("open_clip_config.json")
+    ? ["transformers"] as const
+    : isClip(config)
+    ? ["transformers", "open_clip"] as const
+    : ["open_clip"] as const;
+  for (const kind of kinds) {
+    const weights = WEIGHTS[kind].find((name) => held.has(name));
+    if (weights) return { kind, weights };
+  }
+  return null;
+}
+
+/** Whether a parsed `config.json` is that of a CLIP. */
+export function isClip(config: unknown): boolean {
+  return isObject(config) && config.model_type === "clip";
+}
+
+/** Whether a file is the index of several. */
+export function isIndex(name: string): boolean {
+  return name.endsWith(".index.json");
+}
+
+/**
+ * The files that an index names.
+ *
+ * @throws {Error} If it names none, or some that are not beside it.
+ */
+export async function shardsOf(directory: string, name: string): Promise<string[]> {
+  const index = await readJson(directory, name);
+  const map = isObject(index) ? index.weight_map : undefined;
+  const shards: unknown[] = [...new Set(Object.values(isObject(map) ? map : {}))];
+  // They become paths: a name that leaves the directory is none.
+  const isShard = (shard: unknown) =>
+    typeof shard === "string" && /^[\w-][^/\\:]*\.(safetensors|bin)$/.test(shard);
+  if (shards.length > 0 && shards.every(isShard)) return (shards as string[]).sort();
+  throw new Error(
+    `Cannot read ${
+      join(directory, name)
+    }: its weight_map must name safetensors or bin files beside it`,
+  );
+}

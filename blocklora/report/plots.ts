@@ -1,0 +1,231 @@
+/**
+ * The report's plots: SVG, drawn here once, so that the page needs no script.
+ *
+ * @module
+ */
+
+import * as Plot from "@observablehq/plot";
+import { parseHTML } from "linkedom";
+import { OWNERS } from "../../tensor/memory.ts";
+import type { Cell, Contest, Row } from "./data.ts";
+
+/** As wide as a phone's page, so that text keeps its size there. */
+const WIDTH = 358;
+
+/** A colour for each method in turn, told apart on light and on dark ground. */
+const COLORS = [
+  "#8a8f98",
+  "#b58900",
+  "#4c86e8",
+  "#2aa198",
+  "#e0604c",
+  "#a463f2",
+  "#3ca951",
+  "#e377c2",
+];
+
+/** Where Plot makes its elements; no page is needed. */
+const { document } = parseHTML("<!doctype html><html><body></body></html>") as unknown as {
+  document: Plot.PlotOptions["document"];
+};
+
+function draw(label: string, options: Plot.PlotOptions): string {
+  const svg = Plot.plot({
+    document,
+    width: WIDTH,
+    height: 260,
+    marginLeft: 44,
+    marginRight: 16,
+    marginBottom: 38,
+    ariaLabel: label,
+    style: { fontSize: "11px", background: "none", color: "currentColor" },
+    ...options,
+  });
+  svg.setAttribute("role", "img");
+  return svg.outerHTML;
+}
+
+const lastCell = ({ cells }: Row): Cell => cells.at(-1)!;
+const trained = ({ rows }: Contest) => rows.filter(({ label }) => label !== "zero-shot");
+const adapters = (contest: Contest) => trained(contest).filter(({ label }) => /LoRA/.test(label));
+
+/** The colour of each method of a contest. */
+export function colorsOf({ rows }: Contest): Map<string, string> {
+  return new Map(rows.map(({ label }, i) => [label, COLORS[i % COLORS.length]]));
+}
+
+/** Accuracy against shots, with bars of one standard deviation. */
+export function accuracyByShots(contest: Contest): string {
+  const colors = colorsOf(contest);
+  const points = trained(contest).flatMap(({ label, cells }, i, { length }) =>
+    cells.map(({ shots, accuracy: { mean, deviation } }) => ({
+      label,
+      mean,
+      // Side by side, or bars would cover each other.
+      x: Math.log2(shots) + (i - (length - 1) / 2) * 0.06,
+      low: mean - (deviation ?? 0),
+      high: mean + (deviation ?? 0),
+      stroke: colors.get(label),
+    }))
+  );
+  const zeroShot = contest.rows.find(({ label }) => label === "zero-shot");
+  const floor = zeroShot ? [lastCell(zeroShot).accuracy.mean] : [];
+  return draw(`Accuracy against shots on ${contest.data}`, {
+    x: {
+      label: "shots",
+      ticks: contest.shots.map(Math.log2),
+      tickFormat: (value: number) => `${2 ** value}`,
+      inset: 12,
+    },
+    y: { label: "accuracy, %", grid: true, nice: true },
+    marks: [
+      Plot.ruleY(floor, { stroke: colors.get("zero-shot"), strokeDasharray: "5,4" }),
+      Plot.link(points, { x1: "x", x2: "x", y1: "low", y2: "high", stroke: "stroke" }),
+      Plot.line(points, { x: "x", y: "mean", z: "label", stroke: "stroke", strokeWidth: 1.75 }),
+      Plot.dot(points, { x: "x", y: "mean", fill: "stroke", r: 3 }),
+    ],
+  });
+}
+
+/** Accuracy at the most shots against trained numbers. */
+export function accuracyByParameters(contest: Contest): string {
+  const colors = colorsOf(contest);
+  const points = trained(contest).map((row) => {
+    const { mean, deviation } = lastCell(row).accuracy;
+    return {
+      label: row.label,
+      parameters: row.parameters,
+      mean,
+      low: mean - (deviation ?? 0),
+      high: mean + (deviation ?? 0),
+      fill: colors.get(row.label),
+    };
+  });
+  return draw(`Accuracy against trained parameters on ${contest.data}`, {
+    x: { type: "log", label: "trained parameters", tickFormat: "~s", ticks: 4, inset: 24 },
+    y: { label: "accuracy, %", grid: true, nice: true, insetTop: 14 },
+    marks: [
+      Plot.link(points, {
+        x1: "parameters",
+        x2: "parameters",
+        y1: "low",
+        y2: "high",
+        stroke: "fill",
+      }),
+      Plot.dot(points, { x: "parameters", y: "mean", fill: "fill", r: 5 }),
+    ],
+  });
+}
+
+/** What the peak of GPU memory was made of, a bar for each method. */
+export function memoryByOwner(contest: Contest): string {
+  const bars = adapters(contest).flatMap((row) => {
+    const bytes = lastCell(row).runs[0].peakBytesByOwner;
+    return bytes
+      ? OWNERS.map((owner, i) => ({
+        label: row.label,
+        megabytes: bytes[owner] / 1e6,
+        fill: OWNER_COLORS[i],
+      }))
+      : [];
+  });
+  const rows = new Set(bars.map(({ label }) => label)).size;
+  return draw(`Peak GPU memory by owner on ${contest.data}`, {
+    height: 68 + 30 * rows,
+    marginLeft: 118,
+    x: { label: "megabytes", grid: true },
+    y: { label: null, domain: adapters(contest).map(({ label }) => label) },
+    marks: [Plot.barX(bars, { x: "megabytes", y: "label", fill: "fill" })],
+  });
+}
+
+/** The colours of {@linkcode OWNERS}. */
+export const OWNER_COLORS = ["#8a8f98", "#e0604c", "#b58900", "#a463f2", "#4c86e8", "#2aa198"];
+
+/** Losses at the most shots: each seed thin, their mean thick. */
+export function lossCurves(contest: Contest): string {
+  const colors = colorsOf(contest);
+  const curves = adapters(contest).flatMap((row) => {
+    const { runs } = lastCell(row);
+    return runs.flatMap(({ losses, seed }) =>
+      losses.map(([step, loss]) => ({
+        step,
+        loss,
+        label: row.label,
+        run: `${row.label} ${seed}`,
+        stroke: colors.get(row.label),
+      }))
+    );
+  });
+  const x = { label: "step" };
+  return draw(`Training loss on ${contest.data}`, {
+    x,
+    y: { type: "log", label: "loss, nats", grid: true, ticks: 5, tickFormat: "~g" },
+    marks: [
+      Plot.line(curves, {
+        x: "step",
+        y: "loss",
+        z: "run",
+        stroke: "stroke",
+        strokeWidth: 0.6,
+        strokeOpacity: 0.45,
+      }),
+      Plot.line(
+        curves,
+        Plot.groupX({ y: "mean" }, {
+          x: "step",
+          y: "loss",
+          z: "label",
+          stroke: "stroke",
+          strokeWidth: 1.75,
+        } as Plot.LineOptions),
+      ),
+    ],
+  });
+}
+
+/** More classes than this make no matrix that can be read. */
+export const MOST_CLASSES = 24;
+
+/** Of the images of each class, the share that was taken for each class, over all seeds. */
+export function confusion(contest: Contest, { runs }: Cell): string {
+  const { classes } = contest;
+  const counts = classes.map(() => classes.map(() => 0));
+  for (const { labels, predictions } of runs) {
+    labels.forEach((label, i) => counts[label][predictions[i]]++);
+  }
+  const cells = counts.flatMap((row, label) => {
+    const all = Math.max(1, row.reduce((sum, count) => sum + count));
+    return row.map((count, guess) => ({
+      truth: classes[label],
+      guess: classes[guess],
+      share: 100 * count / all,
+      text: count === 0 ? "" : `${Math.round(100 * count / all)}`,
+    }));
+  });
+  const longest = Math.max(...classes.map((name) => name.length));
+  const margin = Math.min(160, 12 + 5.8 * longest);
+  // Names above the columns lean over the right edge.
+  const lean = Math.min(60, 4 * classes.at(-1)!.length);
+  const size = Math.max(14, (WIDTH - margin - lean) / classes.length);
+  return draw(`Confusion matrix on ${contest.data}`, {
+    height: margin + classes.length * size + 8,
+    marginLeft: margin,
+    marginTop: margin,
+    marginBottom: 8,
+    marginRight: lean,
+    style: { fontSize: "10px", background: "none", color: "currentColor" },
+    x: { domain: classes, label: null, axis: "top", tickRotate: -55, tickSize: 0 },
+    y: { domain: classes, label: null, tickSize: 0 },
+    marks: [
+      Plot.cell(cells, {
+        x: "guess",
+        y: "truth",
+        fill: "#4c86e8",
+        fillOpacity: (cell: { share: number }) => 0.04 + 0.86 * cell.share / 100,
+        inset: 0.5,
+      }),
+      Plot.text(cells, { x: "guess", y: "truth", text: "text", fill: "currentColor" }),
+    ],
+  });
+}

@@ -1,0 +1,213 @@
+/**
+ * Files: read in pieces, written whole or not at all.
+ *
+ * @module
+ */
+
+import { basename, dirname, join } from "node:path";
+import type { ByteSource } from "../../tensor/tensor_file.ts";
+
+/** What went wrong with a file, in a few words: the operating system's reason, without its number and the path. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "no such file or directory";
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(/ \(os error \d+\).*$/s, "").replace(
+    /^[A-Z](?=[a-z])/,
+    (letter) => letter.toLowerCase(),
+  );
+}
+
+/** Whether a path leads to something. */
+export async function exists(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => true, () => false);
+}
+
+/** The names of what a directory holds; none where there is none. */
+export async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(directory))).map(({ name }) => name);
+  } catch (error) {
+    const { NotFound, NotADirectory } = Deno.errors;
+    if (error instanceof NotFound || error instanceof NotADirectory) return [];
+    throw new Error(`Cannot read ${directory}: ${reasonOf(error)}`);
+  }
+}
+
+/**
+ * The content of a text file, or null where there is none. The mark that Windows' editors put before UTF-8 is left out.
+ *
+ * @throws {Error} If it cannot be read, or is not UTF-8.
+ */
+export async function readText(...parts: string[]): Promise<string | null> {
+  const path = join(...parts);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    const reason = error instanceof TypeError
+      ? "it is not UTF-8, save it as that"
+      : reasonOf(error);
+    throw new Error(`Cannot read ${path}: ${reason}`);
+  }
+}
+
+/**
+ * The content of a JSON file, or null where there is none.
+ *
+ * @throws {Error} If it cannot be read, or is not JSON.
+ */
+export async function readJson(...parts: string[]): Promise<unknown> {
+  const content = await readText(...parts);
+  if (content === null) return null;
+  try {
+    return JSON.parse(content);
+  } catch (error) {
+    throw new Error(`Cannot read ${join(...parts)}: it is not JSON (${(error as Error).message})`);
+  }
+}
+
+class FileSource implements ByteSource, Disposable {
+  readonly name: string;
+  readonly size: number;
+  readonly #file: Deno.FsFile;
+
+  constructor(name: string, size: number, file: Deno.FsFile) {
+    this.name = name;
+    this.size = size;
+    this.#file = file;
+  }
+
+  // deno-lint-ignore require-await
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new RangeError(
+        `Cannot read bytes ${offset} to ${offset + length} of ${this.name}: it has ${this.size}`,
+      );
+    }
+    const bytes = new Uint8Array(length);
+    // Nothing may come between seek and read, so that calls can overlap: both are synchronous.
+    this.#file.seekSync(offset, Deno.SeekMode.Start);
+    for (let at = 0; at < length;) {
+      const count = this.#file.readSync(bytes.subarray(at));
+      if (!count) {
+        throw new Error(`Cannot read ${this.name}: it became shorter while it was read`);
+      }
+      at += count;
+    }
+    return bytes;
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}
+
+/**
+ * Opens a file for reading at any place. The caller closes it: `using file = await openFile(path)`.
+ *
+ * @throws {Error} If there is no such file, or it cannot be read.
+ */
+export async function openFile(path: string): Promise<ByteSource & Disposable> {
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(path);
+  } catch (error) {
+    throw new Error(`Cannot open ${path}: ${reasonOf(error)}`, { cause: error });
+  }
+  const { isFile, size } = await file.stat();
+  if (isFile) return new FileSource(path, size, file);
+  file.close();
+  throw new Error(`Cannot open ${path}: it is not a file`);
+}
+
+/**
+ * Writes a file so that nobody ever finds it half written: under another name in the same directory, which is renamed
+ * once everything has reached the disk. What was at `path` before stays if this fails.
+ *
+ * @throws {Error} If the directory is missing, read-only or full.
+ */
+export async function writeAtomically(
+  path: string,
+  content: Uint8Array | string,
+): Promise<void> {
+  await writeTogether(dirname(path), { [basename(path)]: content });
+}
+
+/**
+ * Writes files of a directory that belong together: what was there before is replaced once all of them have reached the
+ * disk, and stays if that fails.
+ *
+ * @throws {Error} If the directory is missing, read-only or full.
+ */
+export async function writeTogether(
+  directory: string,
+  files: Readonly<Record<string, Uint8Array | string>>,
+): Promise<void> {
+  const mark = crypto.randomUUID().slice(0, 8);
+  const pairs = Object.keys(files).map((name) => ({
+    name,
+    path: join(directory, name),
+    temporary: join(directory, `.${name}.${mark}.tmp`),
+  }));
+  let current = directory;
+  try {
+    for (const { name, path, temporary } of pairs) {
+      current = path;
+      const content = files[name];
+      const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+      using file = await Deno.open(temporary, { write: true, createNew: true });
+      for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+      await file.sync();
+    }
+    for (const { path, temporary } of pairs) await Deno.rename(temporary, current = path);
+  } catch (error) {
+    // Some may not even have been created.
+    for (const { temporary } of pairs) await Deno.remove(temporary).catch(() => {});
+    throw new Error(`Cannot write ${current}: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/**
+ * Makes sure that files of so many bytes together can be written to a directory, before the work begins that they are
+ * to keep: by writing as many there. Nothing of it stays, nor do directories that had to be made for it.
+ *
+ * @throws {Error} If the directory cannot be made or written to, or its file system is full.
+ */
+export async function assertWritable(directory: string, bytes: number): Promise<void> {
+  const probe = join(directory, `.probe-${crypto.randomUUID().slice(0, 8)}`);
+  await using _made = await makeDirectory(directory);
+  try {
+    using file = await Deno.open(probe, { write: true, createNew: true });
+    const zeros = new Uint8Array(Math.min(bytes, 1 << 24));
+    for (let left = bytes; left > 0;) left -= await file.write(zeros.subarray(0, left));
+  } catch (error) {
+    throw unwritable(directory, error);
+  } finally {
+    await Deno.remove(probe).catch(() => {});
+  }
+}
+
+/** Makes a directory and those above it; disposing takes away those that were made, and that nothing is in. */
+export async function makeDirectory(directory: string): Promise<AsyncDisposable> {
+  const missing: string[] = [];
+  for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
+  const made = {
+    // Not with all they hold: another run may have written there meanwhile.
+    async [Symbol.asyncDispose]() {
+      for (const path of missing) await Deno.remove(path).catch(() => {});
+    },
+  };
+  try {
+    await Deno.mkdir(directory, { recursive: true });
+    return made;
+  } catch (error) {
+    await made[Symbol.asyncDispose]();
+    throw unwritable(directory, error);
+  }
+}
+
+function unwritable(directory: string, error: unknown): Error {
+  return new Error(
+    `Cannot write to ${directory}: ${reasonOf(error)}, name another directory with --output`,
+  );
+}

@@ -1,0 +1,147 @@
+/**
+ * Classes of images, from the features of a model.
+ *
+ * @module
+ */
+
+import { indexSelect } from "../../autograd/ops/embedding.ts";
+import { softmax } from "../../autograd/ops/softmax.ts";
+import { topK } from "../../autograd/ops/top_k.ts";
+import { concat } from "../../autograd/ops/view.ts";
+import type { Clip } from "../../clip/clip.ts";
+import { type Prompts, releaseParts } from "../../clip/text.ts";
+import type { Tokenizer } from "../../clip/tokenizer.ts";
+import { tensor } from "../../tensor/create.ts";
+import { keep, scope } from "../../tensor/scope.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+
+/** A template with a class name in the place of each `{}`, underscores as spaces, as CLIP-LoRA does. */
+export function promptOf(name: string, template: string): string {
+  // As a function: a text may have `$&` in it.
+  return template.replaceAll("{}", () => name.replaceAll("_", " "));
+}
+
+/** Two classes whose prompts are the same, so that nothing can tell them apart; null if there are none. */
+export function sameClasses(
+  classes: readonly string[],
+  template: string,
+): readonly [string, string] | null {
+  const seen = new Map<string, string>();
+  for (const name of classes) {
+    const words = promptOf(name, template).toLowerCase().normalize("NFC").trim().split(/\s+/);
+    const prompt = words.join(" ");
+    const other = seen.get(prompt);
+    if (other !== undefined) return [other, name];
+    seen.set(prompt, name);
+  }
+  return null;
+}
+
+/**
+ * One prompt a class, made by {@linkcode promptOf}.
+ *
+ * @throws {RangeError} If the template has no `{}`, or a prompt does not fit the model's context.
+ */
+export function classPrompts(
+  clip: Clip,
+  tokenizer: Tokenizer,
+  classes: readonly string[],
+  template: string,
+): Prompts {
+  if (!template.includes("{}")) {
+    throw new RangeError(
+      `Cannot use template "${template}": it must have {} where the class name goes`,
+    );
+  }
+  const { context, vocabulary } = clip.config.text;
+  if (tokenizer.size > vocabulary) {
+    throw new RangeError(
+      `Cannot use a tokenizer of ${tokenizer.size} tokens: the model's vocabulary has ${vocabulary}`,
+    );
+  }
+  const texts = classes.map((name) => promptOf(name, template));
+  const { ids, rows } = tokenizer.tokenize(texts, context, { pad: tokenizer.end });
+  return clip.text.prompts(ids, rows);
+}
+
+/** Prompts that are encoded at once where nothing trains: more need more memory, and are no faster. */
+const PROMPTS_AT_ONCE = 128;
+
+/** Text features of prompts, not normalized: `[K, E]`, encoded in parts if there are many. */
+export function encodePrompts(clip: Clip, prompts: Prompts): Tensor {
+  if (prompts.count <= PROMPTS_AT_ONCE) return clip.textFeatures(prompts);
+  const parts = prompts.parts(PROMPTS_AT_ONCE);
+  const places = placesOf(parts.flatMap(({ numbers }) => numbers));
+  try {
+    return scope(() => {
+      const features = concat(parts.map(({ prompts }) => clip.textFeatures(prompts)), 0);
+      return indexSelect(features, 0, tensor(Int32Array.from(places)));
+    });
+  } finally {
+    releaseParts(parts);
+  }
+}
+
+/** Where each number is in a list that has every one from 0 on. */
+export function placesOf(numbers: readonly number[]): number[] {
+  const places: number[] = [];
+  numbers.forEach((number, place) => places[number] = place);
+  return places;
+}
+
+/** The classes that an image looks most like. */
+export interface Prediction {
+  /** Numbers of the classes, the likeliest first. */
+  readonly classes: readonly number[];
+  /** Their probabilities, which sum to 1 over all classes. */
+  readonly probabilities: readonly number[];
+}
+
+/** Tells images apart by their cosines with the features of class prompts. */
+export class Classifier {
+  readonly #clip: Clip;
+  readonly #texts: Tensor;
+  readonly #scale: number | undefined;
+
+  /** Runs the text tower once. The scale of the logits is the model's own unless given. */
+  constructor(clip: Clip, prompts: Prompts, scale?: number) {
+    this.#clip = clip;
+    this.#texts = keep(encodePrompts(clip, prompts));
+    this.#scale = scale;
+  }
+
+  /**
+   * The `count` likeliest classes of each image: normalized pixels `[B, 3, R, R]`, on the host.
+   *
+   * @throws {RangeError} If the model makes NaN of an image: its weights, or its adapters', have diverged.
+   */
+  async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
+    const size = this.#clip.config.vision.imageSize;
+    const batch = pixels.length / (3 * size * size);
+    const k = Math.min(count, this.#texts.shape[0]);
+    const found = scope(() => {
+      const images = this.#clip.imageFeatures(tensor(pixels, [batch, 3, size, size]));
+      return topK(softmax(this.#clip.logits(images, this.#texts, this.#scale)), k);
+    });
+    try {
+      const [values, indices] = await Promise.all([found.values.data(), found.indices.data()]);
+      if (values.some(Number.isNaN)) {
+        throw new RangeError(
+          "Cannot classify: the model's logits are NaN, its weights or its adapter's are broken",
+        );
+      }
+      return Array.from({ length: batch }, (_, i) => ({
+        classes: Array.from(indices.subarray(i * k, (i + 1) * k)),
+        probabilities: Array.from(values.subarray(i * k, (i + 1) * k)),
+      }));
+    } finally {
+      found.values.release();
+      found.indices.release();
+    }
+  }
+
+  /** Gives the text features back. */
+  release(): void {
+    this.#texts.release();
+  }
+}
