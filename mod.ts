@@ -102,6 +102,8 @@ export * from "./autograd/ops/cumsum.ts";
 export { dropout, type DropoutKey, maskedDropout } from "./autograd/ops/dropout.ts";
 export * from "./autograd/ops/embedding.ts";
 export * from "./autograd/ops/layer_norm.ts";
+export { linear, type LinearOptions } from "./autograd/ops/linear.ts";
+export * from "./autograd/ops/low_rank.ts";
 export * from "./autograd/ops/matmul.ts";
 export * from "./autograd/ops/normalize.ts";
 export * from "./autograd/ops/pointwise.ts";

@@ -5,24 +5,31 @@
  */
 
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
-import { linear, type LinearOptions, type LowRankChange } from "../autograd/ops/matmul.ts";
-import { add, type Elementwise, gelu, geluTanh, quickGelu } from "../autograd/ops/pointwise.ts";
+import { linear, type LinearOptions } from "../autograd/ops/linear.ts";
+import { type Elementwise, gelu, geluTanh, quickGelu } from "../autograd/ops/pointwise.ts";
 import { attention } from "../autograd/ops/attention.ts";
 import { permute, reshape } from "../autograd/ops/view.ts";
 import { recompute } from "../autograd/tape.ts";
-import { attribute } from "../tensor/measure.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Activation, TowerConfig } from "./config.ts";
 import type { Weights } from "./weights.ts";
 
-/** A trainable change to a frozen linear layer. */
+/** A trainable change to a frozen linear layer: it makes the layer's output in its place. */
 export interface Adapter {
   /**
-   * What the adapter adds to the layer's output: `[…, in] → […, out]`; or the thin matrices that it is made with, for the
-   * layer to do it in its own pass.
+   * What the changed layer gives, `[…, in] → […, out]`, and what else is to be done in the same
+   * pass, as {@linkcode linear} does it.
    */
-  delta(x: Tensor, pass?: Pass): Tensor | LowRankChange;
+  forward(x: Tensor, layer: FrozenLinear, pass?: Pass, options?: LinearOptions): Tensor;
+}
+
+/** What an adapter is told of the layer that it sits in. */
+export interface FrozenLinear {
+  /** The weight, `[out, in]`. */
+  readonly weight: Tensor;
+  /** The bias, `[out]`. */
+  readonly bias: Tensor | null;
 }
 
 /** How a training step runs a tower; without one the tower only infers, and adapters drop nothing. */
@@ -46,12 +53,12 @@ export interface Items {
 }
 
 /** Affine layer `y = x Wᵀ + b`, with `weight` `[out, in]` as in PyTorch's checkpoints. */
-export class Linear {
+export class Linear implements FrozenLinear {
   /** The weight, `[out, in]`. */
   weight: Tensor;
   /** The bias, `[out]`. */
   readonly bias: Tensor | null;
-  /** What is added to the layer's output, if anything. */
+  /** What makes its output in its place, if anything does. */
   adapter: Adapter | null = null;
 
   /** Takes the weight, and the bias if the layer has one. */
@@ -63,18 +70,7 @@ export class Linear {
   /** `[…, in] → […, out]`, and what else is to be done in the same pass. */
   forward(x: Tensor, pass?: Pass, options: LinearOptions = {}): Tensor {
     const { weight, bias, adapter } = this;
-    if (!adapter) return linear(x, weight, bias, options);
-    return scope(() => {
-      const delta = attribute("adapter", () => adapter.delta(x, pass));
-      if ("down" in delta) {
-        return linear(x, weight, bias, { ...options, low: { ...delta, part: "adapter" } });
-      }
-      const { activation, residual } = options;
-      const y = linear(x, weight, bias, activation ? {} : options);
-      const changed = attribute("adapter", () => add(y, delta));
-      if (!activation) return changed;
-      return residual ? add(activation(changed), residual) : activation(changed);
-    });
+    return adapter ? adapter.forward(x, this, pass, options) : linear(x, weight, bias, options);
   }
 }
 

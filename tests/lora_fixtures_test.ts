@@ -3,8 +3,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
 import { maskedDropout } from "../autograd/ops/dropout.ts";
-import { linear } from "../autograd/ops/matmul.ts";
-import { mulScalar } from "../autograd/ops/pointwise.ts";
+import { linear } from "../autograd/ops/linear.ts";
+import { add, mulScalar } from "../autograd/ops/pointwise.ts";
 import { slice } from "../autograd/ops/view.ts";
 import { AdamW } from "../autograd/optim/adam.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";
@@ -20,7 +20,13 @@ import {
 } from "../blocklora/methods/attach.ts";
 import { loadAdapters } from "../blocklora/methods/checkpoint.ts";
 import type { Clip } from "../clip/clip.ts";
-import { type Adapter, Linear, type Projection, PROJECTIONS } from "../clip/layers.ts";
+import {
+  type Adapter,
+  type FrozenLinear,
+  Linear,
+  type Projection,
+  PROJECTIONS,
+} from "../clip/layers.ts";
 import type { Prompts } from "../clip/text.ts";
 import { tensor } from "../tensor/create.ts";
 import type { SafetensorsFile } from "../tensor/safetensors.ts";
@@ -96,11 +102,12 @@ class MaskedLora implements Adapter {
     this.#p = p;
   }
 
-  delta(x: Tensor): Tensor {
-    const { down, up, scale } = this.#lora.delta(x);
+  forward(x: Tensor, { weight, bias }: FrozenLinear): Tensor {
+    const { down, ups: [up], scale } = this.#lora;
     return scope(() => {
       const dropped = maskedDropout(x, this.#mask, this.#p);
-      return linear(mulScalar(linear(dropped, down), scale), up);
+      const delta = linear(mulScalar(linear(dropped, down), scale), up);
+      return add(linear(x, weight, bias), delta);
     });
   }
 }

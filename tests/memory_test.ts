@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { ones } from "../autograd/ops/create.ts";
-import { linear } from "../autograd/ops/matmul.ts";
+import { linear } from "../autograd/ops/linear.ts";
 import { add, quickGelu, square, sub } from "../autograd/ops/pointwise.ts";
 import { mean } from "../autograd/ops/reduce.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";

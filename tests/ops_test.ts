@@ -8,7 +8,8 @@ import { cumsum } from "../autograd/ops/cumsum.ts";
 import { dropout, maskedDropout } from "../autograd/ops/dropout.ts";
 import { embedding, gather, indexSelect, takeToken } from "../autograd/ops/embedding.ts";
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
-import { linear, matmul } from "../autograd/ops/matmul.ts";
+import { linear } from "../autograd/ops/linear.ts";
+import { matmul } from "../autograd/ops/matmul.ts";
 import { l2Normalize } from "../autograd/ops/normalize.ts";
 import {
   abs,

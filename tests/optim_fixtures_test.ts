@@ -6,7 +6,7 @@ import { clipByNorm, globalNorm } from "../autograd/optim/clip_norm.ts";
 import type { ParameterList } from "../autograd/optim/optimizer.ts";
 import { cosineAnnealing, type LearningRate } from "../autograd/optim/schedule.ts";
 import { Sgd, type SgdOptions } from "../autograd/optim/sgd.ts";
-import { linear } from "../autograd/ops/matmul.ts";
+import { linear } from "../autograd/ops/linear.ts";
 import { square, sub, tanh } from "../autograd/ops/pointwise.ts";
 import { mean } from "../autograd/ops/reduce.ts";
 import { concat, reshape } from "../autograd/ops/view.ts";

@@ -3,7 +3,9 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { attention } from "../autograd/ops/attention.ts";
 import { dropout, type DropoutKey } from "../autograd/ops/dropout.ts";
-import { linear, matmul } from "../autograd/ops/matmul.ts";
+import { linear } from "../autograd/ops/linear.ts";
+import { lowRankLinear } from "../autograd/ops/low_rank.ts";
+import { matmul } from "../autograd/ops/matmul.ts";
 import { add, gelu, mulScalar, quickGelu, tanh } from "../autograd/ops/pointwise.ts";
 import { permute, reshape, transpose } from "../autograd/ops/view.ts";
 import { vjp } from "../autograd/tape.ts";
@@ -135,11 +137,13 @@ for (const variant of EACH_STYLE) {
           for (const rank of [1, 2, 5]) {
             await checkOp({
               op: (x, w, b, down, up, r) =>
-                linear(x, w, b, {
-                  low: { down, up, scale: 0.5 },
-                  activation: quickGelu,
-                  residual: r,
-                }),
+                lowRankLinear(
+                  x,
+                  w,
+                  b,
+                  { down, up, scale: 0.5 },
+                  { activation: quickGelu, residual: r },
+                ),
               operands: [...operands, [rank, inner], [outer, rank], residual],
               reference: (x, w, b, down, up, r) => {
                 const changed = Grid.of([outer, inner], (o, i) => {
@@ -180,7 +184,7 @@ for (const variant of EACH_STYLE) {
         ];
         for (const key of keys) {
           const fused = () =>
-            linear(x, w, b, { low: { down, up, scale: 0.7, dropout: { p: 0.4, key } } });
+            lowRankLinear(x, w, b, { down, up, scale: 0.7, dropout: { p: 0.4, key } });
           const apart = () => {
             const low = linear(mulScalar(linear(dropout(x, 0.4, key), down), 0.7), up);
             return add(linear(x, w, b), low);

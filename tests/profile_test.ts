@@ -5,7 +5,8 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { linear, matmul } from "../autograd/ops/matmul.ts";
+import { linear } from "../autograd/ops/linear.ts";
+import { matmul } from "../autograd/ops/matmul.ts";
 import { mean, sum } from "../autograd/ops/reduce.ts";
 import { square, sub } from "../autograd/ops/pointwise.ts";
 import { AdamW } from "../autograd/optim/adam.ts";

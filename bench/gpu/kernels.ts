@@ -9,7 +9,8 @@
 import { attention } from "../../autograd/ops/attention.ts";
 import { crossEntropy } from "../../autograd/ops/cross_entropy.ts";
 import { layerNorm } from "../../autograd/ops/layer_norm.ts";
-import { linear, matmul } from "../../autograd/ops/matmul.ts";
+import { linear } from "../../autograd/ops/linear.ts";
+import { matmul } from "../../autograd/ops/matmul.ts";
 import { add, quickGelu } from "../../autograd/ops/pointwise.ts";
 import { softmax } from "../../autograd/ops/softmax.ts";
 import { transpose } from "../../autograd/ops/view.ts";

@@ -5,10 +5,14 @@
  */
 
 import { dropout, type DropoutKey } from "../../autograd/ops/dropout.ts";
-import { linear, type LowRankChange, matmul } from "../../autograd/ops/matmul.ts";
-import { addAll, mulScalar } from "../../autograd/ops/pointwise.ts";
-import type { Adapter, Pass } from "../../clip/layers.ts";
+import { linear } from "../../autograd/ops/linear.ts";
+import { lowRankLinear } from "../../autograd/ops/low_rank.ts";
+import { matmul } from "../../autograd/ops/matmul.ts";
+import { add, addAll, mulScalar } from "../../autograd/ops/pointwise.ts";
+import type { LinearOptions } from "../../autograd/ops/linear.ts";
+import type { Adapter, FrozenLinear, Pass } from "../../clip/layers.ts";
 import { scope } from "../../tensor/scope.ts";
+import { attribute } from "../../tensor/measure.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
 /** What every adapter takes besides its matrices. */
@@ -63,8 +67,12 @@ export abstract class LowRank implements Adapter {
   /** What every call of a step needs, computed from the trainable matrices alone. */
   abstract share(): Tensor;
 
-  /** The change of `x`, or the matrices that a layer makes it with. */
-  abstract delta(x: Tensor, pass?: Pass): Tensor | LowRankChange;
+  abstract forward(
+    x: Tensor,
+    layer: FrozenLinear,
+    pass?: Pass,
+    options?: LinearOptions,
+  ): Tensor;
 
   /** The up-projection U that the change is made with, `[out, rank]`. */
   protected up(): Tensor {
@@ -105,14 +113,22 @@ export class Lora extends LowRank {
     return this.up();
   }
 
-  /** Its matrices: the layer makes both products, and adds the second to its own in the same pass. */
-  override delta(x: Tensor, pass?: Pass): LowRankChange {
-    return {
-      down: this.down,
-      up: this.shared(pass),
-      scale: this.scale,
-      dropout: this.dropped(x, pass),
-    };
+  override forward(
+    x: Tensor,
+    { weight, bias }: FrozenLinear,
+    pass?: Pass,
+    options?: LinearOptions,
+  ): Tensor {
+    return scope(() => {
+      const change = {
+        down: this.down,
+        up: attribute("adapter", () => this.shared(pass)),
+        scale: this.scale,
+        dropout: this.dropped(x, pass),
+        part: "adapter",
+      };
+      return lowRankLinear(x, weight, bias, change, options);
+    });
   }
 }
 
@@ -126,11 +142,23 @@ export class DenseLora extends LowRank {
     return this.weightDelta();
   }
 
-  /** One dense product. */
-  override delta(x: Tensor, pass?: Pass): Tensor {
+  /** One dense product more, which is added to that of the layer. */
+  override forward(
+    x: Tensor,
+    { weight, bias }: FrozenLinear,
+    pass?: Pass,
+    options: LinearOptions = {},
+  ): Tensor {
     return scope(() => {
-      const fallen = this.dropped(x, pass);
-      return linear(fallen ? dropout(x, fallen.p, fallen.key) : x, this.shared(pass));
+      const delta = attribute("adapter", () => {
+        const drop = this.dropped(x, pass);
+        return linear(drop ? dropout(x, drop.p, drop.key) : x, this.shared(pass));
+      });
+      const { activation, residual } = options;
+      const y = linear(x, weight, bias, activation ? {} : options);
+      const changed = attribute("adapter", () => add(y, delta));
+      if (!activation) return changed;
+      return residual ? add(activation(changed), residual) : activation(changed);
     });
   }
 }

@@ -6,7 +6,7 @@
 
 import { zeros } from "../../autograd/ops/create.ts";
 import { crossEntropy } from "../../autograd/ops/cross_entropy.ts";
-import { linear } from "../../autograd/ops/matmul.ts";
+import { linear } from "../../autograd/ops/linear.ts";
 import { add, mulScalar, square } from "../../autograd/ops/pointwise.ts";
 import { sum } from "../../autograd/ops/reduce.ts";
 import { argmax } from "../../autograd/ops/top_k.ts";

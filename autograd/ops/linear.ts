@@ -1,0 +1,126 @@
+/**
+ * Affine layers.
+ *
+ * @module
+ */
+
+import { type Epilogue, multiply, multiplyThen } from "../../kernels/matmul.ts";
+import { pointwise } from "../../kernels/pointwise.ts";
+import { scope } from "../../tensor/scope.ts";
+import { numel, sameShape, type Shape } from "../../tensor/shape.ts";
+import { checkFloats, checkReadable, type Tensor } from "../../tensor/tensor.ts";
+import { type Flow, needsGradient, record, wrt } from "../tape.ts";
+import type { Elementwise } from "./pointwise.ts";
+import { sumTo } from "./reduce.ts";
+import { contiguous, detach, reshape, transpose } from "./view.ts";
+
+/** What a layer does to its product, in the same pass. */
+export interface LinearOptions {
+  /** Applied to each element of the sum with the bias; nothing by default. */
+  readonly activation?: Elementwise;
+  /** Added last, of the result's shape; nothing by default. */
+  readonly residual?: Tensor;
+}
+
+/**
+ * Affine layer `x Wᵀ + b`: `[…, in] → […, out]`, with `weight` `[out, in]` as in PyTorch's
+ * checkpoints; or `activation(x Wᵀ + b) + residual`.
+ *
+ * @throws {RangeError} If the inner sizes differ, or the residual is not of the result's shape.
+ */
+export function linear(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null = null,
+  options: LinearOptions = {},
+): Tensor {
+  const { shape } = x;
+  return affine(x, weight, bias, options, () => ({
+    inputs: [],
+    flowsOf: () => [
+      wrt(x, [weight], (g, found) => inputGradient(flatten(g), weight, shape, found())),
+    ],
+  }));
+}
+
+/** What an op adds to the product of a layer, in the same pass, and how gradients flow then. */
+export interface Addition {
+  /** The tensors that it reads besides those of the layer. */
+  readonly inputs: readonly Tensor[];
+  /** The second product of the pass; none by default. */
+  readonly low?: Epilogue["low"];
+  /** The rules of the layer's input, which is kept as `source`, and of {@linkcode inputs}. */
+  readonly flowsOf: (source: Tensor) => readonly Flow[];
+}
+
+/**
+ * An affine layer whose product something may be added to: `activation(x Wᵀ + addition + b) +
+ * residual`. Checks as {@linkcode linear}; `add` gets the input as rows `[R, in]`.
+ */
+export function affine(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  { activation, residual }: LinearOptions,
+  add: (rows: Tensor) => Addition,
+): Tensor {
+  const vectors = bias ? { bias } : {};
+  checkFloats("linear", x, ...Object.values(vectors), ...(residual ? [residual] : []));
+  checkReadable("linear", weight);
+  const shape = [...x.shape.slice(0, -1), weight.shape[0]];
+  if (residual && !sameShape(residual.shape, shape)) {
+    throw new RangeError(`Cannot add a residual of [${residual.shape}] to a layer's [${shape}]`);
+  }
+  return scope(() => {
+    // What is recorded is of x as it is: layers of one input then add to one gradient of it.
+    const rows = flatten(x);
+    const { inputs, low, flowsOf } = add(rows);
+    const trains = [x, weight, ...Object.values(vectors), ...inputs].some(needsGradient);
+    const keeps = activation !== undefined && trains;
+    const sum = bias ? "x + bias" : "x";
+    const value = activation ? activation.forward.replace(/\bx\b/g, `(${sum})`) : sum;
+    const [made, kept] = multiplyThen(rows, transpose(weight), {
+      expression: residual ? `${value} + residual` : value,
+      ...(keeps && { kept: sum }),
+      vectors: bias ? { bias: contiguous(bias) } : {},
+      matrices: residual ? { residual: flatten(residual) } : {},
+      ...(low && { low }),
+    });
+    const y = made.view(shape);
+    // A view of x keeps no more than x does, and a copy is kept in its place.
+    const source = x.contiguous ? x : rows;
+    const flows = [
+      ...flowsOf(source),
+      wrt(weight, [source], (g) => scope(() => multiply(transpose(flatten(g)), flatten(source)))),
+      ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
+    ];
+    // An activation's gradient is of what it was applied to.
+    const before = kept?.view(shape);
+    if (before) record(before, flows);
+    const own = activation ? before ? [gate(before, activation)] : [] : flows;
+    return record(y, residual ? [...own, wrt(residual, [], (g) => g)] : own);
+  });
+}
+
+/** `[…, C]` as rows `[R, C]`, of which the tape is not told. */
+export function flatten(x: Tensor): Tensor {
+  return reshape(detach(x), [numel(x.shape.slice(0, -1)), x.shape.at(-1) ?? 0]);
+}
+
+/** `g W`, the second product, and what was found before, in one pass: of the input's `shape`. */
+export function inputGradient(
+  g: Tensor,
+  weight: Tensor,
+  shape: Shape,
+  found: Tensor | null,
+  more: Epilogue = {},
+): Tensor {
+  return scope(() => {
+    const sum = found && { expression: "x + found", matrices: { found: flatten(found) } };
+    return multiplyThen(g, weight, { ...more, ...sum })[0].view(shape);
+  });
+}
+
+function gate(x: Tensor, { gradient }: Elementwise): Flow {
+  return wrt(x, [x], (g) => pointwise(gradient, { g, x }, x.shape));
+}
