@@ -141,8 +141,4 @@ export {
   weightShapes,
 } from "./clip/weights.ts";
 
-export * from "./blocklora/methods/adapter.ts";
-export * from "./blocklora/methods/attach.ts";
-export * from "./blocklora/methods/checkpoint.ts";
-export * from "./blocklora/training/classifier.ts";
-export * from "./blocklora/training/trainer.ts";
+export * from "./blocklora/mod.ts";

@@ -6,8 +6,10 @@
 
 import { zeros } from "../autograd/ops/create.ts";
 import { vjp } from "../autograd/tape.ts";
-import { BlockLora, DenseLora, Lora } from "../blocklora/methods/adapter.ts";
-import type { AdapterConfig } from "../blocklora/methods/attach.ts";
+import { BlockLora } from "../blocklora/methods/block_lora.ts";
+import { Lora } from "../blocklora/methods/lora.ts";
+import { DenseLora } from "../blocklora/methods/lora_dense.ts";
+import type { AdapterConfig } from "../blocklora/methods/adapter_config.ts";
 import { Linear } from "../clip/layers.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";

@@ -5,7 +5,8 @@
  * @module
  */
 
-import { DEFAULT_ADAPTER, METHODS } from "../blocklora/methods/attach.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import { METHODS } from "../blocklora/methods/registry.ts";
 import { runCommand } from "../blocklora/commands/command.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { choice, number, parseOnlyFlags, toggle } from "../blocklora/system/flags.ts";

@@ -7,15 +7,14 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import type { LowRank } from "../blocklora/methods/adapter.ts";
-import {
-  type AdapterConfig,
-  type Adapters,
-  attach,
-  DEFAULT_ADAPTER,
-  sites,
-} from "../blocklora/methods/attach.ts";
-import { loadAdapters, saveAdapters, type SavedAdapters } from "../blocklora/methods/checkpoint.ts";
+import type { LowRank } from "../blocklora/methods/low_rank.ts";
+import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import type { Adapters } from "../blocklora/methods/adapters.ts";
+import { attach } from "../blocklora/methods/registry.ts";
+import { sites } from "../blocklora/methods/sites.ts";
+import { saveAdapters } from "../blocklora/methods/checkpoint.ts";
+import type { SavedAdapters } from "../blocklora/methods/method.ts";
+import { loadAdapters } from "../blocklora/methods/registry.ts";
 import type { Clip } from "../clip/clip.ts";
 import { write } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";

@@ -12,7 +12,8 @@ import {
   assertThrows,
 } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { DEFAULT_ADAPTER, METHODS } from "../blocklora/methods/attach.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import { METHODS } from "../blocklora/methods/registry.ts";
 import { parseBytes, planMemory } from "../blocklora/cost/memory_plan.ts";
 import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
 import {

@@ -10,15 +10,17 @@ import { AdamW } from "../autograd/optim/adam.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";
 import { cosineAnnealing } from "../autograd/optim/schedule.ts";
 import { valueAndGrad, vjp } from "../autograd/tape.ts";
-import { BlockLora, Lora, type LowRank } from "../blocklora/methods/adapter.ts";
+import { BlockLora } from "../blocklora/methods/block_lora.ts";
+import { Lora } from "../blocklora/methods/lora.ts";
+import type { LowRank } from "../blocklora/methods/low_rank.ts";
 import {
   type AdapterConfig,
-  Adapters,
-  chosenSites,
   DEFAULT_ADAPTER,
   scaleOf,
-} from "../blocklora/methods/attach.ts";
-import { loadAdapters } from "../blocklora/methods/checkpoint.ts";
+} from "../blocklora/methods/adapter_config.ts";
+import { Adapters } from "../blocklora/methods/adapters.ts";
+import { chosenSites } from "../blocklora/methods/sites.ts";
+import { loadAdapters } from "../blocklora/methods/registry.ts";
 import type { Clip } from "../clip/clip.ts";
 import {
   type Adapter,

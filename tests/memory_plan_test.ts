@@ -7,16 +7,13 @@ import { sum } from "../autograd/ops/reduce.ts";
 import { add, mul, mulScalar, square } from "../autograd/ops/pointwise.ts";
 import { concat } from "../autograd/ops/view.ts";
 import { gradientsNow, recompute, valueAndGrad, vjp } from "../autograd/tape.ts";
-import { type AdapterConfig, type Adapters, attach, METHODS } from "../blocklora/methods/attach.ts";
-import { DEFAULT_ADAPTER } from "../blocklora/methods/attach.ts";
+import type { AdapterConfig } from "../blocklora/methods/adapter_config.ts";
+import type { Adapters } from "../blocklora/methods/adapters.ts";
+import { attach, METHODS } from "../blocklora/methods/registry.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { encodePrompts } from "../blocklora/training/classifier.ts";
-import {
-  DEFAULT_RECIPE,
-  type MemoryPlan,
-  type Recipe,
-  Trainer,
-  type TrainingBatch,
-} from "../blocklora/training/trainer.ts";
+import { DEFAULT_RECIPE, type Recipe } from "../blocklora/methods/recipe.ts";
+import { type MemoryPlan, Trainer, type TrainingBatch } from "../blocklora/training/trainer.ts";
 import type { Clip } from "../clip/clip.ts";
 import type { Prompts } from "../clip/text.ts";
 import { tensor } from "../tensor/create.ts";

@@ -2,14 +2,15 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { attach, DEFAULT_ADAPTER } from "../blocklora/methods/attach.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import { attach } from "../blocklora/methods/registry.ts";
 import { openChosen } from "../blocklora/commands/chosen_model.ts";
 import { classPrompts } from "../blocklora/training/classifier.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";
 import { ImageLoader } from "../blocklora/data/loader.ts";
 import { trainAdapters } from "../blocklora/training/run.ts";
-import { DEFAULT_RECIPE } from "../blocklora/training/trainer.ts";
+import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
 import { init, shutDown } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";

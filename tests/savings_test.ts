@@ -5,7 +5,7 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { adapterCost, boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
 import { RANKS, savings, SHAPES } from "../bench/savings.ts";
-import { DEFAULT_ADAPTER } from "../blocklora/methods/attach.ts";
+import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { initDry } from "../tensor/device.ts";

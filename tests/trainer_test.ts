@@ -2,20 +2,13 @@ import { assert, assertAlmostEquals, assertEquals, assertLess, assertNotEquals }
 import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import {
-  type AdapterConfig,
-  type Adapters,
-  attach,
-  DEFAULT_ADAPTER,
-} from "../blocklora/methods/attach.ts";
+import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import type { Adapters } from "../blocklora/methods/adapters.ts";
+import { attach } from "../blocklora/methods/registry.ts";
 import { classPrompts } from "../blocklora/training/classifier.ts";
 import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
-import {
-  DEFAULT_RECIPE,
-  type Recipe,
-  Trainer,
-  type TrainingBatch,
-} from "../blocklora/training/trainer.ts";
+import { DEFAULT_RECIPE, type Recipe } from "../blocklora/methods/recipe.ts";
+import { Trainer, type TrainingBatch } from "../blocklora/training/trainer.ts";
 import type { Clip } from "../clip/clip.ts";
 import type { Prompts } from "../clip/text.ts";
 import { tensor } from "../tensor/create.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { DEFAULT_ADAPTER } from "../../blocklora/methods/attach.ts";
+import { DEFAULT_ADAPTER } from "../../blocklora/methods/adapter_config.ts";
 import { planText } from "../../blocklora/commands/choices.ts";
 import { runCommand } from "../../blocklora/commands/command.ts";
 import { reasonOf } from "../../blocklora/system/files.ts";

@@ -24,10 +24,12 @@ import {
   vjp,
 } from "../../mod.ts";
 import { fileURLToPath } from "node:url";
-import { attach, DEFAULT_ADAPTER } from "../../blocklora/methods/attach.ts";
+import { DEFAULT_ADAPTER } from "../../blocklora/methods/adapter_config.ts";
+import { attach } from "../../blocklora/methods/registry.ts";
 import { classPrompts } from "../../blocklora/training/classifier.ts";
 import { EMBEDDED_MODEL, openModel } from "../../blocklora/models/open_model.ts";
-import { DEFAULT_RECIPE, Trainer } from "../../blocklora/training/trainer.ts";
+import { DEFAULT_RECIPE } from "../../blocklora/methods/recipe.ts";
+import { Trainer } from "../../blocklora/training/trainer.ts";
 import { PROJECTIONS, ResidualBlock } from "../../clip/layers.ts";
 import { VisionTower } from "../../clip/vision.ts";
 import { Weights } from "../../clip/weights.ts";

@@ -13,17 +13,18 @@ import { PHASES } from "../../tensor/measure.ts";
 import { OWNERS } from "../../tensor/memory.ts";
 import { Random } from "../../tensor/random.ts";
 import {
-  ADAPTER_FLAGS,
-  adapterConfigOf,
   MEMORY_FLAGS,
   memoryLimitOf,
-  planOf,
+  memoryPlanOf,
+  METHOD_FLAGS,
+  methodConfigOf,
   planText,
-} from "./choices.ts";
+} from "./run_flags.ts";
 import { Console } from "../system/console.ts";
 import { exists, openFile } from "../system/files.ts";
 import { choice, number, parseOnlyFlags, text, toggle } from "../system/flags.ts";
 import { fetchJson, isHubId } from "../models/hub.ts";
+import { methodNamed } from "../methods/registry.ts";
 import { planMemory } from "../cost/memory_plan.ts";
 import {
   configOf,
@@ -66,7 +67,7 @@ export const FLAGS = {
     "tokens of every prompt [those of ImageNet's prompts]",
     undefined,
   ),
-  ...ADAPTER_FLAGS,
+  ...METHOD_FLAGS,
   precision: choice<Precision>(["f32", "f16"], "how the frozen matrices are stored", "f32"),
   ...MEMORY_FLAGS,
   real: toggle("take the step too, with random weights, and compare"),
@@ -78,18 +79,18 @@ export async function cost(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
   const config = await configNamed(flags.model);
-  const adapter = adapterConfigOf(flags);
+  const method = methodConfigOf(flags);
   const { context } = config.text;
   const { classes, batch, promptTokens, precision } = flags;
   const step = {
-    adapter,
+    method,
     batch,
     promptTokens: promptTokens === undefined
       ? imagenetTokens(classes).map((tokens) => Math.min(tokens, context))
       : Array<number>(classes).fill(promptTokens),
   };
   const limit = memoryLimitOf(flags);
-  const given = planOf(flags);
+  const given = memoryPlanOf(flags);
   if (flags.real) await init();
   const twin = flags.real ? dryTwin() : undefined;
   // The plain step may need larger tensors than this adapter binds.
@@ -107,7 +108,7 @@ export async function cost(args: readonly string[]): Promise<number> {
     `${
       flags.model ?? "the embedded model"
     }, ${classes} prompts of up to ${longest} tokens, ${batch} images; ` +
-      `${adapter.method} r = ${adapter.rank}, n = ${adapter.blocks}`,
+      methodNamed(method.method).label(method),
   );
   console.say(`${planned ? "chosen: " : ""}${planText(plan)}, frozen matrices in ${precision}`);
 
@@ -128,7 +129,7 @@ export async function cost(args: readonly string[]): Promise<number> {
   console.finish({
     model: flags.model ?? "emoji-clip-tiny",
     ...{ classes, batch, precision },
-    ...{ method: adapter.method, rank: adapter.rank, blocks: adapter.blocks },
+    ...{ method: method.method, rank: method.rank, blocks: method.blocks },
     plan,
     memoryLimit: limit ?? null,
     ...withoutRows(found),

@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import type { Clip } from "../../clip/clip.ts";
 import { encodeSafetensors } from "../../tensor/safetensors.ts";
-import { sites } from "../methods/attach.ts";
+import { sites } from "../methods/sites.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
 import { MODEL_FLAGS, namedIn, openAdapted } from "./chosen_model.ts";
 import { Console } from "../system/console.ts";

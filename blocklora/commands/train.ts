@@ -8,33 +8,31 @@ import { basename, join } from "node:path";
 import { adapterName, dryTwin } from "../../tensor/device.ts";
 import { limitMemory, memory } from "../../tensor/memory.ts";
 import { profileTable } from "../../tensor/profile.ts";
-import { type AdapterConfig, type Adapters, attach, countParameters } from "../methods/attach.ts";
+import { type Dataset, drawShots } from "../data/dataset.ts";
+import { ImageLoader } from "../data/loader.ts";
+import type { Learner } from "../methods/method.ts";
+import { methodNamed } from "../methods/registry.ts";
+import { Console, duration, megabytes, percent } from "../system/console.ts";
+import { number, text, toggle } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
+import { INTERRUPTED } from "../system/interrupts.ts";
+import { ImageHashes } from "../training/identity.ts";
+import { Metrics } from "../training/metrics.ts";
+import { parameterCount, timingOf, trainedResult, writeResult } from "../training/result.ts";
+import { claimDirectory, holdsRun, replaceRun } from "../training/run_directory.ts";
+import { type RunConfig, taskOf } from "../training/run_config.ts";
+import { evaluateOn, trainLearner } from "../training/run.ts";
+import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
+import { writeReport } from "./report.ts";
 import {
-  ADAPTER_FLAGS,
-  choiceOf,
   MEMORY_FLAGS,
   memoryLimitOf,
+  METHOD_FLAGS,
   planBeside,
   planText,
+  runConfigOf,
   TRAINING_FLAGS,
-} from "./choices.ts";
-import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
-import { Console, duration, megabytes, percent } from "../system/console.ts";
-import { type Dataset, drawShots } from "../data/dataset.ts";
-import { number, parseOnlyFlags, text, toggle } from "../system/flags.ts";
-import { ImageHashes } from "../training/identity.ts";
-import { ImageLoader } from "../data/loader.ts";
-import { writeReport } from "./report.ts";
-import { claimDirectory, holdsRun, replaceRun } from "../training/run_directory.ts";
-import {
-  adaptedResult,
-  evaluateOn,
-  INTERRUPTED,
-  Metrics,
-  timingOf,
-  trainAdapters,
-  writeResult,
-} from "../training/run.ts";
+} from "./run_flags.ts";
 import { COMMON_FLAGS, IMAGE_FLAGS, openData, promptsFor, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
@@ -67,7 +65,7 @@ export const FLAGS = {
     'the prompt, {} for the class name; the data set\'s, else "a photo of a {}."',
     undefined,
   ),
-  ...ADAPTER_FLAGS,
+  ...METHOD_FLAGS,
   ...TRAINING_FLAGS,
   ...MEMORY_FLAGS,
   ...IMAGE_FLAGS,
@@ -83,8 +81,9 @@ const SPARE_BYTES = 2 ** 20;
 export async function train(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  let choice = choiceOf(flags);
-  const { adapter, recipe } = choice;
+  let config = runConfigOf(flags);
+  const { recipe } = config;
+  const method = methodNamed(config.method.method);
   const limit = memoryLimitOf(flags);
 
   const { dataset, given } = await openData(flags);
@@ -96,14 +95,14 @@ export async function train(args: readonly string[]): Promise<number> {
   const prompts = promptsFor(model, dataset.classes, template, console);
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
   const { batchSize } = flags;
-  const setting = { model, dataset, template, prompts, loader, batchSize, console };
-  let adapters: Adapters | null = null;
+  const context = { model, dataset, template, prompts, loader, batchSize, console };
+  let learner: Learner | null = null;
   try {
     const wanted = userPath(
-      flags.output ?? defaultOutput(dataset, adapter, flags.shots, flags.seed),
+      flags.output ?? defaultOutput(dataset, config),
     );
     // Nothing new is written beside what another run has left, or is writing.
-    const bytes = SPARE_BYTES + 4 * countParameters(clip, adapter);
+    const bytes = SPARE_BYTES + 4 * method.countParameters(taskOf(context), config.method);
     await using claim = await claimDirectory(wanted, bytes);
     const directory = claim.path;
     const replaces = flags.output !== undefined && await holdsRun(wanted);
@@ -120,7 +119,7 @@ export async function train(args: readonly string[]): Promise<number> {
         `${model.name} on ${adapterName()}`,
     );
     const evaluate = async (what: string) => {
-      const found = await evaluateOn(setting, recipe.logitScale);
+      const found = await evaluateOn(context, recipe.logitScale, learner ?? undefined);
       const { accuracy, correct, images } = found;
       console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
       return found;
@@ -139,15 +138,15 @@ export async function train(args: readonly string[]): Promise<number> {
         config: clip.config,
         precisions: [clip.precision],
         step: {
-          adapter,
+          method: config.method,
           batch: Math.min(batchSize, shots.length),
           promptTokens: prompts.lengths,
-          plan: choice.plan,
+          plan: config.memory,
         },
         limit,
         adapter: dryTwin(),
       });
-      choice = { ...choice, plan };
+      config = { ...config, memory: plan };
       limitMemory(limit);
       console.note(
         `memory limit ${megabytes(limit)}: ${planText(plan)}; a step needs ${
@@ -156,12 +155,14 @@ export async function train(args: readonly string[]): Promise<number> {
       );
     }
     const zeroShotAccuracy = 100 * (await evaluate("zero-shot")).accuracy;
-    adapters = attach(clip, adapter, flags.seed);
-    const parameters = adapters.parameterCount;
+    learner = method.learner(taskOf(context), config.method, flags.seed);
+    const parameters = parameterCount(learner);
     console.note(
-      `training ${parameters} parameters of ${adapters.byModule.size} adapters for ${recipe.iterations} iterations`,
+      `training ${parameters} parameters of ${
+        method.label(config.method)
+      } for ${recipe.iterations} iterations`,
     );
-    const outcome = await trainAdapters(setting, choice, adapters, directory, flags.profile);
+    const outcome = await trainLearner(context, config, learner, directory, flags.profile);
     const { interrupted } = outcome;
     const adapterPath = interrupted ? directory : output;
     console.say(
@@ -178,10 +179,7 @@ export async function train(args: readonly string[]): Promise<number> {
       shots: flags.shots,
       seed: flags.seed,
       template,
-      method: adapter.method,
-      rank: adapter.rank,
-      blocks: adapter.blocks,
-      alpha: adapter.alpha,
+      ...told(config),
       trainableParameters: parameters,
       iterations: outcome.iterations,
       zeroShotAccuracy,
@@ -204,8 +202,8 @@ export async function train(args: readonly string[]): Promise<number> {
         train: await images.of(shots),
         test: await images.of(dataset.test),
       };
-      const known = { parameters, zeroShotAccuracy, identity };
-      const written = adaptedResult(setting, choice, outcome, adapted, known);
+      const known = { learner, zeroShotAccuracy, identity };
+      const written = trainedResult(context, config, outcome, adapted, known);
       await writeResult(directory, written, timingOf(outcome));
       await writeReport(directory, dataset);
     }
@@ -216,18 +214,19 @@ export async function train(args: readonly string[]): Promise<number> {
     return interrupted ? INTERRUPTED : 0;
   } finally {
     loader.close();
-    adapters?.release();
+    learner?.release();
     prompts.release();
     clip.release();
   }
 }
 
-function defaultOutput(
-  dataset: Dataset,
-  { method, rank, blocks }: AdapterConfig,
-  shots: number,
-  seed: number,
-): string {
-  const size = method.startsWith("lora") ? `r${rank}` : `r${rank}-n${blocks}`;
-  return join("runs", `${basename(dataset.root)}-${method}-${size}-${shots}shots-seed${seed}`);
+/** Of the method's configuration, what the JSON document says. */
+function told({ method: { method, rank, blocks, ...others } }: RunConfig): Record<string, unknown> {
+  const { alpha } = others as { readonly alpha?: number };
+  return { method, rank, blocks, alpha };
+}
+
+function defaultOutput(dataset: Dataset, { method, shots, seed }: RunConfig): string {
+  const name = `${method.method}-${methodNamed(method.method).variant(method)}`;
+  return join("runs", `${basename(dataset.root)}-${name}-${shots}shots-seed${seed}`);
 }

@@ -8,24 +8,25 @@
  * @module
  */
 
-import type { AdapterConfig } from "../methods/attach.ts";
-
 /** An adapted layer in one step. */
-export interface Site {
+export interface AdaptedSite {
   /** The layer's inputs. */
   readonly inputs: number;
   /** The layer's outputs. */
   readonly outputs: number;
   /** Rows of its input: tokens of all images, or of all prompts. */
   readonly rows: number;
-  /** Whether the gradient flows on to its input: not in a tower's first block, below which nothing trains. */
+  /** Whether its input has a gradient: not in a tower's first block, below which nothing trains. */
   readonly tracked: boolean;
-  /** Whether an adapter of the same input comes before it in the backward pass: it adds to that one's gradient. */
+  /**
+   * Whether an adapter of the same input comes before it in the backward pass: it adds to that one's
+   * gradient.
+   */
   readonly adds: boolean;
 }
 
 /** What the adapters of a step cost. */
-export interface AdapterCost {
+export interface MethodCost {
   /** How many numbers train. */
   readonly parameters: number;
   /** AdamW's two moments, 4 bytes each. */
@@ -38,51 +39,81 @@ export interface AdapterCost {
   readonly savedBytes: number;
 }
 
-/** Operations for an element of a dropout: the product, the choice, the hash of its place, the comparison. */
-const DROPOUT = 4;
+/** The sizes of the thin matrices of an adapter. */
+export interface ThinShape {
+  /** Rows of A, r/n. */
+  readonly inner: number;
+  /** How many up-projections there are, whose sum is what changes the layer. */
+  readonly ups: number;
+}
 
-/** Sums the costs of an adapter of each site; dropout is on. */
-export function adapterCost(
-  { method, rank, blocks }: Pick<AdapterConfig, "method" | "rank" | "blocks">,
-  sites: readonly Site[],
-): AdapterCost {
-  const inner = rank / blocks; // rows of A, r/n
-  const arms = method === "block-lora" ? blocks : 1;
-  const dense = method === "lora-dense";
-  const costs = sites.map(({ inputs, outputs, rows, tracked, adds }) => {
-    const parameters = inner * inputs + arms * inner * outputs;
-    // Once a step: Σ Bᵢ, or s · B A.
-    const share = dense
-      ? 2 * outputs * inner * inputs + outputs * inputs
-      : (arms - 1) * outputs * inner;
-    const product = 2 * rows * inputs * outputs;
-    const [down, up] = [2 * rows * inputs * inner, 2 * rows * inner * outputs];
-    const scale = rows * inner;
-    const drop = DROPOUT * rows * inputs;
-    // A dense delta is added to the layer's output; a thin one is summed with it.
-    const forward = share + drop + (dense ? product + rows * outputs : down + scale + up);
-    // A product has a gradient of the same cost for each operand that has one. Of s · B A those are s, A and B. Thin
-    // products draw the mask again wherever they read what was dropped. A dense delta's input gradient is added to that
-    // of the layer, with which a thin one's is summed.
-    const weights = dense
-      ? product + outputs * inputs + 2 * 2 * outputs * inner * inputs
-      : 2 * up + scale + down + drop;
-    const input = tracked ? (dense ? product + rows * inputs : down) + drop : 0;
-    // The dense way keeps the dropped input and the dense change; the thin one the input itself, for all adapters of it
-    // together, the thin product, and Σ Bᵢ, which is nobody's parameter.
-    const saved = dense
-      ? rows * inputs + (tracked ? outputs * inputs : 0)
-      : (adds ? 0 : rows * inputs) + rows * inner + (arms > 1 ? outputs * inner : 0);
-    return { parameters, forward, backward: weights + input, savedBytes: 4 * saved };
-  });
-  const total = (of: keyof typeof costs[number]) => costs.reduce((sum, cost) => sum + cost[of], 0);
+/** What one adapter costs: parameters, operations, and the numbers that the tape keeps. */
+export interface SiteCost {
+  /** How many numbers train. */
+  readonly parameters: number;
+  /** Operations of the forward pass. */
+  readonly forward: number;
+  /** Operations of the backward pass. */
+  readonly backward: number;
+  /** How many numbers the tape keeps. */
+  readonly saved: number;
+}
+
+/** Operations for an element of a dropout: the product, the choice, the hash of its index, the comparison. */
+export const DROPOUT = 4;
+
+/** Sums what adapters cost. */
+export function totalCost(
+  sites: readonly AdaptedSite[],
+  costOf: (site: AdaptedSite) => SiteCost,
+): MethodCost {
+  const costs = sites.map(costOf);
+  const total = (of: keyof SiteCost) => costs.reduce((sum, cost) => sum + cost[of], 0);
   return {
     parameters: total("parameters"),
     optimizerBytes: 2 * 4 * total("parameters"),
     forward: total("forward"),
     backward: total("backward"),
-    savedBytes: total("savedBytes"),
+    savedBytes: 4 * total("saved"),
   };
+}
+
+/** The costs of a thin product, which is summed with that of the layer in one pass; dropout is on. */
+export function thinCost({ inner, ups }: ThinShape, sites: readonly AdaptedSite[]): MethodCost {
+  return totalCost(sites, ({ inputs, outputs, rows, tracked, adds }) => {
+    const [down, up] = [2 * rows * inputs * inner, 2 * rows * inner * outputs];
+    const scale = rows * inner;
+    const drop = DROPOUT * rows * inputs;
+    const share = (ups - 1) * outputs * inner; // Σ Bᵢ, once a step
+    return {
+      parameters: inner * inputs + ups * inner * outputs,
+      forward: share + drop + down + scale + up,
+      // The mask is drawn again wherever what was dropped is read.
+      backward: 2 * up + scale + down + drop + (tracked ? down + drop : 0),
+      // The input itself, for all adapters of it together, the thin product, and Σ Bᵢ, which is
+      // nobody's parameter.
+      saved: (adds ? 0 : rows * inputs) + rows * inner + (ups > 1 ? outputs * inner : 0),
+    };
+  });
+}
+
+/** The costs of a dense product `x · (s · B A)ᵀ`, which is added to that of the layer; dropout is on. */
+export function denseCost({ inner }: ThinShape, sites: readonly AdaptedSite[]): MethodCost {
+  return totalCost(sites, ({ inputs, outputs, rows, tracked }) => {
+    const product = 2 * rows * inputs * outputs;
+    const share = 2 * outputs * inner * inputs + outputs * inputs; // s · B A, once a step
+    const drop = DROPOUT * rows * inputs;
+    return {
+      parameters: inner * (inputs + outputs),
+      forward: share + drop + product + rows * outputs,
+      // A product has a gradient of the same cost for each operand that has one. Of s · B A those
+      // are s, A and B. The input's gradient is added to that of the layer.
+      backward: product + outputs * inputs + 2 * 2 * outputs * inner * inputs +
+        (tracked ? product + rows * inputs + drop : 0),
+      // The dropped input and the dense change.
+      saved: rows * inputs + (tracked ? outputs * inputs : 0),
+    };
+  });
 }
 
 /**
@@ -90,7 +121,7 @@ export function adapterCost(
  */
 export function qkvSites(
   towers: readonly { readonly width: number; readonly layers: number; readonly rows: number }[],
-): Site[] {
+): AdaptedSite[] {
   return towers.flatMap(({ width, layers, rows }) =>
     Array.from({ length: layers }, (_, layer) =>
       ["v", "k", "q"].map((projection) => ({

@@ -24,13 +24,16 @@ import type { Random } from "../../tensor/random.ts";
 import { keep } from "../../tensor/scope.ts";
 import { numel, type Shape } from "../../tensor/shape.ts";
 import { type Dtype, Tensor } from "../../tensor/tensor.ts";
-import { type AdapterConfig, type Adapters, attach } from "../methods/attach.ts";
-import { DEFAULT_RECIPE, type MemoryPlan, Trainer } from "../training/trainer.ts";
+import type { Learner, MethodConfig } from "../methods/method.ts";
+import { parameterCount } from "../training/result.ts";
+import { methodNamed } from "../methods/registry.ts";
+import { DEFAULT_RECIPE } from "../methods/recipe.ts";
+import { type MemoryPlan, Trainer } from "../training/trainer.ts";
 
 /** A training step. */
 export interface StepOptions {
-  /** The adapters. */
-  readonly adapter: AdapterConfig;
+  /** What learns. */
+  readonly method: MethodConfig;
   /** Tokens of each class's prompt, its start and end included. */
   readonly promptTokens: readonly number[];
   /** Images. */
@@ -144,7 +147,7 @@ export function stepCost(clip: Clip, options: StepOptions): StepCost {
   try {
     if (options.warm ?? true) take();
     resetPeak();
-    return costOf(step.adapters, measure(take));
+    return costOf(step.learner, measure(take));
   } finally {
     step.release();
   }
@@ -192,7 +195,7 @@ export async function realStep(
     const [loss] = await measured.value.data();
     const seconds = (performance.now() - start) / 1000;
     measured.value.release();
-    return { ...costOf(step.adapters, measured), loss, seconds };
+    return { ...costOf(step.learner, measured), loss, seconds };
   } finally {
     step.release();
   }
@@ -201,7 +204,7 @@ export async function realStep(
 /** A step that is ready to be taken. */
 export interface PreparedStep {
   /** What trains. */
-  readonly adapters: Adapters;
+  readonly learner: Learner;
   /** Takes a step, and gives what {@linkcode Trainer.step} does. */
   take(): Tensor;
   /** Gives everything back but the model. */
@@ -215,7 +218,7 @@ export interface PreparedStep {
  */
 export function prepareStep(
   clip: Clip,
-  { adapter, promptTokens, batch, plan, memoryLimit = Infinity }: StepOptions,
+  { method, promptTokens, batch, plan, memoryLimit = Infinity }: StepOptions,
   random?: Random,
 ): PreparedStep {
   const { vision, text } = clip.config;
@@ -225,8 +228,9 @@ export function prepareStep(
     ids: Int32Array.from({ length: longest }, () => draw(text.vocabulary)),
     end: tokens - 1,
   })));
-  const adapters = attach(clip, adapter, 1);
-  const trainer = new Trainer(clip, adapters, prompts, DEFAULT_RECIPE, plan);
+  const task = { clip, classes: promptTokens.length, prompts: () => prompts };
+  const learner = methodNamed(method.method).learner(task, method, 1);
+  const trainer = new Trainer(clip, learner, prompts, DEFAULT_RECIPE, plan);
   const count = batch * 3 * vision.imageSize ** 2;
   const images = {
     pixels: random ? noise(random, count) : new Float32Array(count),
@@ -235,18 +239,18 @@ export function prepareStep(
   trim();
   limitMemory(memoryLimit);
   return {
-    adapters,
+    learner,
     take: () => trainer.step(images),
     release: () => {
       limitMemory(Infinity);
       trainer.release();
-      adapters.release();
+      learner.release();
       prompts.release();
     },
   };
 }
 
-function costOf(adapters: Adapters, measured: Measured<unknown>): StepCost {
+function costOf(learner: Learner, measured: Measured<unknown>): StepCost {
   const { rows, submits, savedBytes, peakBytes, peakByOwner } = measured;
   const flopsOf = (part?: string) => {
     const of = (phase?: Phase) =>
@@ -256,7 +260,7 @@ function costOf(adapters: Adapters, measured: Measured<unknown>): StepCost {
   };
   const { bytesRead, bytesWritten, dispatches } = total(rows);
   return {
-    trainableParameters: adapters.parameterCount,
+    trainableParameters: parameterCount(learner),
     peakGpuBytes: peakBytes,
     peakBytesByOwner: peakByOwner,
     peakHeldBytes: memory().peakHeldBytes,

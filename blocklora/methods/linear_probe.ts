@@ -16,16 +16,7 @@ import { valueAndGrad } from "../../autograd/tape.ts";
 import { tensor } from "../../tensor/create.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-
-/** Features of images, on the host. */
-export interface Features {
-  /** One row an image, `[n, width]`. */
-  readonly values: Float32Array<ArrayBuffer>;
-  /** The class of each image. */
-  readonly labels: readonly number[];
-  /** Elements of a row. */
-  readonly width: number;
-}
+import type { Baseline, Features } from "./baseline.ts";
 
 /** How a probe is fitted. */
 export interface ProbeOptions {
@@ -43,6 +34,28 @@ export interface ProbeOptions {
  * 2103.00020, appendix A.3).
  */
 export const DEFAULT_PROBE: ProbeOptions = { steps: 400, learningRate: 0.3, penalty: 3e-3 };
+
+/** The baseline that trains no part of the model. */
+export const linearProbe: Baseline = {
+  name: "linear-probe",
+  label: "linear probe",
+  learns: true,
+  settings: () => ({ ...DEFAULT_PROBE }),
+  async predict({ classes, trainFeatures, testFeatures }) {
+    const [train, test] = [await trainFeatures(), await testFeatures()];
+    const probe = await fitProbe(train, classes);
+    const predictions = await probePredictions(probe, test);
+    const parameters = probe.weight.size + probe.bias.size;
+    for (const matrix of [probe.weight, probe.bias]) matrix.release();
+    const { labels, paths } = test;
+    const hits = predictions.filter((guess, i) => guess === labels[i]).length;
+    return {
+      score: { accuracy: hits / predictions.length, labels, predictions, paths },
+      losses: probe.losses,
+      parameters,
+    };
+  },
+};
 
 /** A fitted probe. */
 export interface Probe {

@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 import { readJson } from "../system/files.ts";
-import type { RunResult } from "../training/run.ts";
+import type { RunResult } from "../training/result.ts";
 
 /** A value with its spread. */
 export interface Summary {

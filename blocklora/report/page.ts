@@ -27,7 +27,7 @@ import {
   MOST_CLASSES,
   OWNER_COLORS,
 } from "./plots.ts";
-import type { RunResult } from "../training/run.ts";
+import type { RunResult } from "../training/result.ts";
 
 /** Test images that are shown of a data set, and the bytes that all images of a page may take. */
 const [SHOWN, IMAGE_BYTES] = [24, 400_000];

@@ -10,6 +10,7 @@ import { topK } from "../../autograd/ops/top_k.ts";
 import { concat } from "../../autograd/ops/view.ts";
 import type { Clip } from "../../clip/clip.ts";
 import { type Prompts, releaseParts } from "../../clip/text.ts";
+import type { Learner } from "../methods/method.ts";
 import type { Tokenizer } from "../../clip/tokenizer.ts";
 import { tensor } from "../../tensor/create.ts";
 import { keep, scope } from "../../tensor/scope.ts";
@@ -102,12 +103,17 @@ export class Classifier {
   readonly #clip: Clip;
   readonly #texts: Tensor;
   readonly #scale: number | undefined;
+  readonly #learner: Learner | undefined;
 
-  /** Runs the text tower once. The scale of the logits is the model's own unless given. */
-  constructor(clip: Clip, prompts: Prompts, scale?: number) {
+  /**
+   * Runs the text tower once, with what was learned. The scale of the logits is the model's unless
+   * it is given.
+   */
+  constructor(clip: Clip, prompts: Prompts, scale?: number, learner?: Learner) {
     this.#clip = clip;
     this.#texts = keep(encodePrompts(clip, prompts));
     this.#scale = scale;
+    this.#learner = learner;
   }
 
   /**
@@ -121,7 +127,7 @@ export class Classifier {
     const k = Math.min(count, this.#texts.shape[0]);
     const found = scope(() => {
       const images = this.#clip.imageFeatures(tensor(pixels, [batch, 3, size, size]));
-      return topK(softmax(this.#clip.logits(images, this.#texts, this.#scale)), k);
+      return topK(softmax(this.#logits(images)), k);
     });
     try {
       const [values, indices] = await Promise.all([found.values.data(), found.indices.data()]);
@@ -138,6 +144,11 @@ export class Classifier {
       found.values.release();
       found.indices.release();
     }
+  }
+
+  #logits(images: Tensor): Tensor {
+    const rule = (images: Tensor, texts: Tensor) => this.#clip.logits(images, texts, this.#scale);
+    return this.#learner?.logits?.(images, this.#texts, rule) ?? rule(images, this.#texts);
   }
 
   /** Gives the text features back. */

@@ -22,43 +22,9 @@ import { tensor } from "../../tensor/create.ts";
 import { hash3 } from "../../tensor/random.ts";
 import { adopt, keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Adapters } from "../methods/attach.ts";
+import type { Learner, ParameterGroup } from "../methods/method.ts";
+import type { Recipe } from "../methods/recipe.ts";
 import { encodePrompts, placesOf } from "./classifier.ts";
-
-/** How adapters are trained. */
-export interface Recipe {
-  /** AdamW's learning rate at the first step. */
-  readonly learningRate: number;
-  /** What a half cosine takes it down to at the last. */
-  readonly minimumRate: number;
-  /** AdamW's decoupled weight decay. */
-  readonly weightDecay: number;
-  /** AdamW's decay rates of the two moments. */
-  readonly betas: readonly [number, number];
-  /** How many steps there are. */
-  readonly iterations: number;
-  /** The factor of the cosines. */
-  readonly logitScale: number;
-  /** Share of each label spread over all classes. */
-  readonly labelSmoothing: number;
-  /** Largest norm of all gradients together; 0 for none. */
-  readonly maxNorm: number;
-  /** Seed of the dropout masks. */
-  readonly seed: number;
-}
-
-/** CLIP-LoRA's recipe, for one shot (`run_utils.py` and `lora.py` of github.com/MaxZanella/CLIP-LoRA). */
-export const DEFAULT_RECIPE: Recipe = {
-  learningRate: 2e-4,
-  minimumRate: 1e-6,
-  weightDecay: 1e-2,
-  betas: [0.9, 0.999],
-  iterations: 500,
-  logitScale: 100,
-  labelSmoothing: 0,
-  maxNorm: 0,
-  seed: 1,
-};
 
 /** A batch on the host. */
 export interface TrainingBatch {
@@ -85,16 +51,14 @@ export interface MemoryPlan {
 /** Keeps the dropout's random numbers apart from others of the same seed. */
 const DROPOUT = 0x64726f70;
 
-/** Trains the adapters of a model on batches of images, each class named by a prompt. */
+/** Trains what learns on batches of images, each class named by a prompt. */
 export class Trainer {
   readonly #clip: Clip;
-  readonly #adapters: Adapters;
+  readonly #learner: Learner;
   readonly #recipe: Recipe;
   readonly #plan: MemoryPlan;
   readonly #optimizer: AdamW;
-  readonly #parameters: readonly Tensor[];
-  /** How many blocks of Block-LoRA a parameter stands for. */
-  readonly #copies: readonly number[];
+  readonly #groups: readonly ParameterGroup[];
   readonly #prompts: Prompts;
   /** The prompts in parts, if they run in parts. */
   readonly #parts: readonly PromptPart[] | null;
@@ -104,37 +68,36 @@ export class Trainer {
   readonly #texts: Tensor | null;
   #step = 0;
 
-  /** Makes the optimizer. A text tower without adapters runs here, once. The prompts stay the caller's. */
+  /**
+   * Makes the optimizer. A text tower that does not change runs here, once. The prompts stay the
+   * caller's.
+   */
   constructor(
     clip: Clip,
-    adapters: Adapters,
+    learner: Learner,
     prompts: Prompts,
     recipe: Recipe,
     plan: MemoryPlan = {},
   ) {
     this.#clip = clip;
-    this.#adapters = adapters;
+    this.#learner = learner;
     this.#recipe = recipe;
     this.#plan = plan;
-    const { method, blocks } = adapters.config;
-    const copies = method === "block-lora-collapsed" ? blocks : 1;
-    const [downs, ups] = [adapters.downs, adapters.ups];
-    this.#parameters = [...downs, ...ups];
-    this.#copies = [...downs.map(() => 1), ...ups.map(() => copies)];
-    this.#optimizer = new AdamW([
-      { parameters: downs, ...this.#rates(1) },
-      { parameters: ups, ...this.#rates(copies) },
-    ], { betas: recipe.betas });
-    const [trains, size] = [adapters.adapts("text"), plan.textChunk ?? 0];
+    this.#groups = learner.groups;
+    this.#optimizer = new AdamW(
+      this.#groups.map(({ parameters, copies }) => ({ parameters, ...this.#rates(copies) })),
+      { betas: recipe.betas },
+    );
+    const [changes, size] = [learner.changes("text"), plan.textChunk ?? 0];
     this.#prompts = prompts;
-    this.#parts = trains && size > 0 ? prompts.parts(size) : null;
+    this.#parts = changes && size > 0 ? prompts.parts(size) : null;
     this.#columns = this.#parts && placesOf(this.#parts.flatMap(({ numbers }) => numbers));
-    this.#texts = trains ? null : keep(encodePrompts(clip, prompts));
+    this.#texts = changes ? null : keep(encodePrompts(clip, prompts));
   }
 
   /**
-   * The optimizer's options for matrices of which each stands for `copies` equal blocks: the sum of the blocks moves by
-   * as much as if each moved by itself (`attach.ts` says why they are equal).
+   * The optimizer's options for tensors of which each stands for `copies` equal ones: their sum
+   * moves by as much as if each moved by itself.
    */
   #rates(copies: number): Pick<AdamOptions, "learningRate" | "weightDecay"> {
     const { learningRate, minimumRate, iterations, weightDecay } = this.#recipe;
@@ -162,16 +125,22 @@ export class Trainer {
     const { maxNorm } = this.#recipe;
     return scope(() => {
       const { loss, accuracy, grads } = this.gradients(batch);
-      const clip = maxNorm > 0 ? clipFactor(grads, maxNorm, this.#copies) : undefined;
+      const copies = this.#groups.flatMap(({ parameters, copies }) => parameters.map(() => copies));
+      const clip = maxNorm > 0 ? clipFactor(grads, maxNorm, copies) : undefined;
       this.#optimizer.step(grads, clip?.factor);
       if (!rehearsing()) this.#step++;
       return stack([loss, accuracy], 0);
     });
   }
 
-  /** The trainable matrices, in the order of {@linkcode gradients}: every A, then every B. */
+  /** Says that every training image has been seen so many times. */
+  endEpoch(epoch: number): void {
+    this.#learner.endEpoch?.(epoch);
+  }
+
+  /** What trains, in the order of {@linkcode gradients}: group by group. */
   get parameters(): readonly Tensor[] {
-    return this.#parameters;
+    return this.#groups.flatMap(({ parameters }) => parameters);
   }
 
   /**
@@ -196,13 +165,13 @@ export class Trainer {
       const classes = tensor(columns);
       let accuracy: Tensor | undefined;
       const { value: loss, grads } = valueAndGrad(() => {
-        const pass = { seed, shared: this.#adapters.shared(), recompute: this.#plan.recompute };
+        const pass = { seed, ...this.#learner.pass(), recompute: this.#plan.recompute };
         const texts = this.#texts ?? this.#textFeatures(pass);
         const parts = this.#imageParts(images, classes, pass)
           .map((part) => this.#partLoss(part, texts, labels.length));
         accuracy = keep(addAll(parts.map(({ accuracy }) => accuracy)));
         return addAll(parts.map(({ loss }) => loss));
-      }, this.#parameters);
+      }, this.parameters);
       return { loss, accuracy: adopt(accuracy!), grads };
     });
   }
@@ -237,16 +206,18 @@ export class Trainer {
     let accuracy: Tensor | undefined;
     const compute = () => {
       const features = this.#clip.imageFeatures(images, pass);
-      const logits = this.#clip.logits(features, texts, logitScale);
+      const rule = (images: Tensor, texts: Tensor) => this.#clip.logits(images, texts, logitScale);
+      const logits = this.#learner.logits?.(features, texts, rule) ?? rule(features, texts);
       accuracy = keep(scope(() => mulScalar(hits(logits, classes), 1 / total)));
-      const loss = crossEntropy(logits, classes, { labelSmoothing, reduction: "sum" });
+      const loss = this.#learner.loss?.({ images: features, texts, logits, labels: classes }) ??
+        crossEntropy(logits, classes, { labelSmoothing, reduction: "sum" });
       return mulScalar(loss, 1 / total);
     };
     const loss = classes.shape[0] === total ? compute() : gradientsNow(compute);
     return { loss, accuracy: adopt(accuracy!) };
   }
 
-  /** Gives the optimizer's state back; adapters, prompts and model stay. */
+  /** Gives the optimizer's state back; learner, prompts and model stay. */
   release(): void {
     this.#optimizer.release();
     this.#texts?.release();

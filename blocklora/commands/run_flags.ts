@@ -1,54 +1,67 @@
 /**
- * What a command line may choose of a training: adapters, recipe, and what saves memory.
+ * What a command line may say of a training: the method, its recipe, and what saves memory.
  *
  * @module
  */
 
-import {
-  type Adaptable,
-  type AdapterConfig,
-  DEFAULT_ADAPTER,
-  ENCODERS,
-  METHODS,
-} from "../methods/attach.ts";
-import { choice, number, pair, text, toggle, UsageError, type Values } from "../system/flags.ts";
-import { type Choice, recipeOf } from "../training/run.ts";
 import { parseBytes, type Planned, type PlanRequest } from "../cost/memory_plan.ts";
+import type { MethodConfig } from "../methods/method.ts";
+import { DEFAULT_RECIPE } from "../methods/recipe.ts";
+import { methodNamed, METHODS } from "../methods/registry.ts";
+import {
+  type Flag,
+  type Flags,
+  type FlagValues,
+  number,
+  oneOf,
+  pair,
+  text,
+  toggle,
+  UsageError,
+  type Values,
+} from "../system/flag.ts";
+import { kebab } from "../system/flags.ts";
 import type { Answer } from "../training/plan_worker.ts";
-import { DEFAULT_RECIPE, type MemoryPlan } from "../training/trainer.ts";
+import { recipeOf, type RunConfig } from "../training/run_config.ts";
+import type { MemoryPlan } from "../training/trainer.ts";
 
-/** Flags that say what is adapted, and how. */
-export const ADAPTER_FLAGS = {
-  method: choice(METHODS, "kind of adapter", DEFAULT_ADAPTER.method),
-  rank: number({ from: 1, to: 4096, whole: true }, "nominal rank r", DEFAULT_ADAPTER.rank),
-  blocks: number<number | undefined>(
-    { from: 1, whole: true },
-    "blocks n of Block-LoRA, which divide the rank [4]",
-    undefined,
+/** The flags of all methods. One that is not given has the preset of the method that is chosen. */
+const OF_METHODS: Flags = Object.fromEntries(
+  METHODS.toReversed().flatMap(({ flags }) =>
+    Object.entries(flags).map(([name, flag]) => [name, {
+      ...flag,
+      help: `${flag.help} [${flag.preset}]`,
+      preset: undefined,
+    }])
   ),
-  alpha: number({}, "numerator of the adapter's scale", DEFAULT_ADAPTER.alpha),
-  scaling: choice(
-    ["sqrt", "linear"],
-    "scale is alpha/sqrt(r), or alpha/r",
-    DEFAULT_ADAPTER.scaling,
-  ),
-  dropout: number(
-    { from: 0, to: 0.999 },
-    "share of an adapter's input that is dropped",
-    DEFAULT_ADAPTER.dropout,
-  ),
-  projections: text(
-    "LIST",
-    "layers to adapt, of q,k,v,o,fc1,fc2 in the blocks and proj, which makes the features",
-    DEFAULT_ADAPTER.projections.join(),
-  ),
-  encoder: choice(ENCODERS, "towers to adapt", DEFAULT_ADAPTER.encoder),
-  position: text(
-    "WHICH",
-    "blocks to adapt: all, bottom, mid, up, half-up, half-bottom, topN, or numbers 0,1,5",
-    "all",
-  ),
+);
+
+/** Flags that say what learns. The methods' own are known to them alone. */
+export const METHOD_FLAGS: { readonly method: Flag<string> } = {
+  method: oneOf(METHODS.map(({ name }) => name), "what learns", METHODS[0].name),
+  ...OF_METHODS,
 };
+
+/**
+ * The configuration of the method that a command line asks for.
+ *
+ * @throws {UsageError} If a flag is given that belongs to another method.
+ */
+export function methodConfigOf(values: Values<typeof METHOD_FLAGS>): MethodConfig {
+  const method = methodNamed(values.method);
+  const given = values as FlagValues;
+  for (const name of Object.keys(OF_METHODS)) {
+    if (given[name] === undefined || name in method.flags) continue;
+    throw new UsageError(
+      `Cannot use --${kebab(name)} with ${method.name}: its flags are ${
+        Object.keys(method.flags).map((name) => `--${kebab(name)}`).join(", ")
+      }`,
+    );
+  }
+  return method.configOf(Object.fromEntries(
+    Object.entries(method.flags).map(([name, { preset }]) => [name, given[name] ?? preset]),
+  ));
+}
 
 /** Flags that say what a step does to need less memory. */
 export const MEMORY_FLAGS = {
@@ -57,7 +70,7 @@ export const MEMORY_FLAGS = {
     "GPU memory to keep below, 4GB say: picks what is not chosen of the next three",
     undefined,
   ),
-  recompute: choice<"on" | "off" | "auto">(
+  recompute: oneOf<"on" | "off" | "auto">(
     ["on", "off", "auto"],
     "keep only what enters each block, and run it again in the backward pass",
     "auto",
@@ -75,7 +88,7 @@ export const MEMORY_FLAGS = {
 };
 
 /** What the memory flags ask for outright. */
-export function planOf(
+export function memoryPlanOf(
   { recompute, textChunk, microBatch }: Omit<Values<typeof MEMORY_FLAGS>, "memoryLimit">,
 ): MemoryPlan {
   return {
@@ -152,59 +165,46 @@ export const TRAINING_FLAGS = {
 };
 
 /** What the embedded model takes where CLIP-LoRA's recipe, made for ViT-B/16, hardly moves it. */
-const EMBEDDED_RECIPE = { learningRate: 5e-3, cropScale: [0.8, 1], iterations: 300 } as const;
+const EMBEDDED_RECIPE = { learningRate: 5e-3, iterations: 300 } as const;
+const EMBEDDED_CROP_SCALE = [0.8, 1] as const;
 const CROP_SCALE = [0.08, 1] as const;
 const ITERATIONS_A_SHOT = 500;
 
 /** The values of the flags above, and of those that say what is trained on. */
 type Chosen =
-  & Values<typeof ADAPTER_FLAGS>
+  & Values<typeof METHOD_FLAGS>
   & Values<typeof TRAINING_FLAGS>
   & Omit<Values<typeof MEMORY_FLAGS>, "memoryLimit">
   & { readonly model: string | undefined; readonly shots: number; readonly seed: number };
 
-/** What a command line asks for; without a model it means the embedded one, which has presets of its own. */
-export function choiceOf(flags: Chosen): Choice {
+/**
+ * What a command line asks for; without a model it means the embedded one, which has presets of its
+ * own.
+ */
+export function runConfigOf(flags: Chosen): RunConfig {
   const embedded = flags.model === undefined;
-  const preset = embedded ? EMBEDDED_RECIPE : DEFAULT_RECIPE;
-  const cropScale = flags.cropScale.length === 2
-    ? [flags.cropScale[0], flags.cropScale[1]] as const
+  const method = methodNamed(flags.method);
+  const recipe = embedded
+    ? { ...EMBEDDED_RECIPE, ...method.embeddedRecipe }
+    : { learningRate: DEFAULT_RECIPE.learningRate, ...method.recipe };
+  const [least, most] = flags.cropScale.length === 2
+    ? flags.cropScale
     : embedded
-    ? EMBEDDED_RECIPE.cropScale
+    ? EMBEDDED_CROP_SCALE
     : CROP_SCALE;
-  const [least, most] = cropScale;
   if (least > most) throw new UsageError(`Cannot use --crop-scale: ${least} is more than ${most}`);
   return {
-    adapter: adapterConfigOf(flags),
+    method: methodConfigOf(flags),
     recipe: recipeOf({
       ...flags,
       betas: [flags.betas[0], flags.betas[1]],
-      learningRate: flags.learningRate ?? preset.learningRate,
-      iterations: flags.iterations ??
-        (embedded ? EMBEDDED_RECIPE.iterations : ITERATIONS_A_SHOT * flags.shots),
+      learningRate: flags.learningRate ?? recipe.learningRate,
+      iterations: flags.iterations ?? recipe.iterations ?? ITERATIONS_A_SHOT * flags.shots,
     }),
     shots: flags.shots,
     seed: flags.seed,
-    cropScale,
+    cropScale: [least, most],
     flip: flags.flip,
-    plan: planOf(flags),
-  };
-}
-
-/** The adapters that a command line asks for. */
-export function adapterConfigOf(flags: Values<typeof ADAPTER_FLAGS>): AdapterConfig {
-  const { method, rank, alpha, scaling, dropout, encoder } = flags;
-  const list = flags.projections.split(",").map((name) => name.trim()) as Adaptable[];
-  const numbers = /^\d+(,\d+)*$/.test(flags.position);
-  return {
-    method,
-    rank,
-    blocks: flags.blocks ?? (method.startsWith("lora") ? 1 : DEFAULT_ADAPTER.blocks),
-    alpha,
-    scaling,
-    dropout,
-    encoder,
-    projections: list,
-    position: numbers ? flags.position.split(",").map(Number) : flags.position,
+    memory: memoryPlanOf(flags),
   };
 }

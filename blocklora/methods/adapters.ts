@@ -1,0 +1,189 @@
+/**
+ * Methods that put an adapter into each of some linear layers: what LoRA and its kin have in common.
+ *
+ * @module
+ */
+
+import type { Clip } from "../../clip/clip.ts";
+import type { Adapter, Linear } from "../../clip/layers.ts";
+import { attribute } from "../../tensor/measure.ts";
+import { owned } from "../../tensor/memory.ts";
+import type { Random } from "../../tensor/random.ts";
+import { keep, scope } from "../../tensor/scope.ts";
+import type { Shape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Learner, Method, MethodConfig, ParameterGroup } from "./method.ts";
+import type { PeftConfig } from "./peft_config.ts";
+import { type AdaptedLayers, type Site, sites, towerOf } from "./sites.ts";
+
+/** A trainable change of one layer. */
+export interface LayerAdapter extends Adapter {
+  /** What trains, by the names that PEFT's files have. */
+  readonly tensors: Readonly<Record<string, Tensor>>;
+  /** What every call of a step needs, computed once of what trains; nothing if there is no such. */
+  share?(): Tensor;
+  /** The weight `[out, in]` that does alone what `weight` does with the adapter. */
+  mergedWeight(weight: Tensor): Tensor;
+}
+
+/** What an adapter is made with besides its tensors. */
+export interface LayerContext<Config> {
+  /** The configuration of this layer. */
+  readonly config: Config;
+  /** The layer. */
+  readonly linear: Linear;
+  /** Which of a seed's dropout masks is this adapter's: each layer needs one of its own. */
+  readonly stream: number;
+  /** What all adapters share and nothing trains, by {@linkcode AdapterKind.frozen}'s names. */
+  readonly frozen: Readonly<Record<string, Tensor>>;
+}
+
+/** The configuration of a method that adapts layers. */
+export type LayerConfig = MethodConfig & AdaptedLayers & { readonly rank: number };
+
+/** All that is particular to one kind of adapter. */
+export interface AdapterKind<
+  Config extends LayerConfig = LayerConfig,
+  Made extends LayerAdapter = LayerAdapter,
+> extends Omit<Method<Config>, "countParameters" | "learner" | "save" | "load"> {
+  /**
+   * Checks a configuration.
+   *
+   * @throws {RangeError} If it is impossible.
+   */
+  check(config: Config): void;
+  /** What trains in a layer `[out, in]`, by the names that PEFT's files have, in their order. */
+  tensors(config: Config, layer: Shape): Readonly<Record<string, Shape>>;
+  /** A fresh tensor of that name; `random` is the layer's. */
+  fresh(name: string, shape: Shape, linear: Linear, random: Random, config: Config): Tensor;
+  /** What all adapters share and nothing trains, likewise; nothing by default. */
+  frozen?(config: Config, layers: readonly Shape[]): Readonly<Record<string, Shape>>;
+  /** A fresh tensor of those. */
+  freshFrozen?(name: string, shape: Shape, random: Random): Tensor;
+  /** Makes the adapter, which takes the tensors over. */
+  make(tensors: Readonly<Record<string, Tensor>>, context: LayerContext<Config>): Made;
+  /** What trains, sorted into groups; all in one by default. */
+  groups?(adapters: readonly Made[], config: Config): readonly ParameterGroup[];
+
+  /** The keys of its own in PEFT's `adapter_config.json`. */
+  peftKeys(adapters: Adapters<Made>, format: "octograd" | "peft"): Record<string, unknown>;
+  /** The tensors of a layer in another `format` than that of {@linkcode tensors}. */
+  exported?(values: Readonly<Record<string, LayerValues>>): Readonly<Record<string, LayerValues>>;
+  /** The configuration that a PEFT configuration has for a layer, and for all of them. */
+  parse(config: Readonly<Record<string, unknown>>): PeftConfig<Omit<Config, keyof AdaptedLayers>>;
+}
+
+/** A tensor on the host. */
+export interface LayerValues {
+  /** Its shape. */
+  readonly shape: Shape;
+  /** Its elements. */
+  readonly data: Float32Array<ArrayBuffer>;
+}
+
+/** The adapters of a model. They own their tensors, and sit in the model until released. */
+export class Adapters<
+  Made extends LayerAdapter = LayerAdapter,
+  Config extends LayerConfig = LayerConfig,
+> implements Learner {
+  /** What was adapted, and how. */
+  readonly config: Config;
+  /** What they are. */
+  readonly kind: AdapterKind;
+  /** The adapters, by the name of the layer that each sits in. */
+  readonly byModule: ReadonlyMap<string, Made>;
+  /** What all of them share and nothing trains. */
+  readonly frozen: Readonly<Record<string, Tensor>>;
+  readonly #clip: Clip;
+  #weights: Map<Linear, Tensor> | null = null;
+
+  /** Puts adapters into a model's layers, and takes their tensors over. */
+  constructor(
+    clip: Clip,
+    config: Config,
+    // deno-lint-ignore no-explicit-any
+    kind: AdapterKind<any, Made>,
+    byModule: ReadonlyMap<string, Made>,
+    frozen: Readonly<Record<string, Tensor>> = {},
+  ) {
+    this.config = config;
+    this.kind = kind;
+    this.byModule = byModule;
+    this.frozen = frozen;
+    this.#clip = clip;
+    for (const { adapter, linear } of this.#placed()) linear.adapter = adapter;
+  }
+
+  /** Every tensor that trains, layer by layer. */
+  get parameters(): Tensor[] {
+    return [...this.byModule.values()].flatMap(({ tensors }) => Object.values(tensors));
+  }
+
+  /** What trains, in the order of the optimizer. */
+  get groups(): readonly ParameterGroup[] {
+    const { kind, config, parameters } = this;
+    return kind.groups?.([...this.byModule.values()], config) ??
+      [{ name: "adapters", parameters, copies: 1 }];
+  }
+
+  /** How many numbers train. */
+  get parameterCount(): number {
+    return this.parameters.reduce((count, { size }) => count + size, 0);
+  }
+
+  /** What adapters compute once for all calls of a step. */
+  pass(): { shared: Map<LayerAdapter, Tensor> } {
+    return attribute("adapter", () => {
+      const sharing = [...this.byModule.values()].filter(({ share }) => share);
+      return { shared: new Map(sharing.map((adapter) => [adapter, adapter.share!()])) };
+    });
+  }
+
+  /** Whether any adapter sits in a tower: one without runs the same at every step. */
+  changes(tower: "vision" | "text"): boolean {
+    return [...this.byModule.keys()].some((module) => towerOf(module) === tower);
+  }
+
+  /** Whether the changes are in the weights now. */
+  get merged(): boolean {
+    return this.#weights !== null;
+  }
+
+  /** Folds the changes into the weights. */
+  merge(): void {
+    if (this.#weights) throw new Error("Cannot merge adapters twice: unmerge() them first");
+    this.#weights = new Map();
+    for (const { adapter, linear } of this.#placed()) {
+      this.#weights.set(linear, linear.weight);
+      linear.weight = owned(
+        "frozenWeights",
+        () => keep(scope(() => adapter.mergedWeight(linear.weight))),
+      );
+      linear.adapter = null;
+    }
+  }
+
+  /** Takes the changes out again. The frozen weights were kept, so that they come back bit for bit. */
+  unmerge(): void {
+    if (!this.#weights) throw new Error("Cannot unmerge adapters that are not merged");
+    for (const { adapter, linear } of this.#placed()) {
+      linear.weight.release();
+      linear.weight = this.#weights.get(linear)!;
+      linear.adapter = adapter;
+    }
+    this.#weights = null;
+  }
+
+  /** Takes the adapters out of the model and gives their tensors back. */
+  release(): void {
+    if (this.#weights) this.unmerge();
+    for (const { linear } of this.#placed()) linear.adapter = null;
+    for (const tensor of [...this.parameters, ...Object.values(this.frozen)]) tensor.release();
+  }
+
+  #placed(): (Site & { adapter: Made })[] {
+    return sites(this.#clip)
+      .filter(({ module }) => this.byModule.has(module))
+      .map((site) => ({ ...site, adapter: this.byModule.get(site.module)! }));
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * LoRA in two thin products.
+ *
+ * @module
+ */
+
+import type { LinearOptions } from "../../autograd/ops/linear.ts";
+import { lowRankLinear } from "../../autograd/ops/low_rank.ts";
+import type { FrozenLinear, Pass } from "../../clip/layers.ts";
+import { attribute } from "../../tensor/measure.ts";
+import { scope } from "../../tensor/scope.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { thinCost } from "../cost/formulas.ts";
+import type { AdapterMethod } from "./adapter_method.ts";
+import { LowRank } from "./low_rank.ts";
+import { lowRankMethod } from "./low_rank_method.ts";
+
+/**
+ * `W' = W + s · B A`, A `[r, in]`, B `[out, r]`: `s · (x Aᵀ) Bᵀ` is added to the layer's product (Hu
+ * et al., arXiv 2106.09685, equation 3). With `r/n` in r's place it is also Block-LoRA whose equal
+ * blocks are collapsed into the one sum that they make.
+ */
+export class Lora extends LowRank {
+  /** U, which is B. */
+  override share(): Tensor {
+    return this.up();
+  }
+
+  /** The layer makes both products, and adds the second to its own in the same pass. */
+  override forward(
+    x: Tensor,
+    { weight, bias }: FrozenLinear,
+    pass?: Pass,
+    options?: LinearOptions,
+  ): Tensor {
+    return scope(() => {
+      const change = {
+        down: this.down,
+        up: attribute("adapter", () => this.shared(pass)),
+        scale: this.scale,
+        dropout: this.dropped(x, pass),
+        part: "adapter",
+      };
+      return lowRankLinear(x, weight, bias, change, options);
+    });
+  }
+}
+
+/** LoRA, as CLIP-LoRA sets it up (arXiv 2405.18541). */
+export const lora: AdapterMethod<Lora> = lowRankMethod({
+  name: "lora",
+  label: ({ rank }) => `LoRA r = ${rank}`,
+  make: ([down, ...ups], options) => new Lora(down, ups, options),
+  cost: thinCost,
+});

@@ -1,0 +1,188 @@
+/**
+ * Which layers of a model get adapters.
+ *
+ * @module
+ */
+
+import type { Clip } from "../../clip/clip.ts";
+import { type Linear, type Projection, PROJECTIONS } from "../../clip/layers.ts";
+import { type FlagValues, oneOf, text } from "../system/flag.ts";
+
+/** The layers that can be adapted, by name: those of each block, and what makes a tower's features. */
+export const ADAPTABLE = [...Object.keys(PROJECTIONS) as Projection[], "proj"] as const;
+/** A layer that can be adapted: `q`, `k`, `v`, `o`, `fc1` or `fc2` of the blocks, or a tower's `proj`. */
+export type Adaptable = typeof ADAPTABLE[number];
+/** The towers that can be adapted. */
+export const ENCODERS = ["both", "vision", "text"] as const;
+
+/** Which layers are adapted. */
+export interface AdaptedLayers {
+  /** The projections to adapt. */
+  readonly projections: readonly Adaptable[];
+  /** The towers to adapt. */
+  readonly encoder: typeof ENCODERS[number];
+  /** The blocks to adapt: a name that {@linkcode layersAt} knows, or their numbers. */
+  readonly position: string | readonly number[];
+}
+
+/** CLIP-LoRA's: q, k and v of every block of both towers. */
+export const DEFAULT_LAYERS: AdaptedLayers = {
+  projections: ["q", "k", "v"],
+  encoder: "both",
+  position: "all",
+};
+
+/** The flags that choose layers. */
+export const LAYER_FLAGS = {
+  projections: text(
+    "LIST",
+    "layers to adapt, of q,k,v,o,fc1,fc2 in the blocks and proj, which makes the features",
+    DEFAULT_LAYERS.projections.join(),
+  ),
+  encoder: oneOf(ENCODERS, "towers to adapt", DEFAULT_LAYERS.encoder),
+  position: text(
+    "WHICH",
+    "blocks to adapt: all, bottom, mid, up, half-up, half-bottom, topN, or numbers 0,1,5",
+    "all",
+  ),
+};
+
+/** The layers that their values choose. */
+export function layersOf(values: FlagValues): AdaptedLayers {
+  const { projections, encoder, position } = values as {
+    readonly projections: string;
+    readonly encoder: AdaptedLayers["encoder"];
+    readonly position: string;
+  };
+  const numbers = /^\d+(,\d+)*$/.test(position);
+  return {
+    projections: projections.split(",").map((name) => name.trim()) as Adaptable[],
+    encoder,
+    position: numbers ? position.split(",").map(Number) : position,
+  };
+}
+
+/**
+ * The layers that a position names, of a tower of `layers` blocks: `all`; `bottom`, `mid` and `up`, its thirds;
+ * `half-bottom` and `half-up`, its halves; `topN`, the last N; or a list of their numbers.
+ *
+ * @throws {RangeError} If the position is unknown, or a number is no layer.
+ */
+export function layersAt(position: string | readonly number[], layers: number): number[] {
+  const all = Array.from({ length: layers }, (_, layer) => layer);
+  if (typeof position !== "string") {
+    const stray = position.find((layer) => !all.includes(layer));
+    if (stray === undefined && position.length > 0) {
+      return [...new Set(position)].sort((a, b) => a - b);
+    }
+    throw new RangeError(
+      `Cannot adapt layer ${stray ?? "(none given)"}: the tower's layers are 0 to ${layers - 1}`,
+    );
+  }
+  const [third, twoThirds, half] = [layers / 3, layers * 2 / 3, layers / 2].map(Math.floor);
+  const top = /^top(\d+)$/.exec(position);
+  if (top) {
+    const count = Number(top[1]);
+    if (count >= 1 && count <= layers) return all.slice(-count);
+    throw new RangeError(`Cannot adapt the top ${count} layers: the tower has ${layers}`);
+  }
+  const ranges: Record<string, [number, number]> = {
+    "all": [0, layers],
+    "bottom": [0, third],
+    "mid": [third, twoThirds],
+    "up": [twoThirds, layers],
+    "half-bottom": [0, half],
+    "half-up": [half, layers],
+  };
+  if (!Object.hasOwn(ranges, position)) {
+    throw new RangeError(
+      `Cannot adapt position "${position}": it must be ${
+        Object.keys(ranges).join(", ")
+      }, topN, or layer numbers`,
+    );
+  }
+  const chosen = all.slice(...ranges[position]);
+  if (chosen.length === 0) {
+    throw new RangeError(`Cannot adapt position "${position}": the tower has ${layers} layers`);
+  }
+  return chosen;
+}
+
+/** A linear layer that can be adapted, by the name that checkpoints give it. */
+export interface Site {
+  /** For example `vision_model.encoder.layers.0.self_attn.q_proj`. */
+  readonly module: string;
+  /** The layer. */
+  readonly linear: Linear;
+}
+
+/** What checkpoints call the layer that makes a tower's features. */
+export const FEATURE_PROJECTIONS = {
+  vision: "visual_projection",
+  text: "text_projection",
+} as const;
+
+/** Every linear layer of both towers. */
+export function sites(clip: Clip): Site[] {
+  return (["text", "vision"] as const).flatMap((tower) => [
+    ...clip[tower].blocks.flatMap((block, layer) =>
+      (Object.keys(PROJECTIONS) as Projection[]).map((name) => ({
+        module: moduleOf(tower, layer, name),
+        linear: block.projections[name],
+      }))
+    ),
+    { module: FEATURE_PROJECTIONS[tower], linear: clip[tower].projection },
+  ]);
+}
+
+function moduleOf(tower: "vision" | "text", layer: number, name: Projection): string {
+  return `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`;
+}
+
+/** The tower that a layer of this name is in. */
+export function towerOf(module: string): "vision" | "text" {
+  return /^(vision_model\.|visual_projection$)/.test(module) ? "vision" : "text";
+}
+
+/** The sites that a configuration chooses. */
+export function chosenSites(clip: Clip, { projections, encoder, position }: AdaptedLayers): Site[] {
+  const unknown = projections.find((name) => !ADAPTABLE.includes(name));
+  if (unknown !== undefined || projections.length === 0) {
+    throw new RangeError(
+      `Cannot adapt projection "${unknown ?? ""}": choose from ${ADAPTABLE.join(", ")}`,
+    );
+  }
+  const towers = encoder === "both" ? ["text", "vision"] as const : [encoder];
+  const inBlocks = projections.filter((name) => name !== "proj");
+  const wanted = new Set<string>(
+    towers.flatMap((tower) => [
+      ...layersAt(position, clip[tower].blocks.length).flatMap((layer) =>
+        inBlocks.map((name) => moduleOf(tower, layer, name))
+      ),
+      ...(projections.includes("proj") ? [FEATURE_PROJECTIONS[tower]] : []),
+    ]),
+  );
+  return sites(clip).filter(({ module }) => wanted.has(module));
+}
+
+/** The choice of layers that comes nearest to some of them. */
+export function describeSites(clip: Clip, modules: readonly string[]): AdaptedLayers {
+  const towers = (["vision", "text"] as const)
+    .filter((tower) => modules.some((module) => towerOf(module) === tower));
+  const inBlocks = modules.flatMap((module) => /layers\.(\d+)/.exec(module)?.[1] ?? []);
+  const layers = [...new Set(inBlocks.map(Number))];
+  const all = layers.length === 0 ||
+    towers.every((tower) => clip[tower].blocks.every((_, i) => layers.includes(i)));
+  return {
+    projections: ADAPTABLE.filter((name) => modules.some((module) => isOf(module, name))),
+    encoder: towers.length > 1 ? "both" : towers[0],
+    position: all ? "all" : layers.sort((a, b) => a - b),
+  };
+}
+
+/** Whether a layer is called so in configurations. */
+function isOf(module: string, name: Adaptable): boolean {
+  return name === "proj"
+    ? Object.values<string>(FEATURE_PROJECTIONS).includes(module)
+    : module.endsWith(`.${PROJECTIONS[name]}`);
+}

@@ -1,0 +1,51 @@
+/**
+ * Which runs need not be run again.
+ *
+ * @module
+ */
+
+import type { Console } from "../system/console.ts";
+import { namesIn, readJson } from "../system/files.ts";
+import type { Identity } from "./identity.ts";
+import type { RunResult } from "./result.ts";
+
+/**
+ * The result that a directory holds, if the run there is complete and read the same model and images; it must be that of
+ * the same settings.
+ */
+export async function completed(
+  directory: string,
+  settings: Readonly<Record<string, unknown>>,
+  identity: Identity,
+  console: Console,
+): Promise<RunResult | null> {
+  const result = await readJson(directory, "result.json") as RunResult | null;
+  if (result === null) {
+    if ((await namesIn(directory)).length === 0) return null;
+    throw new Error(
+      `Cannot go on with ${directory}: it holds no finished run, remove it, or name another --output`,
+    );
+  }
+  const [wanted, held] = [settings, result.settings ?? {}].map((all) =>
+    new Map(Object.entries(all))
+  );
+  for (const key of new Set([...wanted.keys(), ...held.keys()])) {
+    const [own, other] = [wanted.get(key), held.get(key)].map((value) => JSON.stringify(value));
+    // 0.1 told less.
+    if (own === other || (other === undefined && !result.identity)) continue;
+    throw new Error(
+      `Cannot go on with ${directory}: its ${key} is ${other}, now it would be ${own}; ` +
+        "remove it, or name another --output",
+    );
+  }
+  const others = (["model", "train", "test"] as const)
+    .filter((part) => result.identity?.[part] !== identity[part])
+    .map((part) => ({ model: "model", train: "training images", test: "test images" })[part]);
+  if (others.length === 0) return result;
+  console.note(
+    `${directory} is of ${result.identity ? "another" : "an unknown"} ${
+      others.join(" and ")
+    }: run again`,
+  );
+  return null;
+}
