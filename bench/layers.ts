@@ -6,25 +6,34 @@
 
 import { zeros } from "../autograd/ops/create.ts";
 import { vjp } from "../autograd/tape.ts";
-import { BlockLora } from "../blocklora/methods/block_lora.ts";
-import { Lora } from "../blocklora/methods/lora.ts";
-import { DenseLora } from "../blocklora/methods/lora_dense.ts";
-import type { AdapterConfig } from "../blocklora/methods/adapter_config.ts";
+import type { AdapterMethod } from "../blocklora/methods/adapter_method.ts";
+import type { Method, MethodConfig } from "../blocklora/methods/method.ts";
+import { methodNamed, presetConfig } from "../blocklora/methods/lookup.ts";
 import { Linear } from "../clip/layers.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";
 import { keep } from "../tensor/scope.ts";
+import type { Shape as Sizes } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** One adapter. */
-export type Shape = Pick<AdapterConfig, "method" | "rank" | "blocks">;
+export interface Shape {
+  /** The name of its method. */
+  readonly method: string;
+  /** The nominal rank. */
+  readonly rank: number;
+  /** In how many blocks it is cut; 1 for a method that cuts none. */
+  readonly blocks: number;
+}
 
-const KINDS = {
-  "block-lora": BlockLora,
-  "block-lora-collapsed": Lora,
-  "lora": Lora,
-  "lora-dense": DenseLora,
-} as const;
+/** Its method, and its configuration by that method's presets. */
+export function configured(
+  { method: name, rank, blocks }: Shape,
+): { method: Method; config: MethodConfig } {
+  const method = methodNamed(name);
+  const values = "blocks" in method.flags ? { rank, blocks } : { rank };
+  return { method, config: presetConfig(method, values) };
+}
 
 /** A linear layer `[width, width]` with an adapter of random matrices, or none. */
 export function adapted(
@@ -37,18 +46,22 @@ export function adapted(
     return tensor(Float32Array.from({ length: count }, () => 0.05 * random.normal()), sizes);
   };
   const layer = new Linear(normal(width, width), keep(zeros([width])));
-  const parameters: Tensor[] = [];
+  const [parameters, shared]: [Tensor[], Tensor[]] = [[], []];
   if (shape) {
-    const inner = shape.rank / shape.blocks;
-    const arms = shape.method === "block-lora" ? shape.blocks : 1;
-    const ups = Array.from({ length: arms }, () => normal(width, inner));
-    const options = { scale: 0.5, dropout: 0.25, stream: 1 };
-    const adapter = new KINDS[shape.method](normal(inner, width), ups, options);
-    parameters.push(...adapter.parameters);
-    layer.adapter = adapter;
+    const { method, config } = configured(shape);
+    const { kind } = method as AdapterMethod;
+    const made = (shapes: Readonly<Record<string, Sizes>> = {}) =>
+      Object.fromEntries(Object.entries(shapes).map(([name, sizes]) => [name, normal(...sizes)]));
+    const layerSizes = [width, width];
+    const tensors = made(kind.tensors(config as never, layerSizes));
+    const frozen = made(kind.frozen?.(config as never, [layerSizes]));
+    const context = { config: config as never, linear: layer, stream: 1, frozen };
+    layer.adapter = kind.make(tensors, context);
+    parameters.push(...Object.values(tensors));
+    shared.push(...Object.values(frozen));
   }
   const release = () => {
-    for (const made of [layer.weight, layer.bias!, ...parameters]) made.release();
+    for (const made of [layer.weight, layer.bias!, ...parameters, ...shared]) made.release();
   };
   return { layer, parameters, release };
 }

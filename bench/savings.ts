@@ -5,8 +5,8 @@
  * @module
  */
 
-import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
-import { METHODS } from "../blocklora/methods/registry.ts";
+import { lora } from "../blocklora/methods/lora.ts";
+import { METHODS } from "../blocklora/methods/lookup.ts";
 import { runCommand } from "../blocklora/commands/command.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { choice, number, parseOnlyFlags, toggle } from "../blocklora/system/flags.ts";
@@ -14,9 +14,9 @@ import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost
 import { COMMON_FLAGS } from "../blocklora/commands/workspace.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
-import { type AdapterCost, adapterCost, boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
+import { boundRatio, type MethodCost, qkvSites } from "../blocklora/cost/formulas.ts";
 import { adapterTimes } from "./gpu_time.ts";
-import type { Shape } from "./layers.ts";
+import { configured, type Shape } from "./layers.ts";
 
 /** The nominal ranks and blocks that are compared. */
 export const RANKS = [[2, 2], [4, 2], [4, 4], [8, 2], [8, 4], [8, 8], [16, 8]] as const;
@@ -25,11 +25,11 @@ export const RANKS = [[2, 2], [4, 2], [4, 4], [8, 2], [8, 4], [8, 8], [16, 8]] a
 export const SHAPES: readonly Shape[] = [...new Set(RANKS.map(([rank]) => rank))].flatMap((
   rank,
 ) => [
-  ...METHODS.filter((method) => method.startsWith("lora"))
-    .map((method) => ({ method, rank, blocks: 1 })),
+  ...METHODS.filter(({ flags }) => !("blocks" in flags))
+    .map(({ name: method }) => ({ method, rank, blocks: 1 })),
   ...RANKS.filter(([r]) => r === rank).flatMap(([, blocks]) =>
-    METHODS.filter((method) => method.startsWith("block"))
-      .map((method) => ({ method, rank, blocks }))
+    METHODS.filter(({ flags }) => "blocks" in flags)
+      .map(({ name: method }) => ({ method, rank, blocks }))
   ),
 ]);
 
@@ -46,9 +46,9 @@ export interface SavingsOptions {
 /** One adapter's row. */
 export interface SavingsRow extends Shape {
   /** What the engine counted in a whole training step. */
-  readonly counted: AdapterCost;
+  readonly counted: MethodCost;
   /** What the formulas say. */
-  readonly formula: AdapterCost;
+  readonly formula: MethodCost;
   /** FLOPs of the whole step. */
   readonly stepFlops: number;
   /** Peak bytes of the whole step. */
@@ -72,10 +72,10 @@ export function savings(
     { ...config.text, rows: classes * Math.max(...promptTokens) },
   ]);
   const rows = SHAPES.map((shape): SavingsRow => {
-    const adapter = { ...DEFAULT_ADAPTER, ...shape };
-    const cost = stepCost(clip, { adapter, promptTokens, batch });
-    const formula = adapterCost(shape, sites);
-    const lora = adapterCost({ method: "lora", rank: shape.rank, blocks: 1 }, sites);
+    const { method, config } = configured(shape);
+    const cost = stepCost(clip, { method: config, promptTokens, batch });
+    const formula = method.cost(config, sites);
+    const ofLora = lora.cost(configured({ ...shape, method: lora.name, blocks: 1 }).config, sites);
     return {
       ...shape,
       counted: {
@@ -89,7 +89,7 @@ export function savings(
       stepFlops: cost.flops.total,
       stepBytes: cost.peakGpuBytes,
       stepSaved: cost.peakBytesByOwner.savedActivations,
-      bound: boundRatio(formula.parameters, lora.parameters),
+      bound: boundRatio(formula.parameters, ofLora.parameters),
     };
   });
   clip.release();
@@ -129,7 +129,7 @@ async function run(args: readonly string[]): Promise<number> {
   const lines = [[...header, "kept for backward", "bound", ...(times ? ["time"] : [])]];
   for (const row of rows) {
     const { counted, formula, stepFlops, stepSaved } = row;
-    const same = (of: keyof AdapterCost) => counted[of] === formula[of] ? "=" : `≠ ${formula[of]}`;
+    const same = (of: keyof MethodCost) => counted[of] === formula[of] ? "=" : `≠ ${formula[of]}`;
     const flops = (of: "forward" | "backward") =>
       `${(counted[of] / 1e9).toFixed(2)} GF ${same(of)} (${
         (100 * counted[of] / stepFlops).toFixed(2)

@@ -13,7 +13,7 @@ export { DenseLora } from "./methods/lora_dense.ts";
 export { LowRank, type LowRankOptions } from "./methods/low_rank.ts";
 export * from "./methods/method.ts";
 export * from "./methods/recipe.ts";
-export { attach, loadAdapters, methodNamed, methodOf, METHODS } from "./methods/registry.ts";
+export { attach, loadAdapters, methodNamed, methodOf, METHODS } from "./methods/lookup.ts";
 export {
   ADAPTABLE,
   type Adaptable,

@@ -4,7 +4,7 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import { ones } from "../autograd/ops/create.ts";
 import { add, mulScalar } from "../autograd/ops/pointwise.ts";
 import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
-import { attach } from "../blocklora/methods/registry.ts";
+import { attach } from "../blocklora/methods/lookup.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { type MemoryPlan, Trainer } from "../blocklora/training/trainer.ts";
 import { tensor } from "../tensor/create.ts";

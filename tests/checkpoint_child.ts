@@ -3,7 +3,7 @@
  * JSON. Run with the directory as the argument.
  */
 
-import { loadAdapters } from "../blocklora/methods/registry.ts";
+import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import { Clip } from "../clip/clip.ts";
 import { init } from "../tensor/device.ts";
 import { tensor } from "../tensor/create.ts";

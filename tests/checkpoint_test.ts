@@ -7,14 +7,17 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import type { LowRank } from "../blocklora/methods/low_rank.ts";
-import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import {
+  type AdapterConfig,
+  DEFAULT_ADAPTER,
+  type LowRankAdapters,
+} from "../blocklora/methods/adapter_config.ts";
 import type { Adapters } from "../blocklora/methods/adapters.ts";
-import { attach } from "../blocklora/methods/registry.ts";
+import { attach } from "../blocklora/methods/lookup.ts";
 import { sites } from "../blocklora/methods/sites.ts";
 import { saveAdapters } from "../blocklora/methods/checkpoint.ts";
 import type { SavedAdapters } from "../blocklora/methods/method.ts";
-import { loadAdapters } from "../blocklora/methods/registry.ts";
+import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import type { Clip } from "../clip/clip.ts";
 import { write } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";
@@ -57,11 +60,11 @@ function randomize(adapters: Adapters): void {
   }
 }
 
-async function matricesOf(adapters: Adapters): Promise<unknown> {
-  const each = [...adapters.byModule].map(async ([module, { parameters, scale }]) => ({
+async function matricesOf(adapters: LowRankAdapters): Promise<unknown> {
+  const each = [...adapters.byModule].map(async ([module, { tensors, scale }]) => ({
     module,
     scale,
-    values: await Promise.all(parameters.map((matrix) => matrix.data())),
+    values: await Promise.all(Object.values(tensors).map((matrix) => matrix.data())),
   }));
   return await Promise.all(each);
 }
@@ -70,8 +73,9 @@ async function opened({ weights }: Pick<SavedAdapters, "weights">): Promise<Safe
   return await SafetensorsFile.open(bytesSource(weights, "adapter_model.safetensors"));
 }
 
-async function reload(clip: Clip, saved: SavedAdapters): Promise<Adapters> {
-  return (await loadAdapters(clip, await opened(saved), JSON.parse(saved.config))).adapters;
+async function reload(clip: Clip, saved: SavedAdapters): Promise<LowRankAdapters> {
+  const { adapters } = await loadAdapters(clip, await opened(saved), JSON.parse(saved.config));
+  return adapters as LowRankAdapters;
 }
 
 function assertLogits(actual: ArrayLike<number>, expected: ArrayLike<number>): void {
@@ -261,11 +265,12 @@ gpuTest("loadAdapters() follows PEFT's patterns of ranks and alphas", async () =
       alpha_pattern: { "layers.0.mlp.fc1": 10, "fc1": 1 },
     },
   );
-  const scales = [...adapters.byModule.values()].map(({ scale }: LowRank) => scale);
+  const { byModule, config: found } = adapters as LowRankAdapters;
+  const scales = [...byModule.values()].map(({ scale }) => scale);
   assertEquals(scales, [6 / 5, 10 / 2]);
-  assertEquals(adapters.config.encoder, "both");
-  assertEquals(adapters.config.projections, ["q", "fc1"]);
-  assertEquals(adapters.config.dropout, 0.1);
+  assertEquals(found.encoder, "both");
+  assertEquals(found.projections, ["q", "fc1"]);
+  assertEquals(found.dropout, 0.1);
   const adapted = await logitsOf(clip);
 
   // Ranks and scales that differ survive both formats.
@@ -273,7 +278,7 @@ gpuTest("loadAdapters() follows PEFT's patterns of ranks and alphas", async () =
     const saved = await saveAdapters(adapters, { name: "tiny", clip }, { format });
     const again = await reload(clip, saved);
     assertEquals(await logitsOf(clip), adapted);
-    assertEquals(await matricesOf(again), await matricesOf(adapters));
+    assertEquals(await matricesOf(again), await matricesOf(adapters as LowRankAdapters));
     again.release();
   }
   adapters.release();

@@ -13,7 +13,7 @@ import {
 } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
-import { METHODS } from "../blocklora/methods/registry.ts";
+import { METHODS, presetConfig } from "../blocklora/methods/lookup.ts";
 import { parseBytes, planMemory } from "../blocklora/cost/memory_plan.ts";
 import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
 import {
@@ -57,7 +57,7 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
     PLANS.map((plan, i): { precision: Precision; step: StepOptions } => ({
       precision: i % 2 ? "f16" : "f32",
       step: {
-        adapter: { ...DEFAULT_ADAPTER, method, blocks: method.startsWith("lora") ? 1 : 4 },
+        method: presetConfig(method),
         promptTokens: TOKENS,
         batch: 5,
         plan,
@@ -85,7 +85,7 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
     const clip = emptyClip(config, precision);
     const dry = stepCost(clip, step);
     clip.release();
-    assertEquals(dry, real[i], `${step.adapter.method} ${JSON.stringify(step.plan)}`);
+    assertEquals(dry, real[i], `${step.method.method} ${JSON.stringify(step.plan)}`);
     const owners = Object.values(dry.peakBytesByOwner).reduce((total, bytes) => total + bytes);
     assertEquals(owners, dry.peakGpuBytes);
   }
@@ -127,7 +127,7 @@ Deno.test("a step of a known architecture is counted without weights or a GPU", 
   initDry();
   const clip = emptyClip(ARCHITECTURES["vit-b-16"]);
   const step = {
-    adapter: DEFAULT_ADAPTER,
+    method: DEFAULT_ADAPTER,
     promptTokens: imagenetTokens(1000),
     batch: 32,
   };
@@ -150,7 +150,7 @@ Deno.test("a step of a known architecture is counted without weights or a GPU", 
 
 Deno.test("planMemory() keeps what is chosen, and says what the least is that fits", () => {
   const step = {
-    adapter: DEFAULT_ADAPTER,
+    method: DEFAULT_ADAPTER,
     promptTokens: TOKENS,
     batch: 4,
     plan: { textChunk: 0, recompute: true },

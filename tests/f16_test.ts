@@ -25,7 +25,7 @@ import { softmax } from "../autograd/ops/softmax.ts";
 import { concat, contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
 import { valueAndGrad, vjp } from "../autograd/tape.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
-import { attach } from "../blocklora/methods/registry.ts";
+import { attach } from "../blocklora/methods/lookup.ts";
 import { FLAGS as MERGE_FLAGS } from "../blocklora/commands/merge.ts";
 import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";

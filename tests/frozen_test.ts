@@ -9,7 +9,7 @@ import { sum } from "../autograd/ops/reduce.ts";
 import { valueAndGrad, vjp } from "../autograd/tape.ts";
 import { Lora } from "../blocklora/methods/lora.ts";
 import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
-import { attach } from "../blocklora/methods/registry.ts";
+import { attach } from "../blocklora/methods/lookup.ts";
 import type { Clip } from "../clip/clip.ts";
 import type { ClipConfig } from "../clip/config.ts";
 import { Linear } from "../clip/layers.ts";

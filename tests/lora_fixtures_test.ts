@@ -16,11 +16,13 @@ import type { LowRank } from "../blocklora/methods/low_rank.ts";
 import {
   type AdapterConfig,
   DEFAULT_ADAPTER,
+  type LowRankAdapters,
   scaleOf,
 } from "../blocklora/methods/adapter_config.ts";
 import { Adapters } from "../blocklora/methods/adapters.ts";
 import { chosenSites } from "../blocklora/methods/sites.ts";
-import { loadAdapters } from "../blocklora/methods/registry.ts";
+import { loadAdapters, methodNamed } from "../blocklora/methods/lookup.ts";
+import type { AdapterMethod } from "../blocklora/methods/adapter_method.ts";
 import type { Clip } from "../clip/clip.ts";
 import {
   type Adapter,
@@ -189,7 +191,7 @@ async function adaptersOf(
   config: AdapterConfig,
   file: SafetensorsFile,
   { prefix = "in.", zeroUps = false } = {},
-): Promise<Adapters> {
+): Promise<LowRankAdapters> {
   const byModule = new Map<string, LowRank>();
   const Kind = config.method === "lora" ? Lora : BlockLora;
   for (const { module } of chosenSites(clip, config)) {
@@ -208,7 +210,8 @@ async function adaptersOf(
     name.startsWith(prefix) && name.endsWith(".lora_A")
   );
   assertEquals(byModule.size, held.length);
-  return new Adapters(clip, config, byModule);
+  const { kind } = methodNamed(config.method) as AdapterMethod<LowRank>;
+  return new Adapters(clip, config, kind, byModule);
 }
 
 const compared = new Comparison();
@@ -272,7 +275,7 @@ async function compareOutputs(
 async function compareGradients(
   where: string,
   bench: Bench,
-  adapters: Adapters,
+  adapters: LowRankAdapters,
   file: SafetensorsFile,
   loss: number,
   { rtol, gradients_atol: atol, logits_atol }: Tolerances,
@@ -400,7 +403,7 @@ async function compareTraining(
  */
 async function compareMatrices(
   where: string,
-  adapters: Adapters,
+  adapters: LowRankAdapters,
   file: SafetensorsFile,
   prefix: string,
   lr: number,
@@ -487,7 +490,7 @@ async function comparePeft(
   const file = await openSafetensors(new URL(`${name}/adapter_model.safetensors`, directory));
   const json = await readJson(new URL(`${name}/adapter_config.json`, directory));
   const { adapters } = await loadAdapters(bench.clip, file, json);
-  const { config, byModule } = adapters;
+  const { config, byModule } = adapters as LowRankAdapters;
   assertEquals(
     [config.method, config.rank, config.alpha, config.scaling],
     ["lora", r, alpha, use_rslora ? "sqrt" : "linear"],

@@ -7,9 +7,8 @@ import { sum } from "../autograd/ops/reduce.ts";
 import { add, mul, mulScalar, square } from "../autograd/ops/pointwise.ts";
 import { concat } from "../autograd/ops/view.ts";
 import { gradientsNow, recompute, valueAndGrad, vjp } from "../autograd/tape.ts";
-import type { AdapterConfig } from "../blocklora/methods/adapter_config.ts";
-import type { Adapters } from "../blocklora/methods/adapters.ts";
-import { attach, METHODS } from "../blocklora/methods/registry.ts";
+import type { AdapterConfig, LowRankAdapters } from "../blocklora/methods/adapter_config.ts";
+import { attach, METHODS } from "../blocklora/methods/lookup.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { encodePrompts } from "../blocklora/training/classifier.ts";
 import { DEFAULT_RECIPE, type Recipe } from "../blocklora/methods/recipe.ts";
@@ -39,7 +38,7 @@ async function setting(): Promise<{ clip: Clip; prompts: Prompts; batch: Trainin
 async function withAdapters(
   config: Partial<AdapterConfig>,
   body: (
-    made: Awaited<ReturnType<typeof setting>> & { adapters: Adapters },
+    made: Awaited<ReturnType<typeof setting>> & { adapters: LowRankAdapters },
   ) => Promise<void>,
 ): Promise<void> {
   const made = await setting();
@@ -68,8 +67,8 @@ async function found(trainer: Trainer, batch: TrainingBatch): Promise<Float32Arr
   return values as Float32Array[];
 }
 
-for (const method of METHODS) {
-  const blocks = method.startsWith("lora") ? 1 : 2;
+for (const { name: method, flags } of METHODS) {
+  const blocks = "blocks" in flags ? 2 : 1;
   gpuTest(`every memory plan has the gradients of the plain step: ${method}`, async () => {
     await withAdapters({ method, rank: 4, blocks }, async ({ clip, adapters, prompts, batch }) => {
       const plain = new Trainer(clip, adapters, prompts, RECIPE);

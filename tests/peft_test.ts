@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Adapters } from "../blocklora/methods/adapters.ts";
-import { loadAdapters } from "../blocklora/methods/registry.ts";
+import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import { openAdapted } from "../blocklora/commands/chosen_model.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { openFile } from "../blocklora/system/files.ts";

@@ -22,7 +22,7 @@ import {
   summarize,
 } from "../blocklora/report/data.ts";
 import { accuracies, pageOf } from "../blocklora/report/page.ts";
-import type { RunResult } from "../blocklora/training/run.ts";
+import type { RunResult } from "../blocklora/training/result.ts";
 import { octograd, withDirectory } from "./cli.ts";
 
 const IMAGES = fileURLToPath(new URL("../blocklora/fashion_mnist/", import.meta.url));

@@ -3,13 +3,13 @@
 import { assert, assertEquals } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
-import { attach } from "../blocklora/methods/registry.ts";
+import { attach } from "../blocklora/methods/lookup.ts";
 import { openChosen } from "../blocklora/commands/chosen_model.ts";
 import { classPrompts } from "../blocklora/training/classifier.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";
 import { ImageLoader } from "../blocklora/data/loader.ts";
-import { trainAdapters } from "../blocklora/training/run.ts";
+import { trainLearner } from "../blocklora/training/run.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
 import { init, shutDown } from "../tensor/device.ts";
@@ -39,16 +39,16 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
     const template = "a photo of a {}.";
     const prompts = classPrompts(model.clip, model.tokenizer, dataset.classes, template);
     const loader = new ImageLoader(model.preprocess);
-    const setting = {
+    const context = {
       ...{ model, dataset, template, prompts, loader, console },
       batchSize: 4,
     };
     const adapters = attach(model.clip, DEFAULT_ADAPTER, 1);
-    const choice = {
-      ...{ adapter: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 40 }, plan: {} },
+    const config = {
+      ...{ method: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 40 }, memory: {} },
       ...{ shots: 2, seed: 1, cropScale: [0.8, 1] as const, flip: true },
     };
-    const { losses } = await trainAdapters(setting, choice, adapters, directory);
+    const { losses } = await trainLearner(context, config, adapters, directory);
     assertEquals(losses.length, 40);
     assert(losses.every(Number.isFinite));
     const [, second, ...others] = console.seen;

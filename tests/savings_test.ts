@@ -3,9 +3,13 @@
  */
 
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { adapterCost, boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
+import { boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
+import { configured } from "../bench/layers.ts";
 import { RANKS, savings, SHAPES } from "../bench/savings.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
+import { blockLora } from "../blocklora/methods/block_lora.ts";
+import { lora } from "../blocklora/methods/lora.ts";
+import { METHODS } from "../blocklora/methods/lookup.ts";
 import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { initDry } from "../tensor/device.ts";
@@ -23,10 +27,10 @@ for (const name of ["vit-b-16", "vit-l-14"]) {
       { ...config.text, rows: CLASSES * Math.max(...promptTokens) },
     ]);
     for (const chosen of SHAPES) {
-      const step = { adapter: { ...DEFAULT_ADAPTER, ...chosen }, promptTokens, batch: BATCH };
-      const counted = stepCost(clip, step);
-      const { parameters, optimizerBytes, forward, backward, savedBytes } = adapterCost(
-        chosen,
+      const { method, config } = configured(chosen);
+      const counted = stepCost(clip, { method: config, promptTokens, batch: BATCH });
+      const { parameters, optimizerBytes, forward, backward, savedBytes } = method.cost(
+        config,
         sites,
       );
       assertEquals(
@@ -47,15 +51,16 @@ for (const name of ["vit-b-16", "vit-l-14"]) {
 
 Deno.test("Block-LoRA has the parameters that its paper counts, and the bound's ratio follows", () => {
   const site = { inputs: 5, outputs: 7, rows: 1, tracked: true, adds: false };
-  const block = adapterCost({ method: "block-lora", rank: 8, blocks: 4 }, [site]).parameters;
-  const lora = adapterCost({ method: "lora", rank: 8, blocks: 1 }, [site]).parameters;
-  assertEquals([block, lora], [8 * 7 + 2 * 5, 8 * (7 + 5)]);
-  assertAlmostEquals(boundRatio(block, lora), Math.sqrt(66 / 96), 1e-12);
+  const block = blockLora.cost({ ...DEFAULT_ADAPTER, rank: 8, blocks: 4 }, [site]).parameters;
+  const ofLora = lora.cost({ ...DEFAULT_ADAPTER, rank: 8, blocks: 1 }, [site]).parameters;
+  assertEquals([block, ofLora], [8 * 7 + 2 * 5, 8 * (7 + 5)]);
+  assertAlmostEquals(boundRatio(block, ofLora), Math.sqrt(66 / 96), 1e-12);
 });
 
 Deno.test("savings has a row for each adapter, and its counts are the formulas'", () => {
   const rows = savings({ model: "vit-b-32", classes: 3, batch: 1 });
-  assertEquals(rows.length, 4 * 2 + 7 * 2);
+  const splitting = METHODS.filter(({ flags }) => "blocks" in flags).length;
+  assertEquals(rows.length, 4 * (METHODS.length - splitting) + 7 * splitting);
   for (const { counted, formula } of rows) assertEquals(counted, formula);
   const pairs = new Set(
     rows.filter(({ method }) => method === "block-lora")

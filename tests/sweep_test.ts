@@ -13,7 +13,8 @@ import {
 } from "@std/assert";
 import { join } from "node:path";
 import { fitProbe, probePredictions } from "../blocklora/methods/linear_probe.ts";
-import { plansOf, shardOf } from "../blocklora/commands/sweep.ts";
+import { runsOf } from "../blocklora/commands/sweep.ts";
+import { shardOf } from "../blocklora/training/shard.ts";
 import { UsageError } from "../blocklora/system/flags.ts";
 import { memory } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
@@ -27,29 +28,26 @@ const LISTS = {
   seeds: "1,2,3",
 };
 
-Deno.test("plansOf() has every method, shot, seed and data set once", () => {
-  const plans = plansOf(LISTS);
-  assertEquals(plans.length, 2 * (1 + 3 * 2 * 3));
-  assertEquals(new Set(plans.map((plan) => JSON.stringify(plan))).size, plans.length);
-  const block = plans.at(-1)!;
+Deno.test("runsOf() has every method, shot, seed and data set once", () => {
+  const runs = runsOf(LISTS);
+  assertEquals(runs.length, 2 * (1 + 3 * 2 * 3));
+  const told = runs.map(({ data, name, shots, seed }) => [data, name, shots, seed].join());
+  assertEquals(new Set(told).size, runs.length);
+  const block = runs.at(-1)!;
   assertEquals([block.data, block.shots, block.seed], ["b/c", 4, 3]);
-  assertEquals(block.method, {
-    name: "block-lora-r8-n4",
-    kind: "adapter",
-    method: "block-lora",
-    rank: 8,
-    blocks: 4,
-  });
+  assertEquals([block.name, block.method?.name], ["block-lora-r8-n4", "block-lora"]);
+  assertEquals(block.values, { rank: 8, blocks: 4 });
   for (
     const [wrong, message] of [
       [{ methods: "lora" }, '--methods: "lora" is not zero-shot'],
-      [{ methods: "dora-r2" }, '"dora-r2" is not'],
+      [{ methods: "adalora-r2" }, '"adalora-r2" is not'],
+      [{ methods: "lora-r4-n2" }, '"lora-r4-n2" is not'],
       [{ shots: "1,0" }, "--shots"],
       [{ seeds: "" }, "--seeds"],
       [{ data: "x/a,y/a" }, 'two data sets are called "a"'],
     ] as const
   ) {
-    assertThrows(() => plansOf({ ...LISTS, ...wrong }), UsageError, message);
+    assertThrows(() => runsOf({ ...LISTS, ...wrong }), UsageError, message);
   }
 });
 
@@ -70,10 +68,10 @@ Deno.test("shardOf() takes the flag, then Slurm's task, then Kubernetes'", () =>
   const alone = { JOB_COMPLETION_INDEX: "1" };
   assertThrows(() => shardOf(undefined, alone), UsageError, "JOB_COMPLETIONS");
 
-  const plans = plansOf(LISTS);
-  const shares = [0, 1, 2].map((index) => plans.filter((_, i) => i % 3 === index));
-  assertEquals(new Set(shares.flat()), new Set(plans));
-  assertEquals(shares.flat().length, plans.length);
+  const runs = runsOf(LISTS);
+  const shares = [0, 1, 2].map((index) => runs.filter((_, i) => i % 3 === index));
+  assertEquals(new Set(shares.flat()), new Set(runs));
+  assertEquals(shares.flat().length, runs.length);
 });
 
 gpuTest("fitProbe() finds the least of its objective", async () => {

@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import type { Adapters } from "../blocklora/methods/adapters.ts";
-import { attach } from "../blocklora/methods/registry.ts";
+import { attach } from "../blocklora/methods/lookup.ts";
 import { classPrompts } from "../blocklora/training/classifier.ts";
 import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
 import { DEFAULT_RECIPE, type Recipe } from "../blocklora/methods/recipe.ts";

@@ -6,7 +6,7 @@
  */
 
 import { DEFAULT_ADAPTER } from "../../blocklora/methods/adapter_config.ts";
-import { planText } from "../../blocklora/commands/choices.ts";
+import { planText } from "../../blocklora/commands/run_flags.ts";
 import { runCommand } from "../../blocklora/commands/command.ts";
 import { reasonOf } from "../../blocklora/system/files.ts";
 import { number, parseOnlyFlags } from "../../blocklora/system/flags.ts";
@@ -57,7 +57,7 @@ const STEPS: readonly Step[] = [
 const BATCH = 32;
 
 const optionsOf = ({ classes, plan }: Step) => ({
-  adapter: DEFAULT_ADAPTER,
+  method: DEFAULT_ADAPTER,
   batch: BATCH,
   promptTokens: imagenetTokens(classes),
   ...(plan && { plan }),

@@ -25,7 +25,7 @@ import {
 } from "../../mod.ts";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_ADAPTER } from "../../blocklora/methods/adapter_config.ts";
-import { attach } from "../../blocklora/methods/registry.ts";
+import { attach } from "../../blocklora/methods/lookup.ts";
 import { classPrompts } from "../../blocklora/training/classifier.ts";
 import { EMBEDDED_MODEL, openModel } from "../../blocklora/models/open_model.ts";
 import { DEFAULT_RECIPE } from "../../blocklora/methods/recipe.ts";

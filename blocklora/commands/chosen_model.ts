@@ -11,7 +11,7 @@ import { isObject } from "../../clip/json.ts";
 import type { PrecisionChoice } from "../../clip/weights.ts";
 import { init, NoAdapterError } from "../../tensor/device.ts";
 import type { Adapters } from "../methods/adapters.ts";
-import { loadAdapters } from "../methods/registry.ts";
+import { loadAdapters } from "../methods/lookup.ts";
 import { type Console, megabytes } from "../system/console.ts";
 import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { choice, text, toggle } from "../system/flags.ts";

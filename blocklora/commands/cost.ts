@@ -24,7 +24,7 @@ import { Console } from "../system/console.ts";
 import { exists, openFile } from "../system/files.ts";
 import { choice, number, parseOnlyFlags, text, toggle } from "../system/flags.ts";
 import { fetchJson, isHubId } from "../models/hub.ts";
-import { methodNamed } from "../methods/registry.ts";
+import { methodNamed } from "../methods/lookup.ts";
 import { planMemory } from "../cost/memory_plan.ts";
 import {
   configOf,

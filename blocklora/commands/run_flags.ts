@@ -5,9 +5,10 @@
  */
 
 import { parseBytes, type Planned, type PlanRequest } from "../cost/memory_plan.ts";
+import { DEFAULT_ADAPTER } from "../methods/adapter_config.ts";
 import type { MethodConfig } from "../methods/method.ts";
 import { DEFAULT_RECIPE } from "../methods/recipe.ts";
-import { methodNamed, METHODS } from "../methods/registry.ts";
+import { methodNamed, METHODS } from "../methods/lookup.ts";
 import {
   type Flag,
   type Flags,
@@ -38,7 +39,7 @@ const OF_METHODS: Flags = Object.fromEntries(
 
 /** Flags that say what learns. The methods' own are known to them alone. */
 export const METHOD_FLAGS: { readonly method: Flag<string> } = {
-  method: oneOf(METHODS.map(({ name }) => name), "what learns", METHODS[0].name),
+  method: oneOf(METHODS.map(({ name }) => name), "what learns", DEFAULT_ADAPTER.method),
   ...OF_METHODS,
 };
 

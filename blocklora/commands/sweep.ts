@@ -9,7 +9,7 @@ import { adapterName } from "../../tensor/device.ts";
 import { ImageLoader } from "../data/loader.ts";
 import type { Baseline } from "../methods/baseline.ts";
 import type { Method } from "../methods/method.ts";
-import { BASELINES, METHODS } from "../methods/registry.ts";
+import { BASELINES, METHODS } from "../methods/lookup.ts";
 import { Console, duration, percent } from "../system/console.ts";
 import { type FlagValues, text, UsageError, type Values } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";

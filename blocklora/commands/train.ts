@@ -11,7 +11,7 @@ import { profileTable } from "../../tensor/profile.ts";
 import { type Dataset, drawShots } from "../data/dataset.ts";
 import { ImageLoader } from "../data/loader.ts";
 import type { Learner } from "../methods/method.ts";
-import { methodNamed } from "../methods/registry.ts";
+import { methodNamed } from "../methods/lookup.ts";
 import { Console, duration, megabytes, percent } from "../system/console.ts";
 import { number, text, toggle } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";

@@ -26,7 +26,7 @@ import { numel, type Shape } from "../../tensor/shape.ts";
 import { type Dtype, Tensor } from "../../tensor/tensor.ts";
 import type { Learner, MethodConfig } from "../methods/method.ts";
 import { parameterCount } from "../training/result.ts";
-import { methodNamed } from "../methods/registry.ts";
+import { methodNamed } from "../methods/lookup.ts";
 import { DEFAULT_RECIPE } from "../methods/recipe.ts";
 import { type MemoryPlan, Trainer } from "../training/trainer.ts";
 

@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { Adapters } from "./adapters.ts";
+import type { LowRank } from "./low_rank.ts";
 import type { MethodConfig } from "./method.ts";
 import { type AdaptedLayers, DEFAULT_LAYERS } from "./sites.ts";
 
@@ -36,6 +38,9 @@ export const DEFAULT_ADAPTER: AdapterConfig = {
   dropout: 0.25,
   ...DEFAULT_LAYERS,
 };
+
+/** Adapters of LoRA and its kin. */
+export type LowRankAdapters = Adapters<LowRank, AdapterConfig>;
 
 /** The factor of an adapter's change. */
 export function scaleOf({ alpha, rank, scaling }: AdapterConfig): number {

@@ -17,7 +17,7 @@ import { chosenSites } from "./sites.ts";
 /** A method that adapts layers. */
 export interface AdapterMethod<Made extends LayerAdapter = LayerAdapter> extends Method {
   /** All that is particular to it. */
-  readonly kind: AdapterKind;
+  readonly kind: AdapterKind<LayerConfig, Made>;
   /** Makes fresh adapters from a seed, and puts them into a model. */
   attach(clip: Clip, config: MethodConfig, seed: number): Adapters<Made>;
 }
@@ -29,7 +29,7 @@ export function adapterMethod<Config extends LayerConfig, Made extends LayerAdap
   const erased = kind as unknown as AdapterKind;
   return {
     ...erased,
-    kind: erased,
+    kind: kind as unknown as AdapterKind<LayerConfig, Made>,
     countParameters: ({ clip }, config) => countParameters(clip, config as Config, kind),
     attach: (clip, config, seed) => attach(clip, config as Config, kind, seed),
     learner: ({ clip }, config, seed) => attach(clip, config as Config, kind, seed),

@@ -5,7 +5,6 @@
  */
 
 import type { Clip } from "../../clip/clip.ts";
-import type { Linear } from "../../clip/layers.ts";
 import { tensor } from "../../tensor/create.ts";
 import { owned } from "../../tensor/memory.ts";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/safetensors.ts";

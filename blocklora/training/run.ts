@@ -9,7 +9,7 @@ import { namedIn } from "../commands/chosen_model.ts";
 import { type Score, score } from "../commands/workspace.ts";
 import { drawShots, writeSplit } from "../data/dataset.ts";
 import type { Learner } from "../methods/method.ts";
-import { methodNamed } from "../methods/registry.ts";
+import { methodNamed } from "../methods/lookup.ts";
 import { writeTogether } from "../system/files.ts";
 import { Classifier } from "./classifier.ts";
 import { type Outcome, trainingLoop } from "./loop.ts";

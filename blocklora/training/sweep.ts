@@ -11,7 +11,7 @@ import { scope } from "../../tensor/scope.ts";
 import type { Score } from "../commands/workspace.ts";
 import { drawShots, type Sample } from "../data/dataset.ts";
 import type { Baseline, Features } from "../methods/baseline.ts";
-import { methodNamed } from "../methods/registry.ts";
+import { methodNamed } from "../methods/lookup.ts";
 import { exists } from "../system/files.ts";
 import { type Identity, ImageHashes } from "./identity.ts";
 import {

@@ -1,0 +1,110 @@
+/**
+ * Finds methods by what they are called, and by the files that they wrote.
+ *
+ * @module
+ */
+
+import type { Clip } from "../../clip/clip.ts";
+import type { TensorFile } from "../../tensor/tensor_file.ts";
+import type { AdapterConfig, LowRankAdapters } from "./adapter_config.ts";
+import type { AdapterMethod } from "./adapter_method.ts";
+import type { Adapters } from "./adapters.ts";
+import type { FlagValues } from "../system/flag.ts";
+import type { Baseline } from "./baseline.ts";
+import type { Method, MethodConfig } from "./method.ts";
+import { isRecord, refuse } from "./peft_config.ts";
+import * as registry from "./registry.ts";
+
+const ALL: readonly (Method | Baseline)[] = Object.values(registry);
+
+/** Every method. */
+export const METHODS: readonly Method[] = ALL.filter((entry) => "learner" in entry);
+
+/** What they are compared with. */
+export const BASELINES: readonly Baseline[] = ALL.filter((entry) => "predict" in entry);
+
+/**
+ * What reports call the method or the baseline of a finished run.
+ *
+ * @throws {RangeError} If there is none of that name.
+ */
+export function labelOf(config: MethodConfig): string {
+  return BASELINES.find(({ name }) => name === config.method)?.label ??
+    methodNamed(config.method).label(config);
+}
+
+/**
+ * The method of a name.
+ *
+ * @throws {RangeError} If there is none.
+ */
+export function methodNamed(name: string): Method {
+  const found = METHODS.find((method) => method.name === name);
+  if (found) return found;
+  const names = METHODS.map((method) => method.name).join(", ");
+  throw new RangeError(`Cannot find method "${name}": there are ${names}`);
+}
+
+/** Where it comes in a report: baselines first, what does not learn before what does. */
+export function orderOf({ method }: MethodConfig): number {
+  const baselines = BASELINES.toSorted((a, b) => Number(a.learns) - Number(b.learns));
+  return [...baselines, ...METHODS.toReversed()].findIndex(({ name }) => name === method);
+}
+
+/** A method's configuration by its presets, but for some values of its flags. */
+export function presetConfig(method: Method, values: FlagValues = {}): MethodConfig {
+  const presets = Object.entries(method.flags).map(([name, { preset }]) => [name, preset]);
+  return method.configOf({ ...Object.fromEntries(presets), ...values });
+}
+
+/**
+ * The method that a parsed `adapter_config.json` is of.
+ *
+ * @throws {RangeError} If it is of none.
+ */
+export function methodOf(config: unknown): Method {
+  if (!isRecord(config)) refuse("its configuration is not an object");
+  const found = METHODS.find((method) => method.reads(config));
+  if (found) return found;
+  refuse(`its peft_type is ${JSON.stringify(config.peft_type)}, which no method here reads`);
+}
+
+/**
+ * Makes fresh adapters, from a seed, and puts them into a model: by LoRA and its kin the model does
+ * not change until a step is taken.
+ *
+ * @throws {RangeError} If the blocks do not divide the rank, the chosen layers are none of the
+ * model's, or the method does not adapt layers.
+ */
+export function attach(
+  clip: Clip,
+  config: AdapterConfig,
+  seed: number,
+): LowRankAdapters;
+export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters;
+export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters {
+  const method = methodNamed(config.method);
+  if (!("attach" in method)) {
+    throw new RangeError(`Cannot attach ${method.name}: it does not adapt layers`);
+  }
+  return (method as AdapterMethod).attach(clip, config, seed);
+}
+
+/**
+ * Reads adapters, saved here or by PEFT, and puts them into a model. Their `config` describes what
+ * was found.
+ *
+ * @param config The parsed `adapter_config.json`.
+ * @returns The adapters, and what was kept beside them.
+ * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here
+ * than in PEFT; the model is then as it was.
+ */
+export async function loadAdapters(
+  clip: Clip,
+  file: TensorFile,
+  config: unknown,
+): Promise<{ adapters: Adapters; extra: Record<string, unknown> }> {
+  const method = methodOf(config);
+  const { learner, extra } = await method.load(clip, file, config as Record<string, unknown>);
+  return { adapters: learner as Adapters, extra };
+}
