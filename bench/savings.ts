@@ -122,14 +122,19 @@ async function run(args: readonly string[]): Promise<number> {
     `${flags.model}, q k v of both towers, ${flags.classes} classes, ${flags.batch} images: the adapters of one training step`,
   );
   console.say(
-    "counted by the engine; = where the formula (bench/formulas.ts) gives the same number, to the last digit; " +
+    "counted by the engine; = where the formula gives the same number, to the last digit, ≈ to one in a hundred; " +
       "in brackets the share of the whole step",
   );
   const header = ["r,n", "adapter", "parameters", "AdamW", "forward", "backward"];
   const lines = [[...header, "kept for backward", "bound", ...(times ? ["time"] : [])]];
   for (const row of rows) {
     const { counted, formula, stepFlops, stepSaved } = row;
-    const same = (of: keyof MethodCost) => counted[of] === formula[of] ? "=" : `≠ ${formula[of]}`;
+    const same = (of: keyof MethodCost) =>
+      counted[of] === formula[of]
+        ? "="
+        : Math.abs(counted[of] / formula[of] - 1) < 0.01
+        ? "≈"
+        : `≠ ${formula[of]}`;
     const flops = (of: "forward" | "backward") =>
       `${(counted[of] / 1e9).toFixed(2)} GF ${same(of)} (${
         (100 * counted[of] / stepFlops).toFixed(2)

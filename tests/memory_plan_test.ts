@@ -8,7 +8,7 @@ import { add, mul, mulScalar, square } from "../autograd/ops/pointwise.ts";
 import { concat } from "../autograd/ops/view.ts";
 import { gradientsNow, recompute, valueAndGrad, vjp } from "../autograd/tape.ts";
 import type { AdapterConfig, LowRankAdapters } from "../blocklora/methods/adapter_config.ts";
-import { attach, METHODS } from "../blocklora/methods/lookup.ts";
+import { attach, METHODS, presetConfig } from "../blocklora/methods/lookup.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { encodePrompts } from "../blocklora/training/classifier.ts";
 import { DEFAULT_RECIPE, type Recipe } from "../blocklora/methods/recipe.ts";
@@ -67,10 +67,12 @@ async function found(trainer: Trainer, batch: TrainingBatch): Promise<Float32Arr
   return values as Float32Array[];
 }
 
-for (const { name: method, flags } of METHODS) {
-  const blocks = "blocks" in flags ? 2 : 1;
+for (const each of METHODS) {
+  const { name: method, flags } = each;
+  const values = { rank: 4, dropout: 0.25, ...("blocks" in flags && { blocks: 2 }) };
+  const config = presetConfig(each, values) as AdapterConfig;
   gpuTest(`every memory plan has the gradients of the plain step: ${method}`, async () => {
-    await withAdapters({ method, rank: 4, blocks }, async ({ clip, adapters, prompts, batch }) => {
+    await withAdapters(config, async ({ clip, adapters, prompts, batch }) => {
       const plain = new Trainer(clip, adapters, prompts, RECIPE);
       // Two steps away from the zero B, where A has no gradient.
       for (let i = 0; i < 2; i++) plain.step(batch).release();

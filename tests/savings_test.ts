@@ -3,8 +3,8 @@
  */
 
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { boundRatio, qkvSites } from "../blocklora/cost/formulas.ts";
-import { configured } from "../bench/layers.ts";
+import { boundRatio, type MethodCost, qkvSites } from "../blocklora/cost/formulas.ts";
+import { configured, type Shape } from "../bench/layers.ts";
 import { RANKS, savings, SHAPES } from "../bench/savings.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { blockLora } from "../blocklora/methods/block_lora.ts";
@@ -15,6 +15,19 @@ import { ARCHITECTURES } from "../clip/config.ts";
 import { initDry } from "../tensor/device.ts";
 
 const [CLASSES, BATCH] = [20, 3];
+
+/** Methods whose operations are counted to the last: the others sum over many rows in stages. */
+const EXACT = ["block-lora", "block-lora-collapsed", "lora", "lora-dense"];
+
+/** Everything is equal; operations of what is not {@linkcode EXACT}, to one in a hundred. */
+function assertCost(counted: MethodCost, formula: MethodCost, shape: Shape): void {
+  const message = JSON.stringify(shape);
+  if (EXACT.includes(shape.method)) return assertEquals(counted, formula, message);
+  const { forward, backward } = counted;
+  assertEquals({ ...counted, forward: 0, backward: 0 }, { ...formula, forward: 0, backward: 0 });
+  assertAlmostEquals(forward / formula.forward, 1, 0.01, message);
+  assertAlmostEquals(backward / formula.backward, 1, 0.01, message);
+}
 
 for (const name of ["vit-b-16", "vit-l-14"]) {
   Deno.test(`adapters of ${name} cost what their formulas say`, () => {
@@ -29,11 +42,7 @@ for (const name of ["vit-b-16", "vit-l-14"]) {
     for (const chosen of SHAPES) {
       const { method, config } = configured(chosen);
       const counted = stepCost(clip, { method: config, promptTokens, batch: BATCH });
-      const { parameters, optimizerBytes, forward, backward, savedBytes } = method.cost(
-        config,
-        sites,
-      );
-      assertEquals(
+      assertCost(
         {
           parameters: counted.trainableParameters,
           optimizerBytes: counted.peakBytesByOwner.optimizerState,
@@ -41,8 +50,8 @@ for (const name of ["vit-b-16", "vit-l-14"]) {
           backward: counted.adapterFlops.backward,
           savedBytes: counted.adapterSavedBytes,
         },
-        { parameters, optimizerBytes, forward, backward, savedBytes },
-        JSON.stringify(chosen),
+        method.cost(config, sites),
+        chosen,
       );
     }
     clip.release();
@@ -58,10 +67,10 @@ Deno.test("Block-LoRA has the parameters that its paper counts, and the bound's 
 });
 
 Deno.test("savings has a row for each adapter, and its counts are the formulas'", () => {
-  const rows = savings({ model: "vit-b-32", classes: 3, batch: 1 });
+  const rows = savings({ model: "vit-b-32", classes: 30, batch: 8 });
   const splitting = METHODS.filter(({ flags }) => "blocks" in flags).length;
   assertEquals(rows.length, 4 * (METHODS.length - splitting) + 7 * splitting);
-  for (const { counted, formula } of rows) assertEquals(counted, formula);
+  for (const { counted, formula, ...shape } of rows) assertCost(counted, formula, shape);
   const pairs = new Set(
     rows.filter(({ method }) => method === "block-lora")
       .map(({ rank, blocks }) => `${rank},${blocks}`),

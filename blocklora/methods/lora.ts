@@ -49,6 +49,8 @@ export class Lora extends LowRank {
 /** LoRA, as CLIP-LoRA sets it up (arXiv 2405.18541). */
 export const lora: AdapterMethod<Lora> = lowRankMethod({
   name: "lora",
+  // With magnitudes of its own it is another method.
+  reads: ({ use_dora }) => !use_dora,
   label: ({ rank }) => `LoRA r = ${rank}`,
   make: ([down, ...ups], options) => new Lora(down, ups, options),
   cost: thinCost,
