@@ -7,6 +7,7 @@
 
 export { blockLora } from "./block_lora.ts";
 export { blockLoraCollapsed } from "./block_lora_collapsed.ts";
+export { dora } from "./dora.ts";
 export { linearProbe } from "./linear_probe.ts";
 export { lora } from "./lora.ts";
 export { loraDense } from "./lora_dense.ts";
