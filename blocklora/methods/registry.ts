@@ -11,4 +11,5 @@ export { dora } from "./dora.ts";
 export { linearProbe } from "./linear_probe.ts";
 export { lora } from "./lora.ts";
 export { loraDense } from "./lora_dense.ts";
+export { vera } from "./vera.ts";
 export { zeroShot } from "./zero_shot.ts";

@@ -1,0 +1,3 @@
+import { testPeftCase } from "./peft_methods.ts";
+
+testPeftCase("vera", "vera");
