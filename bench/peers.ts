@@ -11,7 +11,7 @@ import { Console } from "../blocklora/system/console.ts";
 import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/system/flags.ts";
 import { COMMON_FLAGS, userPath } from "../blocklora/commands/workspace.ts";
 import { type Case, CASES, draw } from "./peers/cases.ts";
-import type { Measured } from "./peers/child.ts";
+import type { Measured } from "./peers/engine.ts";
 import { type Column, digits, median, tableHead, tableRow } from "./table.ts";
 
 const ENGINES = ["octograd", "tfjs", "jaxjs"] as const;
@@ -79,9 +79,21 @@ async function measure(
   expected: readonly number[],
   cache: string | null,
 ): Promise<Measured> {
-  const child = new URL("./peers/child.ts", import.meta.url);
+  const [child, config] = ["child.ts", "deno.json"].map((name) =>
+    new URL(`./peers/${name}`, import.meta.url)
+  );
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", child.href, engine, name],
+    // The peers' packages are large: those who do not compare do not fetch them.
+    args: [
+      "run",
+      "-A",
+      "--quiet",
+      "--frozen",
+      `--config=${config.pathname}`,
+      child.href,
+      engine,
+      name,
+    ],
     signal: AbortSignal.any([stop.signal, AbortSignal.timeout(LONGEST)]),
     env: Object.fromEntries(cache === null ? [] : CACHES.map((name) => [name, cache])),
   }).output();

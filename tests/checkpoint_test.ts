@@ -318,7 +318,7 @@ gpuTest("loadAdapters() refuses what would give wrong numbers, and leaves the mo
     ["null", tensors, null, "configuration is not an object"],
     ["AdaLoRA", tensors, of({ peft_type: "ADALORA" }), 'peft_type is "ADALORA"'],
     ["no type", tensors, of({ peft_type: undefined }), "peft_type is undefined"],
-    ["DoRA", tensors, of({ use_dora: true }), "use_dora is true"],
+    ["DoRA", tensors, of({ use_dora: true }), 'lora_magnitude_vector" is missing'],
     ["bias", tensors, of({ bias: "lora_only" }), 'bias is "lora_only"'],
     ["lora_bias", tensors, of({ lora_bias: true }), "lora_bias is true"],
     ["whole modules", tensors, of({ modules_to_save: ["visual_projection"] }), "modules_to_save"],

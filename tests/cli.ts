@@ -6,6 +6,7 @@
 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import manifest from "../deno.json" with { type: "json" };
 import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
 import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
 
@@ -19,13 +20,20 @@ export interface Outcome {
   readonly stderr: string;
 }
 
+/** The words by which deno.json's task starts a command: with the permissions that it has there. */
+function taskOf(name = ""): string[] {
+  const task = (manifest.tasks as Record<string, { readonly command: string }>)[name];
+  // A command that is none is refused by the program itself.
+  return task ? task.command.split(" ").slice(1) : ["run", "-A", "blocklora/cli.ts", name];
+}
+
 /** Starts a command as the tasks of deno.json do, typed in the directory `from`. */
 export function spawn(
   args: readonly string[],
   { from = Deno.cwd(), env = {} }: { from?: string; env?: Record<string, string> } = {},
 ): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", "blocklora/cli.ts", ...args],
+    args: [...taskOf(args[0]), ...args.slice(1)],
     cwd: new URL("../", import.meta.url),
     // Vulkan's loader complains where there is no XDG_RUNTIME_DIR.
     env: { XDG_RUNTIME_DIR: "/tmp", INIT_CWD: from, ...env },

@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { type Dataset, drawShots, openDataset, writeSplit } from "../blocklora/data/dataset.ts";
+import { type Dataset, openDataset } from "../blocklora/data/dataset.ts";
+import { drawShots } from "../blocklora/data/shots.ts";
+import { writeSplit } from "../blocklora/data/split.ts";
 import { shared, skip } from "./fixtures.ts";
 
 /** Makes a directory with these files, empty unless their content is given, and runs `body` on it. */

@@ -1,29 +1,76 @@
 /**
- * `deno task test`: Deno's own test runner, by its report and not by how its process ends.
+ * `deno task test [FILE...]`: Deno's test runner, and beside it, where there is Chromium and no file
+ * is named, the tests of kernels in a page, which must give the same.
  *
- * With Mesa 22.3 on glibc 2.36 a process of `deno test` that has used WebGPU aborts now and then while it exits, about once in
- * a hundred times and after the last word of the runner: a thread of Deno's frees what it has while the driver's libraries are
- * unloaded. Five lines of test are enough for it. It says nothing of the tests.
+ * The runner is judged by its report and not by how its process ends: with Mesa 22.3 on glibc 2.36 a
+ * process of `deno test` that has used WebGPU aborts now and then while it exits, about once in a
+ * hundred times and after the last word of the runner: a thread of Deno's frees what it has while
+ * the driver's libraries are unloaded. Five lines of test are enough for it. It says nothing of the
+ * tests.
  *
  * @module
  */
 
-const report = await Deno.makeTempFile({ prefix: "octograd-", suffix: ".xml" });
-try {
-  const { code, signal } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--doc", `--junit-path=${report}`, ...Deno.args],
-    stdin: "inherit",
-    stdout: "inherit",
-    stderr: "inherit",
-  }).spawn().status;
-  const isAbort = signal === "SIGABRT" || signal === "SIGSEGV";
-  // The report is written after the last test; until then the file is empty.
-  const ended = isAbort
-    ? /<testsuites [^>]*>/.exec(await Deno.readTextFile(report))?.[0]
-    : undefined;
-  const passed = ended !== undefined && / failures="0"/.test(ended) && / errors="0"/.test(ended);
-  if (passed) console.error(`deno test ended with ${signal} after all tests had passed`);
-  Deno.exitCode = passed ? 0 : code;
-} finally {
-  await Deno.remove(report);
+import { findChromium } from "./browser/chromium.ts";
+import { resultsOf } from "./browser/report.ts";
+import { compareResults, runAllInChromium } from "./browser/suite.ts";
+
+/** How many of the slowest tests are named. */
+const SLOWEST = 10;
+
+/** Runs Deno's tests, and gives what they printed and whether all passed. */
+async function runDeno(args: readonly string[]): Promise<{ printed: string; passed: boolean }> {
+  const report = await Deno.makeTempFile({ prefix: "octograd-", suffix: ".xml" });
+  try {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["test", "-A", "--frozen", "--doc", `--junit-path=${report}`, ...args],
+      stdin: "inherit",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    const decoder = new TextDecoder();
+    let printed = "";
+    for await (const chunk of child.stdout) {
+      printed += decoder.decode(chunk, { stream: true });
+      await writeAll(chunk);
+    }
+    const { code, signal } = await child.status;
+    const xml = await Deno.readTextFile(report);
+    if (args.length === 0) console.error(slowest(xml));
+    if (signal !== "SIGABRT" && signal !== "SIGSEGV") return { printed, passed: code === 0 };
+    // The report is written after the last test; until then the file is empty.
+    const ended = /<testsuites [^>]*>/.exec(xml)?.[0] ?? "";
+    const passed = / failures="0"/.test(ended) && / errors="0"/.test(ended);
+    if (passed) console.error(`deno test ended with ${signal} after all tests had passed`);
+    return { printed, passed };
+  } finally {
+    await Deno.remove(report);
+  }
 }
+
+async function writeAll(bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += await Deno.stdout.write(bytes.subarray(at));
+}
+
+/** The slowest tests of a report. */
+function slowest(xml: string): string {
+  const times = [...xml.matchAll(/<testcase name="([^"]*)"[^>]* time="([\d.]+)"/g)]
+    .map(([, name, seconds]) => ({ name, seconds: Number(seconds) }))
+    .sort((a, b) => b.seconds - a.seconds);
+  const lines = times.slice(0, SLOWEST)
+    .map(({ name, seconds }) => `  ${seconds.toFixed(1).padStart(6)} s  ${name}`);
+  return `The slowest tests:\n${lines.join("\n")}`;
+}
+
+const wholeSuite = Deno.args.length === 0;
+const chromium = wholeSuite ? await findChromium() : null;
+if (wholeSuite && !chromium) {
+  console.error("Chromium is absent: the tests of kernels run in Deno alone");
+}
+const [deno, page] = await Promise.all([
+  runDeno(Deno.args),
+  chromium ? runAllInChromium(chromium) : null,
+]);
+const problems = page ? compareResults(page, resultsOf(deno.printed)) : [];
+for (const problem of problems) console.error(`\nIn Chromium: ${problem}`);
+Deno.exitCode = deno.passed && problems.length === 0 ? 0 : 1;

@@ -39,7 +39,7 @@ Deno.test("runsOf() has every method, shot, seed and data set once", () => {
   assertEquals(block.values, { rank: 8, blocks: 4 });
   for (
     const [wrong, message] of [
-      [{ methods: "lora" }, '--methods: "lora" is not zero-shot'],
+      [{ methods: "lora" }, '--methods: "lora" is not linear-probe'],
       [{ methods: "adalora-r2" }, '"adalora-r2" is not'],
       [{ methods: "lora-r4-n2" }, '"lora-r4-n2" is not'],
       [{ shots: "1,0" }, "--shots"],

@@ -6,31 +6,7 @@
 
 import { CASES, draw } from "./cases.ts";
 import { median } from "../table.ts";
-import type { Engine } from "./engine.ts";
-
-/** What a child measured. */
-export interface Measured {
-  /** The case's name. */
-  readonly case: string;
-  /** The engine's name and version. */
-  readonly title: string;
-  /** The GPU, where the engine says which. */
-  readonly device: string;
-  /** Milliseconds of a run with its wait: medians are taken by the parent. */
-  readonly waited: readonly number[];
-  /** Milliseconds of a run where many share a wait. */
-  readonly many: number;
-  /** Milliseconds from the first run's start until its result is there. */
-  readonly first: number;
-  /** What the case's digest makes of the first runs' outputs; null is a number that JSON has not, as NaN. */
-  readonly digest: readonly (number | null)[];
-  /** Kernels that a run starts. */
-  readonly dispatches: number;
-  /** How often a run hands work to the GPU. */
-  readonly submits: number;
-  /** Milliseconds of a run until all is recorded, median: what the host has to do. */
-  readonly host: number;
-}
+import type { Engine, Measured } from "./engine.ts";
 
 /** What any engine asks of the GPU. */
 const asked = { dispatches: 0, submits: 0 };

@@ -14,7 +14,7 @@ import {
   nn,
   numpy as np,
   valueAndGrad,
-} from "npm:@jax-js/jax@0.1.25";
+} from "@jax-js/jax";
 import { arraysOf, BLOCK_WEIGHTS, type Case, ofLayer } from "./cases.ts";
 import type { Engine } from "./engine.ts";
 import { labelOf, RATE } from "./reference.ts";

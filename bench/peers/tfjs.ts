@@ -6,18 +6,11 @@
 
 // The backend takes a global `window` for the sign of a browser, and a browser for the sign of WebGPU.
 Object.assign(globalThis, { window: globalThis });
-const tf = await import("npm:@tensorflow/tfjs-core@4.22.0");
+const tf = await import("@tensorflow/tfjs-core");
 // The core's module for Node.js leaves the gradients out; they come with the whole.
-await import("npm:@tensorflow/tfjs@4.22.0");
-await import("npm:@tensorflow/tfjs-backend-webgpu@4.22.0");
-import type {
-  Scalar,
-  Tensor,
-  Tensor1D,
-  Tensor2D,
-  Tensor4D,
-  Variable,
-} from "npm:@tensorflow/tfjs-core@4.22.0";
+await import("@tensorflow/tfjs");
+await import("@tensorflow/tfjs-backend-webgpu");
+import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor4D, Variable } from "@tensorflow/tfjs-core";
 
 import { arraysOf, BLOCK_WEIGHTS, type Case, ofLayer } from "./cases.ts";
 import type { Engine } from "./engine.ts";

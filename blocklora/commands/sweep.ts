@@ -16,7 +16,7 @@ import { parseOnlyFlags } from "../system/flags.ts";
 import { INTERRUPTED } from "../system/interrupts.ts";
 import { completed } from "../training/completed.ts";
 import type { RunConfig } from "../training/run_config.ts";
-import { shardOf } from "../training/shard.ts";
+import { ARRAY_VARIABLES, shardOf } from "../training/shard.ts";
 import { DatasetRuns, directoryOf } from "../training/sweep.ts";
 import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
 import { MEMORY_FLAGS, METHOD_FLAGS, runConfigOf, TRAINING_FLAGS } from "./run_flags.ts";
@@ -89,7 +89,7 @@ export interface ListedRun {
 export async function sweep(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const shard = shardOf(flags.shard, Deno.env.toObject());
+  const shard = shardOf(flags.shard, environment());
   const listed = runsOf(flags).filter((_, i) => i % shard.count === shard.index);
   const configs = new Map(listed.map((run) => [run, configOf(run, flags)]));
   const output = userPath(flags.output);
@@ -143,6 +143,10 @@ export async function sweep(args: readonly string[]): Promise<number> {
   console.finish({ output, done, skipped, runs });
   return 0;
 }
+
+/** The variables that name a share; a task may read no others. */
+const environment = () =>
+  Object.fromEntries(ARRAY_VARIABLES.map((name) => [name, Deno.env.get(name)]));
 
 /** Training steps of the embedded model: it soon knows few images by heart, and a sweep has many runs. */
 const embeddedIterations = (shots: number) => Math.min(300, 100 + 12 * shots);

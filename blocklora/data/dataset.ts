@@ -1,12 +1,15 @@
 /**
- * A folder of images as a classification task: which files train, which test, and what the classes are called.
+ * A folder of images as a classification task: which files train, which test, and what the classes
+ * are called.
  *
  * @module
  */
 
-import { basename, join, relative, resolve, sep } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { Random } from "../../tensor/random.ts";
-import { exists, readJson, reasonOf, writeAtomically } from "../system/files.ts";
+import { type ClassNames, nameClasses, readClassNames } from "./class_names.ts";
+import { type Entry, folderNames, IMAGE, list } from "./folders.ts";
+import { findSplit, readSplit } from "./split.ts";
 
 /** An image and its class. */
 export interface Sample {
@@ -48,29 +51,16 @@ export interface DatasetOptions {
   readonly split?: string;
 }
 
-/** `[path below the root, label, class name]`, as in CoOp's split files. */
-type SplitEntry = readonly [path: string, label: number, name: string];
-
 /** A sample, and the file that it really is: one that is linked to twice counts once. */
-interface Found extends Sample {
+export interface FoundSample extends Sample {
   readonly real: string;
 }
 
-/** Names and prompt from `classnames.json`. */
-interface ClassNames {
-  readonly dataset?: string;
-  readonly template: string | null;
-  /** Pairs of folder and name, in the order of the labels; or names alone, in the order of the folders. */
-  readonly names: readonly (readonly [folder: string, name: string])[] | readonly string[] | null;
-}
-
 /** What a directory's images and classes are. */
-type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored"> & {
-  readonly train: readonly Found[];
-  readonly test: readonly Found[];
+export type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored"> & {
+  readonly train: readonly FoundSample[];
+  readonly test: readonly FoundSample[];
 };
-
-const IMAGE = /\.(jpe?g|png|webp)$/i;
 
 /**
  * Reads a directory of images in one of these layouts:
@@ -119,54 +109,6 @@ export async function openDataset(root: string, options: DatasetOptions = {}): P
     test: content.test.map(plain),
     template: named.template,
   };
-}
-
-/**
- * Draws `shots` training images of each class, class by class. The draw depends on the seed, the class's name and the
- * images' paths below the root, not on the order in which a directory lists them; fewer shots of the same seed are the
- * first of more.
- *
- * @throws {RangeError} If a class has fewer images than `shots`.
- */
-export function drawShots(dataset: Dataset, shots: number, seed: number): Sample[] {
-  if (!Number.isInteger(shots) || shots < 1) {
-    throw new RangeError(`Cannot draw ${shots} shots: it must be a whole number above 0`);
-  }
-  const random = new Random(seed, "shots");
-  const classes: Sample[][] = dataset.classes.map(() => []);
-  for (const sample of dataset.train) classes[sample.label].push(sample);
-  return classes.flatMap((samples, label) => {
-    if (samples.length < shots) {
-      throw new RangeError(
-        `Cannot draw ${shots} shots of class "${
-          dataset.classes[label]
-        }": it has ${samples.length} ` +
-          "training images, add some or ask for fewer shots",
-      );
-    }
-    const sorted = samples.toSorted((a, b) => compareNaturally(a.path, b.path));
-    return random.fork(dataset.classes[label]).shuffle(sorted).slice(0, shots);
-  });
-}
-
-/**
- * Writes which images train and which test, in the format of CoOp's split files, for {@linkcode openDataset}'s
- * `split`.
- *
- * @throws {Error} If the file cannot be written.
- */
-export async function writeSplit(dataset: Dataset, path: string): Promise<void> {
-  const lines = (samples: readonly Sample[]) =>
-    samples.map(({ path, label }) => {
-      const entry: SplitEntry = [below(dataset.root, path), label, dataset.classes[label]];
-      return `    ${JSON.stringify(entry)}`;
-    }).join(",\n");
-  await writeAtomically(
-    path,
-    `{\n  "train": [\n${lines(dataset.train)}\n  ],\n  "val": [],\n  "test": [\n${
-      lines(dataset.test)
-    }\n  ]\n}\n`,
-  );
 }
 
 /** Whether `train` or `test` is a folder of classes; one that has images itself is a class of that name. */
@@ -221,7 +163,7 @@ async function readClasses(
   const { folders, classes } = nameClasses(root, folderNames(entries), named);
   const { samples, ignored } = await readFolders(root, folders);
   const random = new Random(seed, "split");
-  const tested = new Set<Found>();
+  const tested = new Set<FoundSample>();
   for (const [label, folder] of folders.entries()) {
     const own = samples.filter((sample) => sample.label === label);
     if (own.length < 2) {
@@ -247,8 +189,8 @@ async function readFolders(
   root: string,
   folders: readonly string[],
   present: readonly string[] = folders,
-): Promise<{ samples: Found[]; ignored: number }> {
-  const samples: Found[] = [];
+): Promise<{ samples: FoundSample[]; ignored: number }> {
+  const samples: FoundSample[] = [];
   let ignored = 0;
   for (const [label, folder] of folders.entries()) {
     if (!present.includes(folder)) continue;
@@ -264,213 +206,4 @@ async function readFolders(
     for (const { name, real } of images) samples.push({ path: join(directory, name), label, real });
   }
   return { samples, ignored };
-}
-
-function findSplit(root: string, entries: readonly Entry[]): string | undefined {
-  const found = entries.filter(({ name }) => /^split_zhou_.*\.json$/.test(name));
-  if (found.length < 2) return found[0] && join(root, found[0].name);
-  throw new Error(
-    `Cannot choose between ${
-      found.map(({ name }) => name).join(" and ")
-    } in ${root}: pass one as the split`,
-  );
-}
-
-async function readSplit(
-  root: string,
-  entries: readonly Entry[],
-  file: string,
-): Promise<Content> {
-  const fail = (reason: string): never => {
-    throw new Error(`Cannot use the split ${file}: ${reason}`);
-  };
-  if (!await exists(file)) fail("no such file or directory");
-  const parsed = await readJson(file) as { train?: unknown; test?: unknown } | null;
-  const parts = [parsed?.train, parsed?.test].map((part, i) => {
-    if (!Array.isArray(part) || part.length === 0) {
-      return fail(`"${["train", "test"][i]}" must be a list of [path, label, class name]`);
-    }
-    for (const entry of part) {
-      const [path, label, name] = Array.isArray(entry) ? entry : [];
-      if (typeof path === "string" && Number.isInteger(label) && label >= 0 && isName(name)) {
-        continue;
-      }
-      fail(`${JSON.stringify(entry)} is not [path, label, class name]`);
-    }
-    return part as SplitEntry[];
-  });
-  const [train, test] = parts;
-
-  const classes: string[] = [];
-  for (const [path, label, name] of [...train, ...test]) {
-    classes[label] ??= name;
-    if (classes[label] !== name) {
-      fail(`label ${label} is "${classes[label]}" and, for ${path}, "${name}"`);
-    }
-  }
-  const trained = new Set(train.map(([, label]) => label));
-  for (let label = 0; label < classes.length; label++) {
-    if (classes[label] === undefined) {
-      fail(`label ${label} has no images, labels must count from 0`);
-    }
-    if (!trained.has(label)) fail(`class "${classes[label]}" is in test but not in train`);
-  }
-
-  const folders = ["", ...folderNames(entries)];
-  const [[first]] = train;
-  const prefix = (await Promise.all(folders.map((folder) => realFile(join(root, folder, first)))))
-    .findIndex((real) => real !== null);
-  if (prefix < 0) fail(`${first} is neither in ${root} nor in a folder of it`);
-  const find = async ([relative, label]: SplitEntry): Promise<Found> => {
-    const path = join(root, folders[prefix], relative);
-    return { path, label, real: await realFile(path) ?? fail(`there is no file ${path}`) };
-  };
-  return {
-    classes,
-    folders: classes,
-    train: await Promise.all(train.map(find)),
-    test: await Promise.all(test.map(find)),
-    drawn: false,
-    ignored: 0,
-  };
-}
-
-/** Brings the folders into the order of their labels, and names them. */
-function nameClasses(
-  root: string,
-  folders: readonly string[],
-  { names }: ClassNames,
-): { folders: string[]; classes: string[] } {
-  if (!names) return { folders: [...folders], classes: folders.map(readable) };
-  const fail = (reason: string): never => {
-    throw new Error(`Cannot use ${join(root, "classnames.json")}: ${reason}`);
-  };
-  if (typeof names[0] === "string" && names.length !== folders.length) {
-    fail(`it has names for ${names.length} of ${folders.length} class folders`);
-  }
-  const pairs = names.map((entry, i) => typeof entry === "string" ? [folders[i], entry] : entry);
-  const known = pairs.map(([folder]) => folder);
-  const unknown = known.find((folder) => !folders.includes(folder));
-  if (unknown !== undefined) fail(`there is no class folder "${unknown}"`);
-  const unnamed = folders.find((folder) => !known.includes(folder));
-  if (unnamed !== undefined) fail(`it lacks the class folder "${unnamed}"`);
-  if (new Set(known).size < known.length) fail("it names a class folder twice");
-  return { folders: known, classes: pairs.map(([, name]) => name) };
-}
-
-/** A folder's name as people would write it. */
-function readable(folder: string): string {
-  return folder.replace(/[_-]+/g, " ").trim() || folder;
-}
-
-/**
- * `classnames.json` as `{dataset?, template?, classes: [{folder, name}]}`, as a map of folders to names, or as a list
- * of names.
- */
-async function readClassNames(root: string): Promise<ClassNames> {
-  const path = join(root, "classnames.json");
-  if (!await realFile(path)) return { template: null, names: null };
-  const parsed = await readJson(path) as Record<string, unknown>;
-  const fail = (reason: string): never => {
-    throw new Error(`Cannot use ${path}: ${reason}`);
-  };
-  if (typeof parsed !== "object" || parsed === null) {
-    fail(
-      'it must be {"classes": [{"folder": …, "name": …}]}, a map of folders to names, or a list of names',
-    );
-  }
-  const structured = Array.isArray(parsed.classes);
-  const listed = structured ? parsed.classes : parsed;
-  const names = Array.isArray(listed)
-    ? listed.map((entry) => isName(entry) ? entry : [entry?.folder, entry?.name])
-    : Object.entries(listed as object);
-  for (const [i, entry] of names.entries()) {
-    if (typeof entry === typeof names[0] && [entry].flat().every(isName)) continue;
-    fail(`entry ${i + 1} must have a folder and a name`);
-  }
-  const { dataset, template = null } = structured ? parsed : {};
-  if (template !== null && !(isName(template) && template.includes("{}"))) {
-    fail('its template must be a text with "{}" in it');
-  }
-  return {
-    dataset: isName(dataset) ? dataset : undefined,
-    template: template as string | null,
-    names: names as ClassNames["names"],
-  };
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === "string" && value.trim() !== "";
-}
-
-/** What a directory holds, links followed. */
-interface Entry {
-  readonly name: string;
-  readonly isDirectory: boolean;
-  readonly real: string;
-}
-
-/** The entries of a directory in natural order, without hidden ones. */
-async function list(directory: string): Promise<Entry[]> {
-  const entries: Entry[] = [];
-  try {
-    const parent = await Deno.realPath(directory);
-    for await (const { name, isDirectory, isSymlink } of Deno.readDir(directory)) {
-      if (name.startsWith(".") || name === "Thumbs.db") continue;
-      entries.push({ name, isDirectory, real: isSymlink ? "" : join(parent, name) });
-    }
-  } catch (error) {
-    throw new Error(
-      `Cannot read ${directory}: ${
-        reasonOf(error)
-      }, name a directory with train/CLASS/* and test/CLASS/*, or CLASS/*`,
-      { cause: error },
-    );
-  }
-  const followed = entries.map(async (entry) =>
-    entry.real ? entry : await follow(directory, entry)
-  );
-  return (await Promise.all(followed)).sort((a, b) => compareNaturally(a.name, b.name));
-}
-
-async function follow(directory: string, { name }: Entry): Promise<Entry> {
-  const path = join(directory, name);
-  try {
-    const { isDirectory } = await Deno.stat(path);
-    return { name, isDirectory, real: await Deno.realPath(path) };
-  } catch (error) {
-    throw new Error(
-      `Cannot read ${path}: the link leads nowhere (${reasonOf(error)}), mend or remove it`,
-    );
-  }
-}
-
-function folderNames(entries: readonly Entry[]): string[] {
-  return entries.filter(({ isDirectory }) => isDirectory).map(({ name }) => name);
-}
-
-/** The file that a path leads to; null where there is none. */
-async function realFile(path: string): Promise<string | null> {
-  try {
-    return (await Deno.stat(path)).isFile ? await Deno.realPath(path) : null;
-  } catch {
-    return null;
-  }
-}
-
-function below(root: string, path: string): string {
-  return relative(root, path).replaceAll(sep, "/");
-}
-
-/** Orders texts with their numbers by value: `a2` before `a10`. No locale has a say in it. */
-function compareNaturally(a: string, b: string): number {
-  const [x, y] = [a, b].map((text) => text.match(/\d+|\D+/g) ?? []);
-  const isNumber = (piece: string) => /^\d/.test(piece);
-  for (let i = 0; i < x.length && i < y.length; i++) {
-    if (isNumber(x[i]) && isNumber(y[i])) {
-      const difference = Number(x[i]) - Number(y[i]);
-      if (difference) return difference;
-    } else if (x[i] !== y[i]) return x[i] < y[i] ? -1 : 1;
-  }
-  return x.length - y.length || (a < b ? -1 : Number(a > b));
 }

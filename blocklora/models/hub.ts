@@ -1,13 +1,30 @@
 /**
- * Models by name: a path, or the id of a repository on the Hugging Face hub, fetched once into the standard cache
- * (`models--OWNER--NAME` with `blobs/`, `snapshots/COMMIT/` and `refs/`), which Python's libraries share.
+ * Models by name: a path, or the id of a repository on the Hugging Face hub, which is fetched once.
  *
  * @module
  */
 
-import { createHash } from "node:crypto";
-import { dirname, join, relative } from "node:path";
-import { exists, namesIn, readJson, reasonOf, writeAtomically } from "../system/files.ts";
+import { dirname, join } from "node:path";
+import { exists, readJson, reasonOf } from "../system/files.ts";
+import {
+  AbsentError,
+  type Commit,
+  commitOf,
+  type Conversion,
+  findConversion,
+  isCommit,
+  type Repository,
+  requester,
+  UnreachableError,
+} from "./hub_api.ts";
+import {
+  cache,
+  cacheDirectory,
+  conversionRef,
+  findSnapshot,
+  type ModelLocation,
+  writeRef,
+} from "./hub_cache.ts";
 import { isIndex, type Layout, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 
 /** Where a download stands, over all files that it fetches. */
@@ -34,52 +51,9 @@ export interface ResolveOptions {
   readonly onProgress?: (progress: DownloadProgress) => void;
 }
 
-/** Where a model is on this machine. */
-export interface ModelLocation {
-  /** Its file, or the directory of its configuration and its tokenizer. */
-  readonly path: string;
-  /** The directory of its weights: another one if the hub has them as safetensors in a pull request alone. */
-  readonly weights: string;
-  /** Where the hub has it; null for a path. */
-  readonly hub: HubRevision | null;
-}
-
-/** A revision on the hub, by what never changes. */
-export interface HubRevision {
-  /** The repository, `OWNER/NAME`. */
-  readonly id: string;
-  /** The commit. */
-  readonly commit: string;
-  /** The commit of the pull request that the weights are from; null if they are from the same. */
-  readonly weightsCommit: string | null;
-}
-
 /** Whether a text has the form of a repository's id, `OWNER/NAME`. */
 export function isHubId(text: string): boolean {
   return /^\w[\w.-]*\/\w[\w.-]*$/.test(text);
-}
-
-/** The hub could not be asked, which is no reason to refuse what is in the cache. */
-class UnreachableError extends Error {}
-
-/** The hub has no such thing. */
-class AbsentError extends Error {}
-
-/** A file of a repository, as the hub lists it. */
-interface Entry {
-  readonly path: string;
-  readonly size: number;
-  readonly oid?: string;
-  readonly lfs?: { readonly oid: string };
-}
-
-/** A repository at a revision, and where it is cached. */
-interface Repository {
-  readonly id: string;
-  readonly revision: string;
-  readonly weightsRevision: string | undefined;
-  readonly directory: string;
-  readonly endpoint: string;
 }
 
 /**
@@ -100,7 +74,7 @@ export async function resolveModel(
     const { isFile } = await Deno.stat(spec);
     return { path: spec, weights: isFile ? dirname(spec) : spec, hub: null };
   }
-  const repository = await repositoryOf(spec, options.revision, options.weightsRevision);
+  const repository = repositoryOf(spec, options.revision, options.weightsRevision);
   const cached = await findSnapshot(repository);
   if (cached.complete) return cached.location;
   if (isOffline(options)) {
@@ -132,7 +106,7 @@ export async function fetchJson(
   name: string,
   options: Pick<ResolveOptions, "revision" | "offline"> = {},
 ): Promise<unknown> {
-  const repository = await repositoryOf(id, options.revision);
+  const repository = repositoryOf(id, options.revision);
   const { location, usable, complete } = await findSnapshot(repository);
   if (complete || (usable && isOffline(options))) return await readJson(location.path, name);
   const [revision, path] = [repository.revision, name].map(encodeURIComponent);
@@ -149,11 +123,7 @@ function isOffline({ offline }: Pick<ResolveOptions, "offline">): boolean {
   return offline ?? /^(1|on|yes|true)$/i.test(Deno.env.get("HF_HUB_OFFLINE") ?? "");
 }
 
-async function repositoryOf(
-  id: string,
-  revision = "main",
-  weightsRevision?: string,
-): Promise<Repository> {
+function repositoryOf(id: string, revision = "main", weightsRevision?: string): Repository {
   if (!isHubId(id)) {
     throw new Error(
       `Cannot find the model "${id}": there is no such path, and the id of a repository is OWNER/NAME`,
@@ -164,91 +134,13 @@ async function repositoryOf(
       `Cannot fetch "${id}": "${revision}" is no revision, name a branch, tag or commit`,
     );
   }
-  const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
   return {
     id,
     revision,
     weightsRevision,
-    directory: join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id })),
+    directory: cacheDirectory(id),
     endpoint: (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
   };
-}
-
-/** Where a cached commit is, and where the commit of the weights that were converted for it. */
-interface Snapshot {
-  readonly location: ModelLocation;
-  /** Whether it has configuration and weights. */
-  readonly usable: boolean;
-  /** Whether nothing else that a model may have can be on the hub. */
-  readonly complete: boolean;
-}
-
-async function findSnapshot(repository: Repository): Promise<Snapshot> {
-  const { id, directory, revision, weightsRevision } = repository;
-  const commit = isCommit(revision) ? revision : await readRef(directory, revision);
-  const path = join(directory, "snapshots", commit);
-  const at = (weights: string, weightsCommit: string | null): ModelLocation => ({
-    path,
-    weights,
-    hub: { id, commit, weightsCommit },
-  });
-  if (!commit) return { location: at(path, null), usable: false, complete: false };
-  const names = await namesIn(path);
-  const absent = await namesIn(join(directory, ".no_exist", commit));
-  const complete = SMALL_FILES.every((name) => names.includes(name) || absent.includes(name));
-  if (weightsRevision === undefined && await hasWeights(path, names, path)) {
-    return { location: at(path, null), usable: true, complete };
-  }
-  const converted = weightsRevision ?? await readRef(directory, conversionRef(commit));
-  const weights = join(directory, "snapshots", converted);
-  const usable = converted !== "" && await hasWeights(weights, await namesIn(weights), path);
-  return {
-    location: at(usable ? weights : path, usable ? converted : null),
-    usable,
-    complete: usable && complete,
-  };
-}
-
-/** Whether a directory has all weights of the model whose configuration is in another. */
-async function hasWeights(
-  directory: string,
-  names: readonly string[],
-  configured: string,
-): Promise<boolean> {
-  const small = await namesIn(configured);
-  const config = small.includes("config.json") ? await readJson(configured, "config.json") : null;
-  if (config === null && !small.includes("open_clip_config.json")) return false;
-  const layout = layoutOf([...names, ...small], config);
-  if (!layout) return false;
-  if (!isIndex(layout.weights)) return true;
-  return (await shardsOf(directory, layout.weights)).every((name) => names.includes(name));
-}
-
-function isCommit(revision: string): boolean {
-  return /^[0-9a-f]{40}$/.test(revision);
-}
-
-/** The ref of ours that says which commit has the weights of another converted: Python's tools take it for a branch. */
-function conversionRef(commit: string): string {
-  return `octograd/${commit}`;
-}
-
-async function readRef(directory: string, name: string): Promise<string> {
-  const commit = await Deno.readTextFile(join(directory, "refs", name)).catch(() => "");
-  return isCommit(commit.trim()) ? commit.trim() : "";
-}
-
-async function writeRef(directory: string, name: string, commit: string): Promise<void> {
-  const ref = join(directory, "refs", name);
-  await Deno.mkdir(dirname(ref), { recursive: true });
-  await writeAtomically(ref, commit);
-}
-
-/** A commit of a repository, and what it has. */
-interface Commit {
-  readonly sha: string;
-  readonly entries: ReadonlyMap<string, Entry>;
-  readonly snapshot: string;
 }
 
 async function download(
@@ -313,160 +205,4 @@ async function download(
   if (revision !== named.sha) await writeRef(directory, revision, named.sha);
   const hub = { id, commit: named.sha, weightsCommit: converted?.sha ?? null };
   return { path: named.snapshot, weights: from.snapshot, hub };
-}
-
-/** What a revision is now, and what it has. */
-async function commitOf(repository: Repository, revision: string): Promise<Commit> {
-  const { listFiles, modelInfo } = await import("@huggingface/hub");
-  const { id, directory, endpoint: hubUrl } = repository;
-  const fetch = requester(repository);
-  const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], hubUrl, fetch });
-  if (!isCommit(sha)) throw new Error(`Cannot fetch "${id}": the hub names no commit`);
-  const entries = new Map<string, Entry>();
-  const repo = { type: "model", name: id } as const;
-  for await (const entry of listFiles({ repo, revision: sha, hubUrl, fetch })) {
-    if (entry.type === "file") entries.set(entry.path, entry);
-  }
-  return { sha, entries, snapshot: join(directory, "snapshots", sha) };
-}
-
-/** The hub's bot that converts weights, and what it calls its pull requests. */
-const CONVERTER = "SFconvertbot";
-const CONVERSION_TITLE = "Adding `safetensors` variant of this model";
-
-/** A pull request with the weights of a commit as safetensors. */
-type Conversion = Commit & { readonly revision: string };
-
-/**
- * The open pull request of the hub's bot, whom alone Transformers trusts with this, that has the same pickle as a commit
- * and beside it what it was converted to; null if there is none, or the hub does not say.
- */
-async function findConversion(
-  repository: Repository,
-  { entries }: Commit,
-): Promise<Conversion | null> {
-  const { id, endpoint } = repository;
-  const fetch = requester(repository);
-  const pickles = [...entries.values()].filter(({ path }) => /^pytorch_model\b/.test(path));
-  const hashOf = (entry: Entry | undefined) => entry?.lfs?.oid ?? entry?.oid;
-  try {
-    for (let page = 0, seen = 0;; page++) {
-      const response = await fetch(`${endpoint}/api/models/${id}/discussions?p=${page}`);
-      const { count, discussions } = await response.json();
-      for (const { title, status, isPullRequest, author, num } of discussions) {
-        const isConversion = isPullRequest === true && title === CONVERSION_TITLE &&
-          status === "open" && author?.name === CONVERTER && Number.isInteger(num);
-        if (!isConversion) continue;
-        const revision = `refs/pr/${num}`;
-        const found = await commitOf(repository, revision);
-        const isSame = pickles.every((entry) =>
-          hashOf(found.entries.get(entry.path)) === hashOf(entry)
-        );
-        const isThere = found.entries.has("model.safetensors") ||
-          found.entries.has("model.safetensors.index.json");
-        if (isSame && isThere) return { ...found, revision };
-      }
-      seen += discussions.length;
-      if (discussions.length === 0 || !(seen < count)) return null;
-    }
-  } catch {
-    return null; // the pickle is there
-  }
-}
-
-/** A `fetch` that sends the token, and throws what a user can act on. */
-function requester({ id, revision, endpoint }: Repository): typeof fetch {
-  const token = Deno.env.get("HF_TOKEN");
-  return async (input, init) => {
-    const headers = new Headers(init?.headers);
-    // It is for the hub alone: `fetch` takes it off where it is sent on to another host.
-    if (token) headers.set("Authorization", `Bearer ${token}`);
-    let response: Response;
-    try {
-      response = await fetch(input, { ...init, headers });
-    } catch (cause) {
-      throw new UnreachableError(
-        `Cannot fetch "${id}": ${endpoint} cannot be reached, check the network, or pass a local directory`,
-        { cause },
-      );
-    }
-    if (response.ok) return response;
-    await response.body?.cancel();
-    const { status } = response;
-    if (status === 401 || status === 403) {
-      throw new Error(
-        `Cannot fetch "${id}": ${endpoint} refuses access (${status}), check the name; if it is gated or private, ` +
-          `accept its terms there and ${token ? "check HF_TOKEN" : "set HF_TOKEN"}`,
-      );
-    }
-    if (status === 404) {
-      throw new AbsentError(
-        `Cannot fetch "${id}": there is no such path here, and ${endpoint} has no such model with revision ${revision}`,
-      );
-    }
-    throw new UnreachableError(
-      `Cannot fetch "${id}": ${endpoint} answers ${status}, try again later`,
-    );
-  };
-}
-
-/** Puts one file into the cache: a blob named by its hash, and a link to it in the snapshot. */
-async function cache(
-  { path, size, oid, lfs }: Entry,
-  directory: string,
-  snapshot: string,
-  request: () => Promise<Response>,
-  onBytes: (count: number) => void,
-): Promise<void> {
-  const hash = lfs?.oid ?? oid;
-  if (!hash || !/^[0-9a-f]{40,64}$/.test(hash)) {
-    throw new Error(`Cannot fetch ${path}: the hub names no hash of it`);
-  }
-  const pointer = join(snapshot, path);
-  if (await exists(pointer)) return onBytes(size);
-  const blob = join(directory, "blobs", hash);
-  await Deno.mkdir(dirname(blob), { recursive: true });
-  await Deno.mkdir(snapshot, { recursive: true });
-
-  // The lock is held to the end, so that a second process waits, and then finds the blob.
-  const incomplete = `${blob}.octograd.incomplete`;
-  using file = await Deno.open(incomplete, { write: true, create: true });
-  await file.lock(true);
-  if (await exists(blob)) {
-    onBytes(size);
-    await Deno.remove(incomplete).catch(() => {}); // renamed, if another process has just finished
-  } else {
-    await file.truncate();
-    // The hash of a small file is git's, that of a large one SHA-256.
-    const digest = lfs ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
-    let received = 0;
-    try {
-      for await (const chunk of (await request()).body ?? []) {
-        for (let at = 0; at < chunk.length;) at += await file.write(chunk.subarray(at));
-        digest.update(chunk);
-        received += chunk.length;
-        onBytes(chunk.length);
-      }
-    } catch (error) {
-      if (error instanceof TypeError) {
-        throw new UnreachableError(`Cannot fetch ${path}: the connection broke`);
-      }
-      throw error;
-    }
-    if (received !== size || digest.digest("hex") !== hash) {
-      throw new Error(`Cannot fetch ${path}: what arrived is not what the hub lists, try again`);
-    }
-    await file.sync();
-    await Deno.rename(incomplete, blob);
-  }
-  await link(blob, pointer);
-}
-
-async function link(blob: string, pointer: string): Promise<void> {
-  try {
-    await Deno.symlink(relative(dirname(pointer), blob), pointer);
-  } catch (error) {
-    if (error instanceof Deno.errors.AlreadyExists) return; // by another process
-    await Deno.link(blob, pointer); // Windows lets only some users make symbolic links
-  }
 }

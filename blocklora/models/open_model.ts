@@ -24,7 +24,8 @@ import type { Shape } from "../../tensor/shape.ts";
 import type { ByteSource, TensorFile } from "../../tensor/tensor_file.ts";
 import { TorchFile } from "../../tensor/torch_file.ts";
 import { namesIn, openFile, readJson, readText } from "../system/files.ts";
-import { type HubRevision, resolveModel, type ResolveOptions } from "./hub.ts";
+import { resolveModel, type ResolveOptions } from "./hub.ts";
+import type { HubRevision } from "./hub_cache.ts";
 import { isClip, isIndex, type Layout, layoutOf, shardsOf } from "./model_files.ts";
 
 /** Where the model is that comes with the project. */

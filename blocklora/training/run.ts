@@ -7,7 +7,8 @@
 import { join } from "node:path";
 import { namedIn } from "../commands/chosen_model.ts";
 import { type Score, score } from "../commands/workspace.ts";
-import { drawShots, writeSplit } from "../data/dataset.ts";
+import { drawShots } from "../data/shots.ts";
+import { writeSplit } from "../data/split.ts";
 import type { Learner } from "../methods/method.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { writeTogether } from "../system/files.ts";

@@ -6,6 +6,15 @@
 
 import { UsageError } from "../system/flag.ts";
 
+/** What Slurm and Kubernetes tell the tasks of an array. */
+export const ARRAY_VARIABLES = [
+  "SLURM_ARRAY_TASK_ID",
+  "SLURM_ARRAY_TASK_COUNT",
+  "SLURM_ARRAY_TASK_MIN",
+  "JOB_COMPLETION_INDEX",
+  "JOB_COMPLETIONS",
+] as const;
+
 /** Which share of the runs is this process's. */
 export interface Shard {
   /** Its number, from 0. */

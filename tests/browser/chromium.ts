@@ -6,7 +6,6 @@
 
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { bundle } from "./bundle.ts";
 import type { Host, Result, Told } from "./deno.ts";
 
 /** How often it is said which test is under way. Nothing ends it: there are machines ten times slower than others. */
@@ -94,13 +93,26 @@ export async function runInChromium(
   return results;
 }
 
+/** A file of tests as one module; esbuild is in a lock of its own, for those who have Chromium. */
+async function bundle(file: string): Promise<string> {
+  const [page, config] = ["page.ts", "deno.json"].map((name) =>
+    fileURLToPath(new URL(`../../bench/bundle/${name}`, import.meta.url))
+  );
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "--no-check", "--frozen", `--config=${config}`, page, file],
+  }).output();
+  const decoder = new TextDecoder();
+  if (!success) throw new Error(`Cannot bundle ${file}: ${decoder.decode(stderr)}`);
+  return decoder.decode(stdout);
+}
+
 /** Serves the page, its module and what its tests read. */
 async function serve(
   file: string,
   excluded: readonly string[],
   hear: (told: Told) => void,
 ): Promise<Deno.HttpServer<Deno.NetAddr>> {
-  const [script, paths] = [await bundle(file), await readable()];
+  const [script, paths] = await Promise.all([bundle(file), readable()]);
   const host: Host = {
     cwd: Deno.cwd(),
     env: { FIXTURES: Deno.env.get("FIXTURES") },

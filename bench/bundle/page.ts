@@ -1,10 +1,10 @@
 /**
- * A file of tests as one module for a page.
+ * A file of tests as one module for a page: `page.ts FILE` prints it.
  *
  * @module
  */
 
-import { build, type Plugin } from "esbuild";
+import { build, type Plugin, stop } from "esbuild";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -38,7 +38,7 @@ const PAGE: Plugin = {
 };
 
 /** Bundles a file of `tests/`, unchanged, into a module that exports `run()`. */
-export async function bundle(file: string): Promise<string> {
+async function bundle(file: string): Promise<string> {
   const { outputFiles: [{ text }] } = await build({
     stdin: {
       contents: `export { run } from "./browser/deno.ts"; import "./${file}";`,
@@ -54,3 +54,6 @@ export async function bundle(file: string): Promise<string> {
   });
   return text;
 }
+
+await Deno.stdout.write(new TextEncoder().encode(await bundle(Deno.args[0])));
+await stop();

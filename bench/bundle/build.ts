@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 /** Bundles mod.ts into `file`; `minify` for what is published. */
 export async function bundle(file: URL, minify: boolean): Promise<void> {
   await build({
-    entryPoints: [fileURLToPath(new URL("../mod.ts", import.meta.url))],
+    entryPoints: [fileURLToPath(new URL("../../mod.ts", import.meta.url))],
     outfile: fileURLToPath(file),
     bundle: true,
     format: "esm",
@@ -24,7 +24,7 @@ export async function bundle(file: URL, minify: boolean): Promise<void> {
 }
 
 if (import.meta.main) {
-  const file = new URL("../dist/octograd.js", import.meta.url);
+  const file = new URL("../../dist/octograd.js", import.meta.url);
   await bundle(file, true);
   const { size } = await Deno.stat(file);
   console.log(`dist/octograd.js: ${(size / 1000).toFixed(1)} kB`);

@@ -1,0 +1,86 @@
+/**
+ * What classes are called: `classnames.json`, or their folders.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { readJson } from "../system/files.ts";
+import { realFile } from "./folders.ts";
+
+/** Names and prompt from `classnames.json`. */
+export interface ClassNames {
+  readonly dataset?: string;
+  readonly template: string | null;
+  /** Pairs of folder and name, in the order of the labels; or names alone, in the order of the folders. */
+  readonly names: readonly (readonly [folder: string, name: string])[] | readonly string[] | null;
+}
+
+/** Brings the folders into the order of their labels, and names them. */
+export function nameClasses(
+  root: string,
+  folders: readonly string[],
+  { names }: ClassNames,
+): { folders: string[]; classes: string[] } {
+  if (!names) return { folders: [...folders], classes: folders.map(readable) };
+  const fail = (reason: string): never => {
+    throw new Error(`Cannot use ${join(root, "classnames.json")}: ${reason}`);
+  };
+  if (typeof names[0] === "string" && names.length !== folders.length) {
+    fail(`it has names for ${names.length} of ${folders.length} class folders`);
+  }
+  const pairs = names.map((entry, i) => typeof entry === "string" ? [folders[i], entry] : entry);
+  const known = pairs.map(([folder]) => folder);
+  const unknown = known.find((folder) => !folders.includes(folder));
+  if (unknown !== undefined) fail(`there is no class folder "${unknown}"`);
+  const unnamed = folders.find((folder) => !known.includes(folder));
+  if (unnamed !== undefined) fail(`it lacks the class folder "${unnamed}"`);
+  if (new Set(known).size < known.length) fail("it names a class folder twice");
+  return { folders: known, classes: pairs.map(([, name]) => name) };
+}
+
+/** A folder's name as people would write it. */
+function readable(folder: string): string {
+  return folder.replace(/[_-]+/g, " ").trim() || folder;
+}
+
+/**
+ * `classnames.json` as `{dataset?, template?, classes: [{folder, name}]}`, as a map of folders to names, or as a list
+ * of names.
+ */
+export async function readClassNames(root: string): Promise<ClassNames> {
+  const path = join(root, "classnames.json");
+  if (!await realFile(path)) return { template: null, names: null };
+  const parsed = await readJson(path) as Record<string, unknown>;
+  const fail = (reason: string): never => {
+    throw new Error(`Cannot use ${path}: ${reason}`);
+  };
+  if (typeof parsed !== "object" || parsed === null) {
+    fail(
+      'it must be {"classes": [{"folder": …, "name": …}]}, a map of folders to names, or a list of names',
+    );
+  }
+  const structured = Array.isArray(parsed.classes);
+  const listed = structured ? parsed.classes : parsed;
+  const names = Array.isArray(listed)
+    ? listed.map((entry) => isName(entry) ? entry : [entry?.folder, entry?.name])
+    : Object.entries(listed as object);
+  for (const [i, entry] of names.entries()) {
+    if (typeof entry === typeof names[0] && [entry].flat().every(isName)) continue;
+    fail(`entry ${i + 1} must have a folder and a name`);
+  }
+  const { dataset, template = null } = structured ? parsed : {};
+  if (template !== null && !(isName(template) && template.includes("{}"))) {
+    fail('its template must be a text with "{}" in it');
+  }
+  return {
+    dataset: isName(dataset) ? dataset : undefined,
+    template: template as string | null,
+    names: names as ClassNames["names"],
+  };
+}
+
+/** Whether a value is a text that says something. */
+export function isName(value: unknown): value is string {
+  return typeof value === "string" && value.trim() !== "";
+}

@@ -1,0 +1,105 @@
+/**
+ * Split files, in the format of CoOp's (github.com/KaiyangZhou/CoOp): which images train, which test.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { exists, readJson, writeAtomically } from "../system/files.ts";
+import { isName } from "./class_names.ts";
+import type { Content, Dataset, FoundSample, Sample } from "./dataset.ts";
+import { below, type Entry, folderNames, realFile } from "./folders.ts";
+
+/** `[path below the root, label, class name]`, as in CoOp's split files. */
+type SplitEntry = readonly [path: string, label: number, name: string];
+
+/**
+ * Writes which images train and which test, in the format of CoOp's split files, for {@linkcode openDataset}'s
+ * `split`.
+ *
+ * @throws {Error} If the file cannot be written.
+ */
+export async function writeSplit(dataset: Dataset, path: string): Promise<void> {
+  const lines = (samples: readonly Sample[]) =>
+    samples.map(({ path, label }) => {
+      const entry: SplitEntry = [below(dataset.root, path), label, dataset.classes[label]];
+      return `    ${JSON.stringify(entry)}`;
+    }).join(",\n");
+  await writeAtomically(
+    path,
+    `{\n  "train": [\n${lines(dataset.train)}\n  ],\n  "val": [],\n  "test": [\n${
+      lines(dataset.test)
+    }\n  ]\n}\n`,
+  );
+}
+
+/** The split file in a directory; undefined if there is none. */
+export function findSplit(root: string, entries: readonly Entry[]): string | undefined {
+  const found = entries.filter(({ name }) => /^split_zhou_.*\.json$/.test(name));
+  if (found.length < 2) return found[0] && join(root, found[0].name);
+  throw new Error(
+    `Cannot choose between ${
+      found.map(({ name }) => name).join(" and ")
+    } in ${root}: pass one as the split`,
+  );
+}
+
+/** Reads a split file: its paths start at the root, or at one folder in it. */
+export async function readSplit(
+  root: string,
+  entries: readonly Entry[],
+  file: string,
+): Promise<Content> {
+  const fail = (reason: string): never => {
+    throw new Error(`Cannot use the split ${file}: ${reason}`);
+  };
+  if (!await exists(file)) fail("no such file or directory");
+  const parsed = await readJson(file) as { train?: unknown; test?: unknown } | null;
+  const parts = [parsed?.train, parsed?.test].map((part, i) => {
+    if (!Array.isArray(part) || part.length === 0) {
+      return fail(`"${["train", "test"][i]}" must be a list of [path, label, class name]`);
+    }
+    for (const entry of part) {
+      const [path, label, name] = Array.isArray(entry) ? entry : [];
+      if (typeof path === "string" && Number.isInteger(label) && label >= 0 && isName(name)) {
+        continue;
+      }
+      fail(`${JSON.stringify(entry)} is not [path, label, class name]`);
+    }
+    return part as SplitEntry[];
+  });
+  const [train, test] = parts;
+
+  const classes: string[] = [];
+  for (const [path, label, name] of [...train, ...test]) {
+    classes[label] ??= name;
+    if (classes[label] !== name) {
+      fail(`label ${label} is "${classes[label]}" and, for ${path}, "${name}"`);
+    }
+  }
+  const trained = new Set(train.map(([, label]) => label));
+  for (let label = 0; label < classes.length; label++) {
+    if (classes[label] === undefined) {
+      fail(`label ${label} has no images, labels must count from 0`);
+    }
+    if (!trained.has(label)) fail(`class "${classes[label]}" is in test but not in train`);
+  }
+
+  const folders = ["", ...folderNames(entries)];
+  const [[first]] = train;
+  const prefix = (await Promise.all(folders.map((folder) => realFile(join(root, folder, first)))))
+    .findIndex((real) => real !== null);
+  if (prefix < 0) fail(`${first} is neither in ${root} nor in a folder of it`);
+  const find = async ([relative, label]: SplitEntry): Promise<FoundSample> => {
+    const path = join(root, folders[prefix], relative);
+    return { path, label, real: await realFile(path) ?? fail(`there is no file ${path}`) };
+  };
+  return {
+    classes,
+    folders: classes,
+    train: await Promise.all(train.map(find)),
+    test: await Promise.all(test.map(find)),
+    drawn: false,
+    ignored: 0,
+  };
+}

@@ -1,0 +1,149 @@
+/**
+ * What the Hugging Face hub says of a repository: its commits and their files.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+
+/** The hub could not be asked, which is no reason to refuse what is in the cache. */
+export class UnreachableError extends Error {}
+
+/** The hub has no such thing. */
+export class AbsentError extends Error {}
+
+/** A file of a repository, as the hub lists it. */
+export interface Entry {
+  readonly path: string;
+  readonly size: number;
+  readonly oid?: string;
+  readonly lfs?: { readonly oid: string };
+}
+
+/** A repository at a revision, and where it is cached. */
+export interface Repository {
+  readonly id: string;
+  readonly revision: string;
+  readonly weightsRevision: string | undefined;
+  readonly directory: string;
+  readonly endpoint: string;
+}
+
+/** A commit of a repository, and what it has. */
+export interface Commit {
+  readonly sha: string;
+  readonly entries: ReadonlyMap<string, Entry>;
+  readonly snapshot: string;
+}
+
+/** Whether a revision is the hash of a commit. */
+export function isCommit(revision: string): boolean {
+  return /^[0-9a-f]{40}$/.test(revision);
+}
+
+/** What a revision is now, and what it has. */
+export async function commitOf(repository: Repository, revision: string): Promise<Commit> {
+  const { id, directory, endpoint } = repository;
+  const fetch = requester(repository);
+  const api = `${endpoint}/api/models/${id}`;
+  const { sha } = await (await fetch(`${api}/revision/${encodeURIComponent(revision)}`)).json();
+  if (typeof sha !== "string" || !isCommit(sha)) {
+    throw new Error(`Cannot fetch "${id}": the hub names no commit`);
+  }
+  const entries = new Map<string, Entry>();
+  let page: string | undefined = `${api}/tree/${sha}`;
+  while (page !== undefined) {
+    const response: Response = await fetch(page);
+    for (const entry of await response.json()) {
+      if (entry.type === "file") entries.set(entry.path, entry);
+    }
+    page = /<([^>]+)>;\s*rel="next"/.exec(response.headers.get("link") ?? "")?.[1];
+  }
+  return { sha, entries, snapshot: join(directory, "snapshots", sha) };
+}
+
+/** The hub's bot that converts weights, and what it calls its pull requests. */
+const CONVERTER = "SFconvertbot";
+const CONVERSION_TITLE = "Adding `safetensors` variant of this model";
+
+/** A pull request with the weights of a commit as safetensors. */
+export type Conversion = Commit & { readonly revision: string };
+
+/**
+ * The open pull request of the hub's bot, whom alone Transformers trusts with this, that has the same pickle as a commit
+ * and beside it what it was converted to; null if there is none, or the hub does not say.
+ */
+export async function findConversion(
+  repository: Repository,
+  { entries }: Commit,
+): Promise<Conversion | null> {
+  const { id, endpoint } = repository;
+  const fetch = requester(repository);
+  const pickles = [...entries.values()].filter(({ path }) => /^pytorch_model\b/.test(path));
+  const hashOf = (entry: Entry | undefined) => entry?.lfs?.oid ?? entry?.oid;
+  try {
+    for (let page = 0, seen = 0;; page++) {
+      const response = await fetch(`${endpoint}/api/models/${id}/discussions?p=${page}`);
+      const { count, discussions } = await response.json();
+      for (const { title, status, isPullRequest, author, num } of discussions) {
+        const isConversion = isPullRequest === true && title === CONVERSION_TITLE &&
+          status === "open" && author?.name === CONVERTER && Number.isInteger(num);
+        if (!isConversion) continue;
+        const revision = `refs/pr/${num}`;
+        const found = await commitOf(repository, revision);
+        const isSame = pickles.every((entry) =>
+          hashOf(found.entries.get(entry.path)) === hashOf(entry)
+        );
+        const isThere = found.entries.has("model.safetensors") ||
+          found.entries.has("model.safetensors.index.json");
+        if (isSame && isThere) return { ...found, revision };
+      }
+      seen += discussions.length;
+      if (discussions.length === 0 || !(seen < count)) return null;
+    }
+  } catch {
+    return null; // the pickle is there
+  }
+}
+
+/** A `fetch` that sends the token, and throws what a user can act on. */
+export function requester({ id, revision, endpoint }: Repository): typeof fetch {
+  const token = Deno.env.get("HF_TOKEN");
+  return async (input, init) => {
+    const headers = new Headers(init?.headers);
+    // It is for the hub alone: `fetch` takes it off where it is sent on to another host.
+    if (token) headers.set("Authorization", `Bearer ${token}`);
+    let response: Response;
+    try {
+      response = await fetch(input, { ...init, headers });
+    } catch (cause) {
+      if (cause instanceof Deno.errors.NotCapable) {
+        throw new Error(
+          `Cannot fetch "${id}": ${cause.message}; the tasks reach huggingface.co alone, ` +
+            "see README.md for other hosts",
+        );
+      }
+      throw new UnreachableError(
+        `Cannot fetch "${id}": ${endpoint} cannot be reached, check the network, or pass a local directory`,
+        { cause },
+      );
+    }
+    if (response.ok) return response;
+    await response.body?.cancel();
+    const { status } = response;
+    if (status === 401 || status === 403) {
+      throw new Error(
+        `Cannot fetch "${id}": ${endpoint} refuses access (${status}), check the name; if it is gated or private, ` +
+          `accept its terms there and ${token ? "check HF_TOKEN" : "set HF_TOKEN"}`,
+      );
+    }
+    if (status === 404) {
+      throw new AbsentError(
+        `Cannot fetch "${id}": there is no such path here, and ${endpoint} has no such model with revision ${revision}`,
+      );
+    }
+    throw new UnreachableError(
+      `Cannot fetch "${id}": ${endpoint} answers ${status}, try again later`,
+    );
+  };
+}

@@ -1,0 +1,171 @@
+/**
+ * The cache of the hub's files, `models--OWNER--NAME` with `blobs/`, `snapshots/COMMIT/` and
+ * `refs/`, which Python's libraries share.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { dirname, join, relative } from "node:path";
+import { exists, namesIn, readJson, writeAtomically } from "../system/files.ts";
+import { type Entry, isCommit, type Repository, UnreachableError } from "./hub_api.ts";
+import { isIndex, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
+
+/** Where a model is on this machine. */
+export interface ModelLocation {
+  /** Its file, or the directory of its configuration and its tokenizer. */
+  readonly path: string;
+  /** The directory of its weights: another one if the hub has them as safetensors in a pull request alone. */
+  readonly weights: string;
+  /** Where the hub has it; null for a path. */
+  readonly hub: HubRevision | null;
+}
+
+/** A revision on the hub, by what never changes. */
+export interface HubRevision {
+  /** The repository, `OWNER/NAME`. */
+  readonly id: string;
+  /** The commit. */
+  readonly commit: string;
+  /** The commit of the pull request that the weights are from; null if they are from the same. */
+  readonly weightsCommit: string | null;
+}
+
+/** The directory that Python's `huggingface_hub` would take for a repository. */
+export function cacheDirectory(id: string): string {
+  const named = (name: string) => Deno.env.get(name) || undefined;
+  const home = named("HOME") ?? named("USERPROFILE") ?? ".";
+  const shared = named("HF_HOME") ??
+    join(named("XDG_CACHE_HOME") ?? join(home, ".cache"), "huggingface");
+  const root = named("HF_HUB_CACHE") ?? named("HUGGINGFACE_HUB_CACHE") ?? join(shared, "hub");
+  return join(root, ["models", ...id.split("/")].join("--"));
+}
+
+/** Where a cached commit is, and where the commit of the weights that were converted for it. */
+export interface Snapshot {
+  readonly location: ModelLocation;
+  /** Whether it has configuration and weights. */
+  readonly usable: boolean;
+  /** Whether nothing else that a model may have can be on the hub. */
+  readonly complete: boolean;
+}
+
+/** Looks for a revision in the cache. */
+export async function findSnapshot(repository: Repository): Promise<Snapshot> {
+  const { id, directory, revision, weightsRevision } = repository;
+  const commit = isCommit(revision) ? revision : await readRef(directory, revision);
+  const path = join(directory, "snapshots", commit);
+  const at = (weights: string, weightsCommit: string | null): ModelLocation => ({
+    path,
+    weights,
+    hub: { id, commit, weightsCommit },
+  });
+  if (!commit) return { location: at(path, null), usable: false, complete: false };
+  const names = await namesIn(path);
+  const absent = await namesIn(join(directory, ".no_exist", commit));
+  const complete = SMALL_FILES.every((name) => names.includes(name) || absent.includes(name));
+  if (weightsRevision === undefined && await hasWeights(path, names, path)) {
+    return { location: at(path, null), usable: true, complete };
+  }
+  const converted = weightsRevision ?? await readRef(directory, conversionRef(commit));
+  const weights = join(directory, "snapshots", converted);
+  const usable = converted !== "" && await hasWeights(weights, await namesIn(weights), path);
+  return {
+    location: at(usable ? weights : path, usable ? converted : null),
+    usable,
+    complete: usable && complete,
+  };
+}
+
+/** Whether a directory has all weights of the model whose configuration is in another. */
+async function hasWeights(
+  directory: string,
+  names: readonly string[],
+  configured: string,
+): Promise<boolean> {
+  const small = await namesIn(configured);
+  const config = small.includes("config.json") ? await readJson(configured, "config.json") : null;
+  if (config === null && !small.includes("open_clip_config.json")) return false;
+  const layout = layoutOf([...names, ...small], config);
+  if (!layout) return false;
+  if (!isIndex(layout.weights)) return true;
+  return (await shardsOf(directory, layout.weights)).every((name) => names.includes(name));
+}
+
+/** The ref of ours that says which commit has the weights of another converted: Python's tools take it for a branch. */
+export function conversionRef(commit: string): string {
+  return `octograd/${commit}`;
+}
+
+async function readRef(directory: string, name: string): Promise<string> {
+  const commit = await Deno.readTextFile(join(directory, "refs", name)).catch(() => "");
+  return isCommit(commit.trim()) ? commit.trim() : "";
+}
+
+/** Writes down which commit a name stands for. */
+export async function writeRef(directory: string, name: string, commit: string): Promise<void> {
+  const ref = join(directory, "refs", name);
+  await Deno.mkdir(dirname(ref), { recursive: true });
+  await writeAtomically(ref, commit);
+}
+
+/** Puts one file into the cache: a blob named by its hash, and a link to it in the snapshot. */
+export async function cache(
+  { path, size, oid, lfs }: Entry,
+  directory: string,
+  snapshot: string,
+  request: () => Promise<Response>,
+  onBytes: (count: number) => void,
+): Promise<void> {
+  const hash = lfs?.oid ?? oid;
+  if (!hash || !/^[0-9a-f]{40,64}$/.test(hash)) {
+    throw new Error(`Cannot fetch ${path}: the hub names no hash of it`);
+  }
+  const pointer = join(snapshot, path);
+  if (await exists(pointer)) return onBytes(size);
+  const blob = join(directory, "blobs", hash);
+  await Deno.mkdir(dirname(blob), { recursive: true });
+  await Deno.mkdir(snapshot, { recursive: true });
+
+  // The lock is held to the end, so that a second process waits, and then finds the blob.
+  const incomplete = `${blob}.octograd.incomplete`;
+  using file = await Deno.open(incomplete, { write: true, create: true });
+  await file.lock(true);
+  if (await exists(blob)) {
+    onBytes(size);
+    await Deno.remove(incomplete).catch(() => {}); // renamed, if another process has just finished
+  } else {
+    await file.truncate();
+    // The hash of a small file is git's, that of a large one SHA-256.
+    const digest = lfs ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
+    let received = 0;
+    try {
+      for await (const chunk of (await request()).body ?? []) {
+        for (let at = 0; at < chunk.length;) at += await file.write(chunk.subarray(at));
+        digest.update(chunk);
+        received += chunk.length;
+        onBytes(chunk.length);
+      }
+    } catch (error) {
+      if (error instanceof TypeError) {
+        throw new UnreachableError(`Cannot fetch ${path}: the connection broke`);
+      }
+      throw error;
+    }
+    if (received !== size || digest.digest("hex") !== hash) {
+      throw new Error(`Cannot fetch ${path}: what arrived is not what the hub lists, try again`);
+    }
+    await file.sync();
+    await Deno.rename(incomplete, blob);
+  }
+  await link(blob, pointer);
+}
+
+async function link(blob: string, pointer: string): Promise<void> {
+  try {
+    await Deno.symlink(relative(dirname(pointer), blob), pointer);
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) return; // by another process
+    await Deno.link(blob, pointer); // Windows lets only some users make symbolic links
+  }
+}
