@@ -22,9 +22,11 @@ export interface Outcome {
 
 /** The words by which deno.json's task starts a command: with the permissions that it has there. */
 function taskOf(name = ""): string[] {
-  const task = (manifest.tasks as Record<string, { readonly command: string }>)[name];
+  const tasks: Readonly<Record<string, { readonly command: string }>> = manifest.tasks;
   // A command that is none is refused by the program itself.
-  return task ? task.command.split(" ").slice(1) : ["run", "-A", "blocklora/cli.ts", name];
+  return Object.hasOwn(tasks, name)
+    ? tasks[name].command.split(" ").slice(1)
+    : ["run", "-A", "blocklora/cli.ts", name];
 }
 
 /** Starts a command as the tasks of deno.json do, typed in the directory `from`. */

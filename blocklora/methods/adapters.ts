@@ -12,7 +12,7 @@ import type { Random } from "../../tensor/random.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Learner, Method, MethodConfig, ParameterGroup } from "./method.ts";
+import type { Learner, Method, MethodConfig, TrainableGroup } from "./method.ts";
 import type { PeftConfig } from "./peft_config.ts";
 import { type AdaptedLayers, type Site, sites, towerOf } from "./sites.ts";
 
@@ -63,7 +63,7 @@ export interface AdapterKind<
   /** Makes the adapter, which takes the tensors over. */
   make(tensors: Readonly<Record<string, Tensor>>, context: LayerContext<Config>): Made;
   /** What trains, sorted into groups; all in one by default. */
-  groups?(adapters: readonly Made[], config: Config): readonly ParameterGroup[];
+  groups?(adapters: readonly Made[], config: Config): readonly TrainableGroup[];
 
   /** The keys of its own in PEFT's `adapter_config.json`. */
   peftKeys(adapters: Adapters<Made>, format: "octograd" | "peft"): Record<string, unknown>;
@@ -120,7 +120,7 @@ export class Adapters<
   }
 
   /** What trains, in the order of the optimizer. */
-  get groups(): readonly ParameterGroup[] {
+  get groups(): readonly TrainableGroup[] {
     const { kind, config, parameters } = this;
     return kind.groups?.([...this.byModule.values()], config) ??
       [{ name: "adapters", parameters, copies: 1 }];

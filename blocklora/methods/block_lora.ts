@@ -17,6 +17,7 @@ import { lowRankMethod } from "./low_rank_method.ts";
  * products become n sums.
  */
 export class BlockLora extends Lora {
+  /** Blocks have numbers. */
   protected override readonly numbered = true;
 
   /** `Σ Bᵢ`. */

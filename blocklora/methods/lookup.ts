@@ -81,6 +81,7 @@ export function attach(
   config: AdapterConfig,
   seed: number,
 ): LowRankAdapters;
+/** The same of any method that adapts layers. */
 export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters;
 export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters {
   const method = methodNamed(config.method);

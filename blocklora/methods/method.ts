@@ -82,7 +82,7 @@ export interface Task {
 }
 
 /** Tensors that train alike. */
-export interface ParameterGroup {
+export interface TrainableGroup {
   /** What the group is called. */
   readonly name: string;
   /** What trains. */
@@ -99,7 +99,7 @@ export interface Learner {
   /** What was asked for. */
   readonly config: MethodConfig;
   /** What trains, in the order of the optimizer. */
-  readonly groups: readonly ParameterGroup[];
+  readonly groups: readonly TrainableGroup[];
 
   /**
    * Whether the features of a tower change as it learns. Those of a tower that does not change are

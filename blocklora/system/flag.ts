@@ -10,10 +10,10 @@ export class UsageError extends Error {
 }
 
 /** What a flag's value may be. */
-export type Value = string | number | boolean | readonly number[] | undefined;
+export type FlagValue = string | number | boolean | readonly number[] | undefined;
 
 /** One flag: its help, and how its text becomes a value. */
-export interface Flag<T extends Value> {
+export interface Flag<T extends FlagValue> {
   /** What stands for the value in the help; none for a switch. */
   readonly placeholder?: string;
   /** What it does. */
@@ -25,7 +25,7 @@ export interface Flag<T extends Value> {
 }
 
 /** A command's flags by name. */
-export type Flags = Readonly<Record<string, Flag<Value>>>;
+export type Flags = Readonly<Record<string, Flag<FlagValue>>>;
 
 /** The values of flags, in camel case names. */
 export type Values<F extends Flags> = { readonly [K in keyof F]: F[K]["preset"] };
@@ -58,7 +58,7 @@ export function toggle(help: string, preset = false): Flag<boolean> {
 }
 
 /** The values of flags whose names only a method knows. */
-export type FlagValues = Readonly<Record<string, Value>>;
+export type FlagValues = Readonly<Record<string, FlagValue>>;
 
 /** What numbers a flag takes. */
 interface Range {

@@ -22,7 +22,7 @@ import { tensor } from "../../tensor/create.ts";
 import { hash3 } from "../../tensor/random.ts";
 import { adopt, keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Learner, ParameterGroup } from "../methods/method.ts";
+import type { Learner, TrainableGroup } from "../methods/method.ts";
 import type { Recipe } from "../methods/recipe.ts";
 import { encodePrompts, placesOf } from "./classifier.ts";
 
@@ -58,7 +58,7 @@ export class Trainer {
   readonly #recipe: Recipe;
   readonly #plan: MemoryPlan;
   readonly #optimizer: AdamW;
-  readonly #groups: readonly ParameterGroup[];
+  readonly #groups: readonly TrainableGroup[];
   readonly #prompts: Prompts;
   /** The prompts in parts, if they run in parts. */
   readonly #parts: readonly PromptPart[] | null;
