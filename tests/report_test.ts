@@ -10,17 +10,12 @@ import {
   assertMatch,
   assertRejects,
   assertStringIncludes,
+  assertThrows,
 } from "@std/assert";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import {
-  contestsOf,
-  difference,
-  labelOf,
-  readRuns,
-  spread,
-  summarize,
-} from "../blocklora/report/data.ts";
+import { labelOf } from "../blocklora/methods/lookup.ts";
+import { contestsOf, difference, readRuns, spread, summarize } from "../blocklora/report/data.ts";
 import { accuracies, pageOf } from "../blocklora/report/page.ts";
 import type { RunResult } from "../blocklora/training/result.ts";
 import { octograd, withDirectory } from "./cli.ts";
@@ -145,6 +140,8 @@ Deno.test("labelOf() names every method", () => {
     labelOf(runOf({ method, rank: 8, blocks: 2 }))
   );
   assertEquals(names, ["linear probe", "LoRA r = 8, dense", "Block-LoRA (8, 2), collapsed"]);
+  const error = assertThrows(() => labelOf(runOf({ method: "block-lora-2" })), RangeError);
+  assertStringIncludes(error.message, 'Cannot find method "block-lora-2": there are block-lora, ');
 });
 
 Deno.test("the page has every part, and asks for nothing", async () => {

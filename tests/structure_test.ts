@@ -1,4 +1,4 @@
-import { assert, assertLess } from "@std/assert";
+import { assert, assertEquals, assertLess } from "@std/assert";
 
 const ROOT = new URL("../", import.meta.url);
 const LAYERS = ["tensor", "kernels", "autograd", "clip", "blocklora"];
@@ -32,6 +32,30 @@ Deno.test("imports point one way: blocklora → clip → autograd → kernels �
       assert(0 <= target && target <= level, `${specifier} imports ${dependency.specifier}`);
     }
   }
+});
+
+/** The rooms of blocklora, each of which imports only from those after it, or itself. */
+const ROOMS = ["commands", "report", "training", "methods", "data|models|cost", "system"];
+
+Deno.test(`within blocklora imports point one way: ${ROOMS.join(" → ")}`, async () => {
+  const entries = ["blocklora/cli.ts", "blocklora/mod.ts", "blocklora/data/loader_worker.ts"];
+  const modules = (await Promise.all(entries.map(graph))).flat();
+  const roomOf = (url: URL) => /^blocklora\/(\w+)\//.exec(url.href.slice(ROOT.href.length))?.[1];
+  const levelOf = (room: string) => ROOMS.findIndex((names) => names.split("|").includes(room));
+  const visited = new Set<string>();
+  for (const { specifier, dependencies = [] } of modules) {
+    const room = roomOf(new URL(specifier));
+    if (room === undefined) continue;
+    visited.add(room);
+    for (const dependency of dependencies) {
+      if (!dependency.specifier.startsWith(".")) continue;
+      const target = roomOf(new URL(dependency.specifier, specifier));
+      if (target === undefined || target === room) continue;
+      const message = `${specifier} imports ${dependency.specifier}`;
+      assertLess(levelOf(room), levelOf(target), message);
+    }
+  }
+  assertEquals(visited.size, ROOMS.join("|").split("|").length);
 });
 
 Deno.test("mod.ts reaches relative specifiers with extensions only, and no Deno.*", async () => {

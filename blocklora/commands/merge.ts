@@ -9,13 +9,16 @@ import type { Clip } from "../../clip/clip.ts";
 import { encodeSafetensors } from "../../tensor/safetensors.ts";
 import { sites } from "../methods/sites.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
-import { MODEL_FLAGS, namedIn, openAdapted } from "./chosen_model.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
+import { namedIn, openAdapted } from "../training/adapted_model.ts";
 import { Console } from "../system/console.ts";
 import { assertWritable, namesIn, readText, writeTogether } from "../system/files.ts";
-import { choice, parseOnlyFlags, text, UsageError } from "../system/flags.ts";
+import { oneOf, text, UsageError } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
 import { MODEL_FILES } from "../models/model_files.ts";
 import { RUN_FILES } from "../training/run_directory.ts";
-import { COMMON_FLAGS, userPath } from "./workspace.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
+import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -32,8 +35,8 @@ const { precision: _, ...modelFlags } = MODEL_FLAGS;
 export const FLAGS = {
   adapter: text<string | undefined>("DIR", "the adapter", undefined),
   output: text<string | undefined>("DIR", "where to write", undefined),
-  format: choice(["model", "peft"], "the whole model, or the adapter for PEFT", "model"),
-  dtype: choice(["F32", "F16", "BF16"], "how the model's weights are stored", "F32"),
+  format: oneOf(["model", "peft"], "the whole model, or the adapter for PEFT", "model"),
+  dtype: oneOf(["F32", "F16", "BF16"], "how the model's weights are stored", "F32"),
   ...modelFlags,
   ...COMMON_FLAGS,
 };

@@ -8,10 +8,13 @@
 import { join } from "node:path";
 import { Console } from "../system/console.ts";
 import { writeAtomically } from "../system/files.ts";
-import { parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { text, toggle } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
 import { ImageHashes } from "../training/identity.ts";
 import { contestsOf, imagesOf, readRuns } from "../report/data.ts";
-import { COMMON_FLAGS, openData, userPath } from "./workspace.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
+import { openData } from "../data/open_data.ts";
+import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -72,15 +75,4 @@ export async function report(args: readonly string[]): Promise<number> {
   console.note(`report: ${output} (${runs.length} runs, ${kilobytes} kB)`);
   console.finish({ output, runs: runs.length, kilobytes });
   return 0;
-}
-
-/** Writes the page of one finished run into its directory. */
-export async function writeReport(
-  directory: string,
-  { root }: { readonly root: string },
-): Promise<void> {
-  const { pageOf } = await import("../report/page.ts");
-  const [run] = await readRuns([directory]);
-  const page = await pageOf([run], new Map([[imagesOf(run), root]]));
-  await writeAtomically(join(directory, "report.html"), page);
 }

@@ -5,6 +5,7 @@
  */
 
 import { join } from "node:path";
+import { isMethod, labelOf, orderOf } from "../methods/lookup.ts";
 import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
 
@@ -30,8 +31,12 @@ export interface Cell {
 
 /** The runs of one method on one data set. */
 export interface Row {
-  /** What to call the method. */
+  /** The name of the method, or of the baseline. */
+  readonly method: string;
+  /** What to call it. */
   readonly label: string;
+  /** Whether it is a method that trains something of the model, and no baseline. */
+  readonly trains: boolean;
   /** How many numbers it trains. */
   readonly parameters: number;
   /** By shots, the fewest first. */
@@ -60,24 +65,6 @@ export function summarize(values: readonly number[]): Summary {
   const mean = values.reduce((sum, value) => sum + value, 0) / count;
   const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return { mean, deviation: count > 1 ? Math.sqrt(squares / (count - 1)) : null, count };
-}
-
-/** What to call a run's method. */
-export function labelOf({ method, rank, blocks }: RunResult): string {
-  switch (method) {
-    case "zero-shot":
-      return "zero-shot";
-    case "linear-probe":
-      return "linear probe";
-    case "lora":
-      return `LoRA r = ${rank}`;
-    case "lora-dense":
-      return `LoRA r = ${rank}, dense`;
-    case "block-lora-collapsed":
-      return `Block-LoRA (${rank}, ${blocks}), collapsed`;
-    default:
-      return `Block-LoRA (${rank}, ${blocks})`;
-  }
 }
 
 /**
@@ -124,13 +111,18 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
 }
 
 async function readRun(path: string): Promise<RunResult> {
-  const run = await readJson(path) as RunResult | null;
+  const run = await readJson(path).catch((error) => {
+    throw new Error(`Cannot read the result ${path}: ${error.message}; remove it, or run again`);
+  }) as RunResult | null;
   if (run) {
     const { format, accuracy, predictions, labels, data, method, classes } = run;
     const whole = format === 1 && Number.isFinite(accuracy) && Array.isArray(classes) &&
       typeof data === "string" && typeof method === "string" &&
       Array.isArray(predictions) && predictions.length === labels?.length;
-    if (whole) return run;
+    if (whole) {
+      labelOf(run); // throws if nothing here is called so
+      return run;
+    }
   }
   throw new Error(`Cannot read ${path}: it is not the result of a run of this version`);
 }
@@ -153,7 +145,9 @@ export function contestsOf(runs: readonly RunResult[]): Contest[] {
       ? `${data}, ${model}`
       : `${data} (${i + 1})`;
     const rows = [...Map.groupBy(own, labelOf)].map(([label, own]): Row => ({
+      method: own[0].method,
       label,
+      trains: isMethod(own[0].method),
       parameters: own[0].trainableParameters,
       cells: [...Map.groupBy(own, ({ shots }) => shots)]
         .sort(([a], [b]) => a - b)
@@ -179,10 +173,9 @@ function contestOf(run: RunResult): string {
   return JSON.stringify([run.data, run.identity?.model ?? run.model, imagesOf(run), run.classes]);
 }
 
-/** Zero-shot first, then the probe, LoRA, Block-LoRA. */
-function orderOf({ label }: Row): number {
-  return ["zero-shot", "linear probe", "LoRA", "Block-LoRA"]
-    .findIndex((start) => label.startsWith(start));
+/** Whether what a row is of has learned from images, so that it has shots. */
+export function learns({ cells }: Row): boolean {
+  return cells.some(({ shots }) => shots > 0);
 }
 
 /** How much one method is ahead of another with the same shots, in percent points, its runs paired by seed. */

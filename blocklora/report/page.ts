@@ -7,13 +7,15 @@
 import { Buffer } from "node:buffer";
 import { extname, join } from "node:path";
 import { OWNERS } from "../../tensor/memory.ts";
+import { DEFAULT_ADAPTER } from "../methods/adapter_config.ts";
+import { labelOf } from "../methods/lookup.ts";
 import css from "./page.css" with { type: "text" };
 import {
   type Cell,
   type Contest,
   contestsOf,
   difference,
-  labelOf,
+  learns,
   type Row,
   spread,
 } from "./data.ts";
@@ -87,7 +89,7 @@ async function sectionOf(
   root: string | undefined,
   budget: number,
 ): Promise<string> {
-  const adapted = contest.rows.filter(({ label }) => /LoRA/.test(label));
+  const adapted = contest.rows.filter(({ trains }) => trains);
   const best = bestRow(contest);
   const shown = best.cells.at(-1)!;
   const several = contest.rows.reduce((count, { cells }) => count + cells.length, 0) > 1;
@@ -208,10 +210,10 @@ function mainTable(contest: Contest): string {
   );
 }
 
-/** How far Block-LoRA is ahead of each other method, seed by seed. */
+/** How far the method that commands take by themselves is ahead of each other, seed by seed. */
 function differences(contest: Contest): string {
-  const block = contest.rows.find(({ label }) => /^Block-LoRA \(\d+, \d+\)$/.test(label));
-  const others = contest.rows.filter((row) => row !== block && row.label !== "zero-shot");
+  const block = contest.rows.find(({ method }) => method === DEFAULT_ADAPTER.method);
+  const others = contest.rows.filter((row) => row !== block && learns(row));
   if (!block || others.length === 0 || contest.shots.length === 0) return "";
   const rows = others.map((other) => [
     `− ${escaped(other.label)}`,

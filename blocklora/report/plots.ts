@@ -7,7 +7,7 @@
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 import { OWNERS } from "../../tensor/memory.ts";
-import type { Cell, Contest, Row } from "./data.ts";
+import { type Cell, type Contest, learns, type Row } from "./data.ts";
 
 /** As wide as a phone's page, so that text keeps its size there. */
 const WIDTH = 358;
@@ -46,8 +46,8 @@ function draw(label: string, options: Plot.PlotOptions): string {
 }
 
 const lastCell = ({ cells }: Row): Cell => cells.at(-1)!;
-const trained = ({ rows }: Contest) => rows.filter(({ label }) => label !== "zero-shot");
-const adapters = (contest: Contest) => trained(contest).filter(({ label }) => /LoRA/.test(label));
+const trained = ({ rows }: Contest) => rows.filter(learns);
+const adapters = ({ rows }: Contest) => rows.filter(({ trains }) => trains);
 
 /** The colour of each method of a contest. */
 export function colorsOf({ rows }: Contest): Map<string, string> {
@@ -68,8 +68,8 @@ export function accuracyByShots(contest: Contest): string {
       stroke: colors.get(label),
     }))
   );
-  const zeroShot = contest.rows.find(({ label }) => label === "zero-shot");
-  const floor = zeroShot ? [lastCell(zeroShot).accuracy.mean] : [];
+  const untrained = contest.rows.find((row) => !learns(row));
+  const floor = untrained ? [lastCell(untrained).accuracy.mean] : [];
   return draw(`Accuracy against shots on ${contest.data}`, {
     x: {
       label: "shots",
@@ -79,7 +79,10 @@ export function accuracyByShots(contest: Contest): string {
     },
     y: { label: "accuracy, %", grid: true, nice: true },
     marks: [
-      Plot.ruleY(floor, { stroke: colors.get("zero-shot"), strokeDasharray: "5,4" }),
+      Plot.ruleY(floor, {
+        stroke: colors.get(untrained?.label ?? ""),
+        strokeDasharray: "5,4",
+      }),
       Plot.link(points, { x1: "x", x2: "x", y1: "low", y2: "high", stroke: "stroke" }),
       Plot.line(points, { x: "x", y: "mean", z: "label", stroke: "stroke", strokeWidth: 1.75 }),
       Plot.dot(points, { x: "x", y: "mean", fill: "stroke", r: 3 }),

@@ -5,14 +5,14 @@
  */
 
 import type { Prompts } from "../../clip/text.ts";
-import type { ChosenModel } from "../commands/chosen_model.ts";
+import type { ChosenModel } from "../models/chosen_model.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { ImageLoader } from "../data/loader.ts";
 import type { MethodConfig, Task } from "../methods/method.ts";
 import type { Recipe } from "../methods/recipe.ts";
 import type { Console } from "../system/console.ts";
 import { classPrompts } from "./classifier.ts";
-import type { MemoryPlan } from "./trainer.ts";
+import type { MemoryPlan } from "../cost/memory_plan.ts";
 
 /** What runs on: a model, a data set, and how its images come. */
 export interface RunContext {

@@ -1,26 +1,29 @@
 /**
- * The model that a command was told to open, or that an adapter says it was trained on.
+ * The model that an adapter was trained on, with the adapter in it.
  *
  * @module
  */
 
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { Clip } from "../../clip/clip.ts";
 import { isObject } from "../../clip/json.ts";
-import type { PrecisionChoice } from "../../clip/weights.ts";
-import { init, NoAdapterError } from "../../tensor/device.ts";
+import { NoAdapterError } from "../../tensor/device.ts";
 import type { Adapters } from "../methods/adapters.ts";
 import { loadAdapters } from "../methods/lookup.ts";
-import { type Console, megabytes } from "../system/console.ts";
-import { exists, namesIn, openFile, readJson } from "../system/files.ts";
-import { choice, text, toggle } from "../system/flags.ts";
+import {
+  type ChosenModel,
+  EMBEDDED_NAME,
+  locationOf,
+  type ModelLocation,
+  type NamedBy,
+  openAt,
+  type Origin,
+} from "../models/chosen_model.ts";
 import { isHubId } from "../models/hub.ts";
-import { EMBEDDED_MODEL, type OpenedModel, openModel, openTensors } from "../models/open_model.ts";
-import { userPath } from "./workspace.ts";
-
-/** What the embedded model is called. */
-const EMBEDDED_NAME = "emoji-clip-tiny";
+import { openTensors } from "../models/open_model.ts";
+import type { Console } from "../system/console.ts";
+import { exists, namesIn, openFile, readJson } from "../system/files.ts";
+import { userPath } from "../system/user_path.ts";
 
 /** What an adapter directory remembers of its training, beside the adapters. */
 export interface Remembered {
@@ -40,48 +43,6 @@ export interface Remembered {
   readonly logitScale?: number;
 }
 
-/** Flags of every command that opens a model. */
-export const MODEL_FLAGS = {
-  model: text<string | undefined>(
-    "DIR|FILE|ID",
-    "CLIP model; the embedded one, or the adapter's, if not given",
-    undefined,
-  ),
-  revision: text<string | undefined>("NAME", "branch, tag or commit of a hub model", undefined),
-  offline: toggle("use only what is in the hub's cache"),
-  tokenizer: text<string | undefined>(
-    "DIR",
-    "where the tokenizer is, if not beside the model",
-    undefined,
-  ),
-  precision: choice<PrecisionChoice>(
-    ["auto", "f32", "f16"],
-    "how the frozen matrices are stored on the GPU; auto is as in the model's files",
-    "auto",
-  ),
-};
-
-/** The values of {@linkcode MODEL_FLAGS}. */
-export interface ModelChoice {
-  readonly model: string | undefined;
-  readonly revision: string | undefined;
-  readonly offline: boolean;
-  readonly tokenizer: string | undefined;
-  readonly precision?: PrecisionChoice;
-}
-
-/** A model, and what it is called. */
-export interface ChosenModel extends OpenedModel {
-  /** As the user named it. */
-  readonly name: string;
-  /** What an adapter of it remembers, so that it is found again from anywhere. */
-  readonly origin: Origin;
-}
-
-type Origin =
-  & { readonly model: string }
-  & Pick<Remembered, "revision" | "weightsRevision" | "fingerprint">;
-
 /** What PEFT is told of a model: of its revisions, the one that has the weights in the form that is read. */
 export function namedIn(
   { model, revision, weightsRevision }: Origin,
@@ -90,71 +51,13 @@ export function namedIn(
   return { name: model, revision: weightsRevision ?? revision, clip };
 }
 
-/** Where a model is looked for. */
-interface Place {
-  /** As the user named it, or an adapter. */
-  readonly name: string;
-  /** A path, or the id of a repository. */
-  readonly spec: string;
-  /** Whether only the hub may have it, whatever path there is of that name. */
-  readonly onlyHub?: boolean;
-  /** The revision of the hub. */
-  readonly revision?: string;
-  /** And that of the weights, if it is another. */
-  readonly weightsRevision?: string;
-}
-
-/** Makes the GPU ready and opens a model on it: the one chosen, else the embedded one. */
-export async function openChosen(chosen: ModelChoice, console: Console): Promise<ChosenModel> {
-  return await openAt(await placeOf(chosen.model), chosen, console);
-}
-
-/** Where a model is that a path or an id names; the embedded one, if nothing does. */
-async function placeOf(named: string | undefined): Promise<Place> {
-  if (named === undefined) return { name: EMBEDDED_NAME, spec: fileURLToPath(EMBEDDED_MODEL) };
-  const path = userPath(named);
-  return { name: named, spec: await exists(path) ? path : named };
-}
-
-async function openAt(
-  { name, spec, onlyHub, revision, weightsRevision }: Place,
-  chosen: ModelChoice,
-  console: Console,
-): Promise<ChosenModel> {
-  await init();
-  const { tokenizer, precision, offline } = chosen;
-  const opened = await openModel(spec, {
-    onlyHub,
-    revision: chosen.revision ?? revision,
-    weightsRevision: chosen.revision === undefined ? weightsRevision : undefined,
-    offline: offline || undefined,
-    tokenizer: tokenizer === undefined ? undefined : userPath(tokenizer),
-    precision,
-    onNote: (note) => console.note(note),
-    onProgress: ({ file, received, total }) =>
-      console.progress(
-        `fetching ${file}: ${megabytes(received)} of ${megabytes(total)}`,
-        received === total,
-      ),
-  });
-  const { hub, path, fingerprint } = opened;
-  const isEmbedded = spec === fileURLToPath(EMBEDDED_MODEL);
-  const origin: Origin = {
-    model: isEmbedded ? EMBEDDED_NAME : hub?.id ?? path,
-    ...(hub && { revision: hub.commit }),
-    ...(hub?.weightsCommit && { weightsRevision: hub.weightsCommit }),
-    fingerprint,
-  };
-  return { ...opened, name, origin };
-}
-
 /**
  * Opens the model that an adapter directory was made for, and puts its adapters into it. A model that the adapter itself
  * names must be the one that it was trained on; one that the user names, one of that kind.
  */
 export async function openAdapted(
   directory: string,
-  chosen: ModelChoice,
+  chosen: NamedBy,
   console: Console,
 ): Promise<ChosenModel & { adapters: Adapters; remembered: Remembered }> {
   const config = await readJson(directory, "adapter_config.json");
@@ -167,10 +70,10 @@ export async function openAdapted(
     );
   }
   const base = baseOf(config);
-  const place = chosen.model === undefined
-    ? await placeOfBase(base, directory)
-    : await placeOf(chosen.model);
-  const opened = await openAt(place, chosen, console).catch((error) => {
+  const location = chosen.model === undefined
+    ? await locationOfBase(base, directory)
+    : await locationOf(chosen.model);
+  const opened = await openAt(location, chosen, console).catch((error) => {
     if (chosen.model !== undefined || error instanceof NoAdapterError) throw error;
     throw new Error(
       `${error.message}; the adapter was trained on it, say with --model where it is`,
@@ -209,7 +112,7 @@ function baseOf(config: unknown): Base {
 }
 
 /** Where the model is that an adapter names. */
-async function placeOfBase(base: Base, directory: string): Promise<Place> {
+async function locationOfBase(base: Base, directory: string): Promise<ModelLocation> {
   const { by, model, revision, weightsRevision, fingerprint } = base;
   if (model === undefined) {
     throw new Error(
@@ -220,7 +123,7 @@ async function placeOfBase(base: Base, directory: string): Promise<Place> {
   if (fingerprint !== undefined && isHubId(model)) return onHub;
   const path = userPath(model);
   if (await exists(path)) return { name: model, spec: path };
-  if (model === EMBEDDED_NAME) return await placeOf(undefined);
+  if (model === EMBEDDED_NAME) return await locationOf(undefined);
   // What 0.1 kept may be a path as it was typed in some directory: the hub has other models of such names.
   if (by === "PEFT" && isHubId(model)) return onHub;
   throw new Error(

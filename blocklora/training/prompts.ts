@@ -1,0 +1,29 @@
+/**
+ * The prompts of classes, with what is to be said of them.
+ *
+ * @module
+ */
+
+import type { Prompts } from "../../clip/text.ts";
+import type { OpenedModel } from "../models/open_model.ts";
+import type { Console } from "../system/console.ts";
+import { classPrompts, sameClasses } from "./classifier.ts";
+
+/** The prompts of classes, with a remark if two of them are the same. */
+export function promptsFor(
+  { clip, tokenizer }: Pick<OpenedModel, "clip" | "tokenizer">,
+  classes: readonly string[],
+  template: string,
+  console: Console,
+): Prompts {
+  const same = sameClasses(classes, template);
+  if (same) {
+    console.note(
+      `the classes ${
+        same.map((name) => JSON.stringify(name)).join(" and ")
+      } have the same prompt: ` +
+        "no image can be told to be of one and not of the other",
+    );
+  }
+  return classPrompts(clip, tokenizer, classes, template);
+}
