@@ -123,22 +123,5 @@ export type {
 export * from "./autograd/optim/schedule.ts";
 export * from "./autograd/optim/sgd.ts";
 
-export * from "./clip/clip.ts";
-export * from "./clip/config.ts";
-export * from "./clip/image.ts";
-export * from "./clip/layers.ts";
-export * from "./clip/open_clip.ts";
-export * from "./clip/text.ts";
-export * from "./clip/tokenizer.ts";
-export type { AddedToken } from "./clip/tokenizer_json.ts";
-export * from "./clip/vision.ts";
-export {
-  loadWeights,
-  type Precision,
-  type PrecisionChoice,
-  storedAs,
-  Weights,
-  weightShapes,
-} from "./clip/weights.ts";
-
+export * from "./clip/mod.ts";
 export * from "./blocklora/mod.ts";

@@ -9,7 +9,8 @@
 import { vjp } from "../autograd/tape.ts";
 import { ARCHITECTURES, type VisionConfig } from "../clip/config.ts";
 import { ResidualBlock } from "../clip/layers.ts";
-import { Weights, weightShapes } from "../clip/weights.ts";
+import { weightShapes } from "../clip/clip.ts";
+import { Weights } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { init, isSoftware } from "../tensor/device.ts";
 import { Random } from "../tensor/random.ts";
@@ -84,7 +85,7 @@ function blockOf(
   const prefix = "vision_model.encoder.layers.0";
   const tensors = [...weightShapes(one)].filter(([name]) => name.startsWith(`${prefix}.`))
     .map(([name, size]) => [name, normal(size, 0.02)] as const);
-  const block = new ResidualBlock(new Weights(new Map(tensors)), prefix, config, false);
+  const block = new ResidualBlock(new Weights(new Map(tensors)).at(prefix), config, false);
   const parameters = (["q", "k", "v"] as const).flatMap((name) => {
     const made = adapted(shape, config.width);
     block.projections[name].adapter = made.layer.adapter;

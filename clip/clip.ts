@@ -13,12 +13,15 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { TensorFile } from "../tensor/tensor_file.ts";
 import type { ClipConfig } from "./config.ts";
 import type { Pass } from "./layers.ts";
+import type { Model } from "./model.ts";
 import { type Prompts, TextTower } from "./text.ts";
 import { VisionTower } from "./vision.ts";
-import { loadWeights, type Precision, type PrecisionChoice, type Weights } from "./weights.ts";
+import { loadWeights } from "./load_weights.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { declaredWeights, type Precision, type PrecisionChoice, type Weights } from "./weights.ts";
 
 /** Contrastive language-image pre-training (Radford et al., arXiv 2103.00020): two towers into one space. */
-export class Clip {
+export class Clip implements Model {
   /** Its sizes. */
   readonly config: ClipConfig;
   /** The image tower. */
@@ -27,13 +30,15 @@ export class Clip {
   readonly text: TextTower;
   /** Its frozen weights. */
   readonly weights: Weights;
+  readonly #logitScale: Tensor;
 
   /** Builds the towers on weights, which it takes over. */
   constructor(config: ClipConfig, weights: Weights) {
     this.config = config;
     this.weights = weights;
-    this.vision = new VisionTower(weights, config.vision);
-    this.text = new TextTower(weights, config.text);
+    this.#logitScale = weights.get("logit_scale", []);
+    this.vision = new VisionTower(weights, config.vision, config.embedding);
+    this.text = new TextTower(weights, config.text, config.embedding);
   }
 
   /**
@@ -47,7 +52,7 @@ export class Clip {
     files: readonly TensorFile[],
     options: { readonly precision?: PrecisionChoice } = {},
   ): Promise<Clip> {
-    return new Clip(config, await loadWeights(files, config, options));
+    return new Clip(config, await loadWeights(files, weightShapes(config), options));
   }
 
   /** How its matrices are stored. */
@@ -72,9 +77,7 @@ export class Clip {
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor {
     return scope(() => {
       const cosines = matmul(l2Normalize(images), transpose(l2Normalize(texts)));
-      return scale === undefined
-        ? mul(cosines, exp(this.weights.get("logit_scale")))
-        : mulScalar(cosines, scale);
+      return scale === undefined ? mul(cosines, exp(this.#logitScale)) : mulScalar(cosines, scale);
     });
   }
 
@@ -82,4 +85,9 @@ export class Clip {
   release(): void {
     this.weights.release();
   }
+}
+
+/** The name and shape of every weight of a model. */
+export function weightShapes(config: ClipConfig): Map<string, Shape> {
+  return declaredWeights((weights) => new Clip(config, weights));
 }

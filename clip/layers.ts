@@ -13,7 +13,7 @@ import { recompute } from "../autograd/recompute.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Activation, TowerConfig } from "./config.ts";
-import type { Weights } from "./weights.ts";
+import type { WeightSource } from "./weights.ts";
 
 /** A trainable change to a frozen linear layer: it makes the layer's output in its place. */
 export interface Adapter {
@@ -32,14 +32,16 @@ export interface FrozenLinear {
   readonly bias: Tensor | null;
 }
 
-/** How a training step runs a tower; without one the tower only infers, and adapters drop nothing. */
+/** How a step runs a tower; without one the tower only infers, and adapters drop nothing. */
 export interface Pass {
-  /** Seed of the step's dropout masks. */
-  readonly seed: number;
+  /** Seed of the step's dropout masks; without one nothing is dropped. */
+  readonly seed?: number;
   /** Which items of the step these are, where a tower is run on a part of them; all by default. */
   readonly items?: Items;
   /** What adapters have computed once for the whole step. */
   readonly shared?: ReadonlyMap<Adapter, Tensor>;
+  /** What a method does within the towers. */
+  readonly hooks?: { readonly vision?: TowerHook; readonly text?: TowerHook };
   /** Whether a block keeps only its input and runs again in the backward pass; false by default. */
   readonly recompute?: boolean;
 }
@@ -112,9 +114,15 @@ export const PROJECTIONS = {
 /** A linear layer of a block: `q`, `k`, `v`, `o`, `fc1` or `fc2`. */
 export type Projection = keyof typeof PROJECTIONS;
 
-/** Makes the {@linkcode LayerNorm} whose weights have names that begin with `name`. */
-export function layerNormOf(weights: Weights, name: string, epsilon: number): LayerNorm {
-  return new LayerNorm(weights.get(`${name}.weight`), weights.get(`${name}.bias`), epsilon);
+/** The {@linkcode LayerNorm} of a width, from the weights of its name. */
+export function layerNormOf(
+  weights: WeightSource,
+  name: string,
+  width: number,
+  epsilon: number,
+): LayerNorm {
+  const own = weights.at(name);
+  return new LayerNorm(own.get("weight", [width]), own.get("bias", [width]), epsilon);
 }
 
 /**
@@ -130,14 +138,23 @@ export class ResidualBlock {
   readonly #causal: boolean;
   readonly #activation: Elementwise;
 
-  /** Takes the weights whose names begin with `name`. */
-  constructor(weights: Weights, name: string, config: TowerConfig, causal: boolean) {
-    const of = (part: string) =>
-      new Linear(weights.get(`${name}.${part}.weight`), weights.get(`${name}.${part}.bias`));
-    const entries = Object.entries(PROJECTIONS).map(([short, part]) => [short, of(part)]);
-    this.projections = Object.fromEntries(entries);
-    this.#norm1 = layerNormOf(weights, `${name}.layer_norm1`, config.layerNormEps);
-    this.#norm2 = layerNormOf(weights, `${name}.layer_norm2`, config.layerNormEps);
+  /** Takes the weights of the block. */
+  constructor(weights: WeightSource, config: TowerConfig, causal: boolean) {
+    const { width, mlpWidth, layerNormEps } = config;
+    this.#norm1 = layerNormOf(weights, "layer_norm1", width, layerNormEps);
+    this.#norm2 = layerNormOf(weights, "layer_norm2", width, layerNormEps);
+    const linear = (name: Projection, outputs: number, inputs: number) => {
+      const own = weights.at(PROJECTIONS[name]);
+      return new Linear(own.get("weight", [outputs, inputs]), own.get("bias", [outputs]));
+    };
+    this.projections = {
+      q: linear("q", width, width),
+      k: linear("k", width, width),
+      v: linear("v", width, width),
+      o: linear("o", width, width),
+      fc1: linear("fc1", mlpWidth, width),
+      fc2: linear("fc2", width, mlpWidth),
+    };
     this.#heads = config.heads;
     this.#causal = causal;
     this.#activation = ACTIVATIONS[config.activation];
@@ -171,26 +188,44 @@ export class ResidualBlock {
   }
 }
 
+/** What a method does within a tower; each may be left out. */
+export interface TowerHook {
+  /** Token embeddings before positions are added: `[B, T, C] → [B, T, C]`. */
+  embedded?(tokens: Tensor): Tensor;
+  /** Tokens with their positions, before any norm: `[B, T, C] → [B, T', C]`. */
+  positioned?(tokens: Tensor): Tensor;
+  /** What enters a block, by its number: `[B, T, C] → [B, T', C]`. */
+  entering?(tokens: Tensor, block: number): Tensor;
+  /** The features that leave the tower: `[B, E] → [B, E]`. */
+  features?(features: Tensor): Tensor;
+}
+
 /** What leaves the last of some blocks, of an `x` that is released: `[B, T, C] → [B, T, C]`. */
-export function runBlocks(blocks: readonly ResidualBlock[], x: Tensor, pass?: Pass): Tensor {
-  return blocks.reduce((x, block) => {
+export function runBlocks(
+  blocks: readonly ResidualBlock[],
+  x: Tensor,
+  pass?: Pass,
+  hook?: TowerHook,
+): Tensor {
+  return blocks.reduce((left, block, i) => {
+    const x = hook?.entering?.(left, i) ?? left;
     const run = () => block.forward(x, pass);
     const y = pass?.recompute ? recompute([x], run) : run();
     // Now, not when the tower's scope ends: a dozen of them would be alive until then.
     x.release();
+    if (x !== left) left.release();
     return y;
   }, x);
 }
 
-/** The blocks of a tower, whose weights' names begin with `name`. */
+/** The blocks of a tower. */
 export function blocksOf(
-  weights: Weights,
-  name: string,
+  weights: WeightSource,
   config: TowerConfig,
   causal: boolean,
 ): ResidualBlock[] {
   return Array.from(
     { length: config.layers },
-    (_, layer) => new ResidualBlock(weights, `${name}.encoder.layers.${layer}`, config, causal),
+    (_, layer) => new ResidualBlock(weights.at(`encoder.layers.${layer}`), config, causal),
   );
 }

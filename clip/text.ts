@@ -21,8 +21,10 @@ import {
   type Pass,
   type ResidualBlock,
   runBlocks,
+  type TowerHook,
 } from "./layers.ts";
-import type { Weights } from "./weights.ts";
+import { type NamedLinear, namedLinears, type Tower } from "./tower.ts";
+import type { WeightSource } from "./weights.ts";
 
 /** One prompt on the host. */
 export interface PromptRow {
@@ -33,8 +35,8 @@ export interface PromptRow {
 }
 
 /**
- * Prompts on the GPU: their ids, cut to the longest of them, and where each ends. What comes after the last end-of-text
- * token of them all is left out: attention is causal, so it changes nothing.
+ * Prompts on the GPU: their ids, and where each ends. For a tower whose attention is causal what
+ * comes after the last end-of-text token of them all is left out, since it changes nothing.
  */
 export class Prompts {
   /** Token ids `[K, T]`. */
@@ -43,9 +45,17 @@ export class Prompts {
   readonly ends: Tensor;
   readonly #rows: readonly PromptRow[];
 
-  /** Takes each prompt's ids, all padded to one length, and the place of its end-of-text token. */
-  constructor(rows: readonly PromptRow[]) {
-    const longest = Math.max(...rows.map(({ end }) => end)) + 1;
+  readonly #causal: boolean;
+
+  /**
+   * Takes each prompt's ids, all padded to one length, and the index of its end-of-text token, for a
+   * tower that is causal or not.
+   */
+  constructor(rows: readonly PromptRow[], causal = true) {
+    this.#causal = causal;
+    const longest = causal
+      ? Math.max(...rows.map(({ end }) => end)) + 1
+      : Math.max(...rows.map(({ ids }) => ids.length));
     const ids = new Int32Array(rows.length * longest);
     rows.forEach(({ ids: row }, i) => ids.set(row.subarray(0, longest), i * longest));
     this.#rows = rows;
@@ -74,7 +84,7 @@ export class Prompts {
     return Array.from({ length: Math.ceil(order.length / size) }, (_, part) => {
       const numbers = order.slice(part * size, (part + 1) * size);
       return {
-        prompts: new Prompts(numbers.map((i) => this.#rows[i])),
+        prompts: new Prompts(numbers.map((i) => this.#rows[i]), this.#causal),
         items: { numbers: keep(tensor(Uint32Array.from(numbers))), tokens },
         numbers,
       };
@@ -107,7 +117,7 @@ export function releaseParts(parts: readonly PromptPart[]): void {
 }
 
 /** The text tower (methods `encode_text` and `build_attention_mask` of openai/CLIP's `clip/model.py`). */
-export class TextTower {
+export class TextTower implements Tower<Prompts> {
   /** Its blocks, the one nearest to the tokens first. */
   readonly blocks: readonly ResidualBlock[];
   /** What makes features of the pooled token. */
@@ -117,15 +127,30 @@ export class TextTower {
   readonly #positions: Tensor;
   readonly #finalNorm: LayerNorm;
 
-  /** Takes the weights of the tower out of those of the model. */
-  constructor(weights: Weights, config: TextConfig) {
-    const name = "text_model";
+  /** A token sees those before it. */
+  readonly causal = true;
+
+  /** Takes the weights of the tower; `embedding` is the width of its features. */
+  constructor(weights: WeightSource, config: TextConfig, embedding: number) {
+    const { width, vocabulary, context, layerNormEps } = config;
+    const own = weights.at("text_model");
     this.#config = config;
-    this.#tokens = weights.get(`${name}.embeddings.token_embedding.weight`);
-    this.#positions = weights.get(`${name}.embeddings.position_embedding.weight`);
-    this.blocks = blocksOf(weights, name, config, true);
-    this.#finalNorm = layerNormOf(weights, `${name}.final_layer_norm`, config.layerNormEps);
-    this.projection = new Linear(weights.get("text_projection.weight"));
+    this.#tokens = own.get("embeddings.token_embedding.weight", [vocabulary, width]);
+    this.#positions = own.get("embeddings.position_embedding.weight", [context, width]);
+    this.blocks = blocksOf(own, config, this.causal);
+    this.#finalNorm = layerNormOf(own, "final_layer_norm", width, layerNormEps);
+    this.projection = new Linear(weights.get("text_projection.weight", [embedding, width]));
+  }
+
+  /** How many blocks it has. */
+  get depth(): number {
+    return this.blocks.length;
+  }
+
+  /** Its linear layers. */
+  get linears(): readonly NamedLinear[] {
+    const projection = { module: "text_projection", linear: this.projection };
+    return namedLinears("text_model", this.blocks, projection);
   }
 
   /**
@@ -147,10 +172,13 @@ export class TextTower {
         `Cannot encode token ${stray}: the model's vocabulary has ${vocabulary} tokens`,
       );
     }
-    return new Prompts(Array.from({ length: rows }, (_, row) => {
-      const own = ids.slice(row * length, (row + 1) * length);
-      return { ids: own, end: this.#end(own) };
-    }));
+    return new Prompts(
+      Array.from({ length: rows }, (_, row) => {
+        const own = ids.slice(row * length, (row + 1) * length);
+        return { ids: own, end: this.#end(own) };
+      }),
+      this.causal,
+    );
   }
 
   /** Where a prompt ends, by the model's rule; at 0 where nothing marks it, as Hugging Face's implementation has it. */
@@ -161,10 +189,13 @@ export class TextTower {
   }
 
   /** What enters the first block: token and position embeddings, `[K, T, C]`. */
-  embed({ ids }: Prompts): Tensor {
-    return scope(() =>
-      add(embedding(this.#tokens, ids), slice(this.#positions, 0, 0, ids.shape[1]))
-    );
+  embed({ ids }: Prompts, hook?: TowerHook): Tensor {
+    return scope(() => {
+      const tokens = embedding(this.#tokens, ids);
+      const positions = slice(this.#positions, 0, 0, ids.shape[1]);
+      const placed = add(hook?.embedded?.(tokens) ?? tokens, positions);
+      return hook?.positioned?.(placed) ?? placed;
+    });
   }
 
   /** Normalized: `[…, C] → […, C]`. */
@@ -181,8 +212,17 @@ export class TextTower {
   forward(prompts: Prompts, pass?: Pass): Tensor {
     return attribute("text", () =>
       scope(() => {
-        const hidden = runBlocks(this.blocks, this.embed(prompts), pass);
-        return this.projection.forward(this.pool(hidden, prompts), pass);
+        const hook = pass?.hooks?.text;
+        const hidden = runBlocks(this.blocks, this.embed(prompts, hook), pass, hook);
+        const [, tokens] = hidden.shape;
+        if (tokens !== prompts.ids.shape[1]) {
+          throw new RangeError(
+            `Cannot pool prompts of ${prompts.ids.shape[1]} tokens: a hook made them ${tokens}, ` +
+              "where the end of each is not known",
+          );
+        }
+        const features = this.projection.forward(this.pool(hidden, prompts), pass);
+        return hook?.features?.(features) ?? features;
       }));
   }
 }

@@ -19,11 +19,13 @@ import {
   type Pass,
   type ResidualBlock,
   runBlocks,
+  type TowerHook,
 } from "./layers.ts";
-import type { Weights } from "./weights.ts";
+import { type NamedLinear, namedLinears, type Tower } from "./tower.ts";
+import type { WeightSource } from "./weights.ts";
 
 /** The image tower (class `VisionTransformer` of openai/CLIP's `clip/model.py`). */
-export class VisionTower {
+export class VisionTower implements Tower<Tensor> {
   /** Its blocks, the one nearest to the pixels first. */
   readonly blocks: readonly ResidualBlock[];
   /** What makes features of the pooled token. */
@@ -35,17 +37,33 @@ export class VisionTower {
   readonly #preNorm: LayerNorm;
   readonly #postNorm: LayerNorm;
 
-  /** Takes the weights of the tower out of those of the model. */
-  constructor(weights: Weights, config: VisionConfig) {
-    const name = "vision_model";
+  /** Every token sees every other. */
+  readonly causal = false;
+
+  /** Takes the weights of the tower; `embedding` is the width of its features. */
+  constructor(weights: WeightSource, config: VisionConfig, embedding: number) {
+    const { width, imageSize, patchSize, layerNormEps } = config;
+    const own = weights.at("vision_model");
+    const patches = Math.floor(imageSize / patchSize) ** 2;
     this.#config = config;
-    this.#patch = weights.get(`${name}.embeddings.patch_embedding.weight`);
-    this.#classToken = weights.get(`${name}.embeddings.class_embedding`);
-    this.#positions = weights.get(`${name}.embeddings.position_embedding.weight`);
-    this.#preNorm = layerNormOf(weights, `${name}.pre_layrnorm`, config.layerNormEps);
-    this.blocks = blocksOf(weights, name, config, false);
-    this.#postNorm = layerNormOf(weights, `${name}.post_layernorm`, config.layerNormEps);
-    this.projection = new Linear(weights.get("visual_projection.weight"));
+    this.#classToken = own.get("embeddings.class_embedding", [width]);
+    this.#patch = own.get("embeddings.patch_embedding.weight", [width, 3, patchSize, patchSize]);
+    this.#positions = own.get("embeddings.position_embedding.weight", [patches + 1, width]);
+    this.#preNorm = layerNormOf(own, "pre_layrnorm", width, layerNormEps);
+    this.#postNorm = layerNormOf(own, "post_layernorm", width, layerNormEps);
+    this.blocks = blocksOf(own, config, this.causal);
+    this.projection = new Linear(weights.get("visual_projection.weight", [embedding, width]));
+  }
+
+  /** How many blocks it has. */
+  get depth(): number {
+    return this.blocks.length;
+  }
+
+  /** Its linear layers. */
+  get linears(): readonly NamedLinear[] {
+    const projection = { module: "visual_projection", linear: this.projection };
+    return namedLinears("vision_model", this.blocks, projection);
   }
 
   /** Tokens of an image, the class token included. */
@@ -58,7 +76,7 @@ export class VisionTower {
    *
    * @throws {RangeError} If the images are not of the model's size.
    */
-  embed(pixels: Tensor): Tensor {
+  embed(pixels: Tensor, hook?: TowerHook): Tensor {
     const { imageSize, width } = this.#config;
     const [batch, ...image] = pixels.shape;
     if (image.join() !== [3, imageSize, imageSize].join()) {
@@ -69,7 +87,9 @@ export class VisionTower {
     return scope(() => {
       const patches = patchEmbedding(pixels, this.#patch);
       const token = expand(reshape(this.#classToken, [1, 1, width]), [batch, 1, width]);
-      return this.#preNorm.forward(add(concat([token, patches], 1), this.#positions));
+      const tokens = concat([token, patches], 1);
+      const placed = add(hook?.embedded?.(tokens) ?? tokens, this.#positions);
+      return this.#preNorm.forward(hook?.positioned?.(placed) ?? placed);
     });
   }
 
@@ -83,8 +103,10 @@ export class VisionTower {
   forward(pixels: Tensor, pass?: Pass): Tensor {
     return attribute("vision", () =>
       scope(() => {
-        const hidden = runBlocks(this.blocks, this.embed(pixels), pass);
-        return this.projection.forward(this.pool(hidden), pass);
+        const hook = pass?.hooks?.vision;
+        const hidden = runBlocks(this.blocks, this.embed(pixels, hook), pass, hook);
+        const features = this.projection.forward(this.pool(hidden), pass);
+        return hook?.features?.(features) ?? features;
       }));
   }
 }

@@ -86,6 +86,12 @@ export class Tensor {
     return Tensor.on(acquire(ELEMENT_BYTES[dtype] * numel(shape), exact), shape, dtype);
   }
 
+  /** A tensor of which nothing is there but the shape, to be asked for it and for nothing else. */
+  static declared(shape: Shape): Tensor {
+    const storage = { buffer: null as unknown as GPUBuffer, owners: 1, saves: 0 };
+    return new Tensor(storage, shape, contiguousStrides(shape), 0, "f32");
+  }
+
   /** Another tensor on the same buffer. */
   view(
     shape: Shape,

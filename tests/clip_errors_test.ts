@@ -3,7 +3,8 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import type { Clip } from "../clip/clip.ts";
 import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
-import { openaiSource, weightShapes } from "../clip/weights.ts";
+import { weightShapes } from "../clip/clip.ts";
+import { openaiSource } from "../clip/openai_weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { memory } from "../tensor/memory.ts";
 import type { TensorToSave } from "../tensor/safetensors.ts";

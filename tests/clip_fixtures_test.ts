@@ -219,7 +219,7 @@ async function compareEnds(
     const { text } = parseConfig(
       await readJson(new URL(`config_${rule}.json`, reference.directory)),
     );
-    const tower = new TextTower(clip.weights, text);
+    const tower = new TextTower(clip.weights, text, clip.config.embedding);
     const prompts = await reference.prompts(tower, "in.input_ids_eos");
     await compared.tensor(
       `${where}/${name}`,

@@ -7,7 +7,8 @@ import {
   parseConfig,
   parsePreprocessor,
 } from "../clip/config.ts";
-import { openaiSource, weightShapes } from "../clip/weights.ts";
+import { weightShapes } from "../clip/clip.ts";
+import { openaiSource } from "../clip/openai_weights.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 import type { Shape } from "../tensor/shape.ts";

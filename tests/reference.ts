@@ -7,7 +7,8 @@
 import { assertEquals, fail } from "@std/assert";
 import { Clip } from "../clip/clip.ts";
 import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
-import { openaiSource, weightShapes } from "../clip/weights.ts";
+import { weightShapes } from "../clip/clip.ts";
+import { openaiSource } from "../clip/openai_weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";
 import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";

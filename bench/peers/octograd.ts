@@ -52,8 +52,7 @@ function blockOf(t: Tensors, heads: number): ResidualBlock {
   ]);
   const tower = { width: t.x.shape[2], layers: 1, heads, mlpWidth: t.fc1.shape[0] };
   return new ResidualBlock(
-    new Weights(new Map(weights)),
-    "b",
+    new Weights(new Map(weights)).at("b"),
     { ...tower, layerNormEps: 1e-5, activation: "quick_gelu" },
     false,
   );
@@ -81,7 +80,7 @@ function towerOf(t: Tensors, heads: number, layers: number): VisionTower {
   return new VisionTower(new Weights(named), {
     ...{ width, layers, heads, mlpWidth: t.fc1.shape[0], activation: "quick_gelu" },
     ...{ layerNormEps: 1e-5, imageSize: t.x.shape[2], patchSize },
-  });
+  }, t.projection.shape[0]);
 }
 
 /** Takes steps of training adapters of the embedded model. */

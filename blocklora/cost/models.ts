@@ -4,9 +4,9 @@
  * @module
  */
 
-import { Clip } from "../../clip/clip.ts";
+import { Clip, weightShapes } from "../../clip/clip.ts";
 import type { ClipConfig } from "../../clip/config.ts";
-import { type Precision, storedAs, Weights, weightShapes } from "../../clip/weights.ts";
+import { type Precision, storedAs, Weights } from "../../clip/weights.ts";
 import { tensor } from "../../tensor/create.ts";
 import { owned } from "../../tensor/memory.ts";
 import type { Random } from "../../tensor/random.ts";

@@ -14,7 +14,7 @@ import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Learner, Method, MethodConfig, TrainableGroup } from "./method.ts";
 import type { PeftConfig } from "./peft_config.ts";
-import { type AdaptedLayers, type Site, sites, towerOf } from "./sites.ts";
+import { type AdaptedLayers, type Site, sites } from "./sites.ts";
 
 /** A trainable change of one layer. */
 export interface LayerAdapter extends Adapter {
@@ -141,7 +141,7 @@ export class Adapters<
 
   /** Whether any adapter sits in a tower: one without runs the same at every step. */
   changes(tower: "vision" | "text"): boolean {
-    return [...this.byModule.keys()].some((module) => towerOf(module) === tower);
+    return this.#clip[tower].linears.some(({ module }) => this.byModule.has(module));
   }
 
   /** Whether the changes are in the weights now. */

@@ -20,7 +20,7 @@ import {
   type LayerValues,
 } from "./adapters.ts";
 import type { NamedModel, SavedAdapters, SaveOptions } from "./method.ts";
-import { checkSample, sampleOf } from "./model_identity.ts";
+import { checkIdentity, identityOf } from "./model_identity.ts";
 import { isRecord, isTarget, type PeftConfig, refuse } from "./peft_config.ts";
 import { describeSites, sites } from "./sites.ts";
 
@@ -67,7 +67,7 @@ export async function saveAdapters(
     ...kind.peftKeys(adapters, format),
     // Older releases of PEFT refuse keys that they do not know.
     ...(format === "octograd" && {
-      octograd: { ...extra, visualProjection: await sampleOf(model.clip) },
+      octograd: { ...extra, ...await identityOf(model.clip) },
     }),
   };
   return {
@@ -115,8 +115,8 @@ export async function loadAdaptersOf(
   }
   const frozenShapes = kind.frozen?.(described, modules.map((module) => shapes.get(module)!)) ?? {};
   checkFrozen(file, frozenShapes);
-  const { visualProjection, ...extra } = isRecord(config.octograd) ? config.octograd : {};
-  if (visualProjection !== undefined) await checkSample(clip, visualProjection);
+  const { visualProjection, weights, ...extra } = isRecord(config.octograd) ? config.octograd : {};
+  await checkIdentity(clip, { visualProjection, weights });
 
   const [frozen, ...made] = await Promise.all([
     tensorsOf(file, FROZEN_PREFIX, frozenShapes),

@@ -79,7 +79,7 @@ export abstract class LowRank implements LayerAdapter {
 
   /** What is dropped of the input in a pass of training; nothing otherwise. */
   protected dropped(x: Tensor, pass?: Pass): { p: number; key: DropoutKey } | undefined {
-    if (!pass) return undefined;
+    if (pass?.seed === undefined) return undefined;
     const { seed, items } = pass;
     const rows = items && { numbers: items.numbers, size: items.tokens * x.shape.at(-1)! };
     return { p: this.#dropout, key: { seed, stream: this.#stream, rows } };

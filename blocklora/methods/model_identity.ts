@@ -5,7 +5,7 @@
  */
 
 import type { Clip } from "../../clip/clip.ts";
-import { refuse } from "./peft_config.ts";
+import { isRecord, refuse } from "./peft_config.ts";
 
 /** The numbers of a sample that tells one model from another of the same sizes. */
 const SAMPLE_SIZE = 16;
@@ -17,7 +17,7 @@ const SAMPLE_SIZE = 16;
 const SAMPLE_TOLERANCE = 0.02;
 
 /** Some of the weights that no adapter changes. */
-export async function sampleOf(clip: Clip): Promise<number[]> {
+async function sampleOf(clip: Clip): Promise<number[]> {
   const values = await clip.weights.get("visual_projection.weight").data();
   return Array.from({ length: SAMPLE_SIZE }, (_, i) => {
     const value = values[Math.floor(i * values.length / SAMPLE_SIZE)];
@@ -25,11 +25,35 @@ export async function sampleOf(clip: Clip): Promise<number[]> {
   });
 }
 
-/** Throws unless a sample that was saved is of this model. */
-export async function checkSample(clip: Clip, saved: unknown): Promise<void> {
+async function checkSample(clip: Clip, saved: unknown): Promise<void> {
   const expected = await sampleOf(clip);
   const largest = Math.max(...expected.map(Math.abs));
   const same = Array.isArray(saved) && saved.length === expected.length &&
     expected.every((value, i) => Math.abs(value - saved[i]) <= SAMPLE_TOLERANCE * largest);
   if (!same) refuse("it was made for a model of the same sizes with other weights");
+}
+
+/** What is saved of a model, to know it again. */
+export async function identityOf(clip: Clip): Promise<Record<string, unknown>> {
+  const { origin } = clip.weights;
+  return {
+    ...(origin?.sha256 && { weights: origin }),
+    visualProjection: await sampleOf(clip),
+  };
+}
+
+/**
+ * Throws unless a model is the one that an identity is of, or a rounded copy of it: the weights of
+ * files of the same type must be equal, those of another type nearly. 0.1 kept the sample alone.
+ */
+export async function checkIdentity(
+  clip: Clip,
+  { weights, visualProjection }: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const { origin } = clip.weights;
+  const saved = isRecord(weights) ? weights : null;
+  if (origin?.sha256 && saved?.dtype === origin.dtype && saved.sha256 !== origin.sha256) {
+    refuse("it was made for a model of the same sizes with other weights");
+  }
+  if (visualProjection !== undefined) await checkSample(clip, visualProjection);
 }

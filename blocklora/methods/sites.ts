@@ -4,8 +4,9 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
-import { type Linear, type Projection, PROJECTIONS } from "../../clip/layers.ts";
+import { type Projection, PROJECTIONS } from "../../clip/layers.ts";
+import type { Model } from "../../clip/model.ts";
+import type { NamedLinear } from "../../clip/tower.ts";
 import { type FlagValues, oneOf, text } from "../system/flag.ts";
 
 /** The layers that can be adapted, by name: those of each block, and what makes a tower's features. */
@@ -108,44 +109,19 @@ export function layersAt(position: string | readonly number[], layers: number): 
   return chosen;
 }
 
-/** A linear layer that can be adapted, by the name that checkpoints give it. */
-export interface Site {
-  /** For example `vision_model.encoder.layers.0.self_attn.q_proj`. */
-  readonly module: string;
-  /** The layer. */
-  readonly linear: Linear;
-}
-
-/** What checkpoints call the layer that makes a tower's features. */
-export const FEATURE_PROJECTIONS = {
-  vision: "visual_projection",
-  text: "text_projection",
-} as const;
+/** A linear layer that can be adapted. */
+export type Site = NamedLinear;
 
 /** Every linear layer of both towers. */
-export function sites(clip: Clip): Site[] {
-  return (["text", "vision"] as const).flatMap((tower) => [
-    ...clip[tower].blocks.flatMap((block, layer) =>
-      (Object.keys(PROJECTIONS) as Projection[]).map((name) => ({
-        module: moduleOf(tower, layer, name),
-        linear: block.projections[name],
-      }))
-    ),
-    { module: FEATURE_PROJECTIONS[tower], linear: clip[tower].projection },
-  ]);
-}
-
-function moduleOf(tower: "vision" | "text", layer: number, name: Projection): string {
-  return `${tower}_model.encoder.layers.${layer}.${PROJECTIONS[name]}`;
-}
-
-/** The tower that a layer of this name is in. */
-export function towerOf(module: string): "vision" | "text" {
-  return /^(vision_model\.|visual_projection$)/.test(module) ? "vision" : "text";
+export function sites(model: Pick<Model, "vision" | "text">): Site[] {
+  return [...model.text.linears, ...model.vision.linears];
 }
 
 /** The sites that a configuration chooses. */
-export function chosenSites(clip: Clip, { projections, encoder, position }: AdaptedLayers): Site[] {
+export function chosenSites(
+  clip: Pick<Model, "vision" | "text">,
+  { projections, encoder, position }: AdaptedLayers,
+): Site[] {
   const unknown = projections.find((name) => !ADAPTABLE.includes(name));
   if (unknown !== undefined || projections.length === 0) {
     throw new RangeError(
@@ -153,36 +129,33 @@ export function chosenSites(clip: Clip, { projections, encoder, position }: Adap
     );
   }
   const towers = encoder === "both" ? ["text", "vision"] as const : [encoder];
-  const inBlocks = projections.filter((name) => name !== "proj");
-  const wanted = new Set<string>(
-    towers.flatMap((tower) => [
-      ...layersAt(position, clip[tower].blocks.length).flatMap((layer) =>
-        inBlocks.map((name) => moduleOf(tower, layer, name))
-      ),
-      ...(projections.includes("proj") ? [FEATURE_PROJECTIONS[tower]] : []),
-    ]),
-  );
-  return sites(clip).filter(({ module }) => wanted.has(module));
+  return towers.flatMap((name) => {
+    const blocks = layersAt(position, clip[name].depth);
+    return clip[name].linears.filter(({ role, block }) =>
+      projections.includes(role) && (block === null || blocks.includes(block))
+    );
+  });
 }
 
-/** The choice of layers that comes nearest to some of them. */
-export function describeSites(clip: Clip, modules: readonly string[]): AdaptedLayers {
-  const towers = (["vision", "text"] as const)
-    .filter((tower) => modules.some((module) => towerOf(module) === tower));
-  const inBlocks = modules.flatMap((module) => /layers\.(\d+)/.exec(module)?.[1] ?? []);
-  const layers = [...new Set(inBlocks.map(Number))];
-  const all = layers.length === 0 ||
-    towers.every((tower) => clip[tower].blocks.every((_, i) => layers.includes(i)));
+/** The choice of layers that comes nearest to some of them, by their names. */
+export function describeSites(
+  model: Pick<Model, "vision" | "text">,
+  modules: readonly string[],
+): AdaptedLayers {
+  const towers = (["vision", "text"] as const).map((name) => ({
+    name,
+    depth: model[name].depth,
+    adapted: model[name].linears.filter(({ module }) => modules.includes(module)),
+  })).filter(({ adapted }) => adapted.length > 0);
+  const adapted = towers.flatMap(({ adapted }) => adapted);
+  const blocks = new Set(adapted.flatMap(({ block }) => block ?? []));
+  const all = blocks.size === 0 ||
+    towers.every(({ depth }) =>
+      Array.from({ length: depth }, (_, i) => i).every((i) => blocks.has(i))
+    );
   return {
-    projections: ADAPTABLE.filter((name) => modules.some((module) => isOf(module, name))),
-    encoder: towers.length > 1 ? "both" : towers[0],
-    position: all ? "all" : layers.sort((a, b) => a - b),
+    projections: ADAPTABLE.filter((name) => adapted.some(({ role }) => role === name)),
+    encoder: towers.length > 1 ? "both" : towers[0].name,
+    position: all ? "all" : [...blocks].sort((a, b) => a - b),
   };
-}
-
-/** Whether a layer is called so in configurations. */
-function isOf(module: string, name: Adaptable): boolean {
-  return name === "proj"
-    ? Object.values<string>(FEATURE_PROJECTIONS).includes(module)
-    : module.endsWith(`.${PROJECTIONS[name]}`);
 }

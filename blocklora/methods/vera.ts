@@ -87,7 +87,7 @@ export class Vera implements LayerAdapter {
   }
 
   #dropped(x: Tensor, pass?: Pass): { p: number; key: DropoutKey } | undefined {
-    if (!pass) return undefined;
+    if (pass?.seed === undefined) return undefined;
     const { seed, items } = pass;
     const rows = items && { numbers: items.numbers, size: items.tokens * x.shape.at(-1)! };
     return { p: this.#config.dropout, key: { seed, stream: this.#stream, rows } };

@@ -1,0 +1,232 @@
+/**
+ * Reads a model's weights out of files, in pieces, straight to the GPU.
+ *
+ * @module
+ */
+
+import { contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
+import { pointwise } from "../kernels/pointwise.ts";
+import { beyondHalf, floatsToHalves, LARGEST_HALF } from "../tensor/half.ts";
+import { owned } from "../tensor/memory.ts";
+import { upload, write } from "../tensor/queue.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import { numel, sameShape, type Shape } from "../tensor/shape.ts";
+import { ELEMENT_BYTES, Tensor, wholeWords } from "../tensor/tensor.ts";
+import { type TensorFile, titleOf } from "../tensor/tensor_file.ts";
+import { isOpenai, openaiSource, type WeightLocation } from "./openai_weights.ts";
+import { type PrecisionChoice, storedAs, Weights } from "./weights.ts";
+import { WeightsHash } from "./weights_hash.ts";
+
+/** Entries that are no weights: buffers of old checkpoints, sizes in OpenAI's archives. */
+const NOT_WEIGHTS =
+  /(^|\.)position_ids$|^(text\.)?attn_mask$|^(input_resolution|context_length|vocab_size)$|^visual\.input_resolution$/;
+
+/**
+ * Reads weights of these names and shapes out of one file or several shards; `precision` is `"auto"`
+ * by default. In f16, weights that the file has as F16 keep their bits.
+ *
+ * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, is in two
+ * files, or the files hold one that the model does not have.
+ */
+export async function loadWeights(
+  files: readonly TensorFile[],
+  shapes: ReadonlyMap<string, Shape>,
+  { precision = "auto" }: { readonly precision?: PrecisionChoice } = {},
+): Promise<Weights> {
+  const holders = new Map<string, TensorFile>();
+  for (const file of files) {
+    for (const name of file.tensors.keys()) {
+      const other = holders.get(name);
+      if (other) {
+        throw new RangeError(
+          `Cannot load the model: ${titleOf(name)} is in ${other.name} and in ${file.name}`,
+        );
+      }
+      holders.set(name, file);
+    }
+  }
+  const openai = isOpenai(holders.keys());
+  const text = holders.has("text.positional_embedding") ? "text." : "";
+  const wanted = [...shapes].map(([name, shape]) => ({
+    name,
+    shape,
+    source: openai ? openaiSource(name, text) : { name } as WeightLocation,
+  }));
+  checkNames(wanted.map(({ source }) => source.name), holders);
+  for (const { name, shape, source } of wanted) checkShape(name, shape, source, holders);
+
+  const tensors = new Map<string, Tensor>();
+  const hash = new WeightsHash();
+  try {
+    for (const { name, shape, source } of wanted) {
+      const file = holders.get(source.name)!;
+      const inFile = file.tensors.get(source.name)!.dtype === "F16" ? "f16" : "f32";
+      const stored = storedAs(name, shape, precision === "auto" ? inFile : precision);
+      const read = stored === "f16" ? readHalves : readWeight;
+      tensors.set(name, await read(hashing(hash, name, shape, file, source), source, shape));
+    }
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.release();
+    throw error;
+  }
+  const matrix = wanted.find(({ shape }) => shape.length > 1)!.source.name;
+  const { dtype } = holders.get(matrix)!.tensors.get(matrix)!;
+  return new Weights(tensors, { sha256: await hash.digest(), dtype });
+}
+
+/** A file whose pieces are hashed as they are read: those of the weight, in the model's order. */
+function hashing(
+  hash: WeightsHash,
+  name: string,
+  shape: Shape,
+  file: TensorFile,
+  { third = 0, transposed }: WeightLocation,
+): Pick<TensorFile, "tensors" | "pieces"> {
+  const first = third * numel(shape);
+  return {
+    tensors: file.tensors,
+    async *pieces(source) {
+      hash.begin(name, shape, transposed === true);
+      for await (const piece of file.pieces(source)) {
+        hash.add(piece.values.subarray(
+          Math.max(0, first - piece.start),
+          Math.max(0, first + numel(shape) - piece.start),
+        ));
+        yield piece;
+      }
+      hash.end();
+    },
+  };
+}
+
+function checkNames(wanted: readonly string[], held: ReadonlyMap<string, unknown>): void {
+  const missing = [...new Set(wanted)].filter((name) => !held.has(name));
+  if (missing.length > 0) {
+    throw new RangeError(`Cannot load the model: ${some(missing)} missing from its weights`);
+  }
+  const unknown = [...held.keys()].filter((name) =>
+    !wanted.includes(name) && !NOT_WEIGHTS.test(name)
+  );
+  if (unknown.length > 0) {
+    throw new RangeError(
+      `Cannot load the model: ${some(unknown)} not known, the configuration has no such weights`,
+    );
+  }
+}
+
+/** `"a" is`, or `"a", "b" and 7 more are`. */
+function some(names: readonly string[]): string {
+  const shown = names.slice(0, 3).map((name) => `"${name}"`).join(", ");
+  const rest = names.length - 3;
+  return `${shown}${rest > 0 ? ` and ${rest} more` : ""} ${names.length > 1 ? "are" : "is"}`;
+}
+
+function checkShape(
+  name: string,
+  shape: Shape,
+  source: WeightLocation,
+  holders: ReadonlyMap<string, TensorFile>,
+): void {
+  const held = holders.get(source.name)!.tensors.get(source.name)!.shape;
+  const needed = source.third !== undefined
+    ? shape.with(0, shape[0] * 3)
+    : source.transposed
+    ? shape.toReversed()
+    : shape;
+  // A scalar is stored as [] by some and as [1] by others.
+  if (sameShape(held, needed) || (needed.length === 0 && numel(held) === 1)) return;
+  throw new RangeError(
+    `Cannot load "${source.name}"${
+      source.name === name ? "" : ` as "${name}"`
+    }: the file holds [${held}], the model needs [${needed}]`,
+  );
+}
+
+async function readWeight(
+  file: Pick<TensorFile, "tensors" | "pieces">,
+  { name, third, transposed }: WeightLocation,
+  shape: Shape,
+): Promise<Tensor> {
+  const whole = await readTensor(file, name);
+  if (third === undefined && !transposed) {
+    return keepReshaped(whole, shape);
+  }
+  const part = scope(() => {
+    const view = third === undefined
+      ? transpose(whole)
+      : slice(whole, 0, third * shape[0], (third + 1) * shape[0]);
+    // A copy always, so that the whole is not held by a view of its part.
+    return owned("frozenWeights", () => pointwise("x", { x: view }, shape));
+  });
+  whole.release();
+  return keep(part);
+}
+
+function keepReshaped(whole: Tensor, shape: Shape): Tensor {
+  if (sameShape(whole.shape, shape)) return whole;
+  const view = keep(reshape(contiguous(whole), shape));
+  whole.release();
+  return view;
+}
+
+/**
+ * A matrix in halves, put together on the host, where rounding is the same everywhere and what is too large is seen.
+ */
+async function readHalves(
+  file: Pick<TensorFile, "tensors" | "pieces">,
+  { name, third = 0, transposed }: WeightLocation,
+  shape: Shape,
+): Promise<Tensor> {
+  const size = numel(shape);
+  const halves = new Uint16Array(wholeWords(ELEMENT_BYTES.f16 * size) / ELEMENT_BYTES.f16);
+  const first = third * size;
+  for await (const { start, values } of file.pieces(name)) {
+    const part = values.subarray(
+      Math.max(0, first - start),
+      Math.max(0, first + size - start),
+    );
+    checkHalves(part, name);
+    floatsToHalves(part, halves, Math.max(0, start - first));
+  }
+  const ordered = transposed ? transposedHalves(halves, shape) : halves;
+  return keep(owned("frozenWeights", () => Tensor.on(upload(ordered), shape, "f16")));
+}
+
+/** Throws unless each of `values` is near a finite half. */
+function checkHalves(values: Float32Array, name: string): void {
+  const stray = values.find(beyondHalf);
+  if (stray === undefined) return;
+  throw new RangeError(
+    `Cannot load "${name}" in f16: it holds ${stray}, the largest f16 is ${LARGEST_HALF}, load it in f32`,
+  );
+}
+
+/** The transpose `[rows, cols]` of a matrix `[cols, rows]`. */
+function transposedHalves(
+  halves: Uint16Array<ArrayBuffer>,
+  [rows, cols]: Shape,
+): Uint16Array<ArrayBuffer> {
+  const turned = new Uint16Array(halves.length);
+  for (let row = 0; row < rows; row++) {
+    for (let col = 0; col < cols; col++) turned[row * cols + col] = halves[col * rows + row];
+  }
+  return turned;
+}
+
+/** Copies a tensor of a file to the GPU piece by piece: the file is never in memory as a whole. */
+export async function readTensor(
+  file: Pick<TensorFile, "tensors" | "pieces">,
+  name: string,
+): Promise<Tensor> {
+  const { shape } = file.tensors.get(name)!;
+  const tensor = keep(owned("frozenWeights", () => Tensor.empty(shape)));
+  try {
+    for await (const { start, values } of file.pieces(name)) {
+      write(tensor.binding.buffer, start * ELEMENT_BYTES.f32, values);
+    }
+  } catch (error) {
+    tensor.release();
+    throw error;
+  }
+  return tensor;
+}

@@ -1,0 +1,98 @@
+/**
+ * What tells a model's weights from all others, computed while they are read.
+ *
+ * @module
+ */
+
+import { numel, type Shape } from "../tensor/shape.ts";
+
+/** Elements that are hashed at once: 1 MiB, copied, since the reader goes on meanwhile. */
+const BLOCK = 2 ** 18;
+
+/**
+ * SHA-256 of all weights: of each its name, its shape and its values as f32, so that files that have
+ * the same values in another order, another layout or another type hash alike. The values are hashed
+ * block by block, and the hashes of the blocks once more.
+ */
+export class WeightsHash {
+  readonly #tensors: Promise<Uint8Array>[] = [];
+  #blocks: Promise<ArrayBuffer>[] = [];
+  #block = new Float32Array(BLOCK);
+  #filled = 0;
+  #header = "";
+  #shape: Shape = [];
+  #transposed: Float32Array[] | null = null;
+
+  /** Begins a weight; its values come in the order of its transpose if that is said. */
+  begin(name: string, shape: Shape, transposed: boolean): void {
+    this.#header = JSON.stringify([name, shape]);
+    this.#shape = shape;
+    this.#transposed = transposed ? [] : null;
+  }
+
+  /** Adds values. */
+  add(values: Float32Array): void {
+    if (this.#transposed) this.#transposed.push(values.slice());
+    else this.#addInOrder(values);
+  }
+
+  /** Ends a weight. */
+  end(): void {
+    if (this.#transposed) this.#addInOrder(joined(this.#transposed, this.#shape));
+    if (this.#filled > 0) this.#flush();
+    const [header, blocks] = [new TextEncoder().encode(this.#header), this.#blocks];
+    this.#blocks = [];
+    this.#tensors.push((async () => {
+      const hashes = await Promise.all(blocks);
+      return new Uint8Array(await sha256(concatenated([header, ...hashes])));
+    })());
+  }
+
+  /** The hash of all, in hexadecimal; null where there is no `crypto.subtle`. */
+  async digest(): Promise<string | null> {
+    if (!globalThis.crypto?.subtle) return null;
+    const all = await sha256(concatenated(await Promise.all(this.#tensors)));
+    return Array.from(new Uint8Array(all), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
+  #addInOrder(values: Float32Array): void {
+    for (let at = 0; at < values.length;) {
+      const part = values.subarray(at, at + BLOCK - this.#filled);
+      this.#block.set(part, this.#filled);
+      this.#filled += part.length;
+      at += part.length;
+      if (this.#filled === BLOCK) this.#flush();
+    }
+  }
+
+  #flush(): void {
+    this.#blocks.push(sha256(this.#block.slice(0, this.#filled)));
+    this.#filled = 0;
+  }
+}
+
+async function sha256(data: BufferSource): Promise<ArrayBuffer> {
+  return await globalThis.crypto?.subtle?.digest("SHA-256", data) ?? new ArrayBuffer(0);
+}
+
+/** The values of a matrix `[rows, cols]` whose transpose came in pieces. */
+function joined(pieces: readonly Float32Array[], [rows, cols]: Shape): Float32Array {
+  const values = new Float32Array(numel([rows, cols]));
+  let at = 0;
+  for (const piece of pieces) {
+    for (const value of piece) {
+      values[(at % rows) * cols + Math.floor(at / rows)] = value;
+      at++;
+    }
+  }
+  return values;
+}
+
+function concatenated(parts: readonly (ArrayBuffer | Uint8Array)[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(parts.reduce((size, { byteLength }) => size + byteLength, 0));
+  parts.reduce((at, part) => {
+    bytes.set(new Uint8Array(part), at);
+    return at + part.byteLength;
+  }, 0);
+  return bytes;
+}
