@@ -13,7 +13,8 @@ import { choice, number, parseOnlyFlags, toggle } from "../blocklora/system/flag
 import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
 import { COMMON_FLAGS } from "../blocklora/commands/workspace.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
-import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
+import { adapterName, init, initDry, shutDown } from "../tensor/device.ts";
+import { NoAdapterError } from "../tensor/errors.ts";
 import { boundRatio, type MethodCost, qkvSites } from "../blocklora/cost/formulas.ts";
 import { adapterTimes } from "./gpu_time.ts";
 import { configured, type Shape } from "./layers.ts";

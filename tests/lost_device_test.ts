@@ -3,7 +3,8 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { add } from "../autograd/ops/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
-import { adapterName, DeviceLostError, gpu, init, NoAdapterError } from "../tensor/device.ts";
+import { adapterName, gpu, init } from "../tensor/device.ts";
+import { DeviceLostError, NoAdapterError } from "../tensor/errors.ts";
 import { memory } from "../tensor/memory.ts";
 import { scope } from "../tensor/scope.ts";
 
