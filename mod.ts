@@ -76,16 +76,16 @@ export {
 } from "./kernels/style.ts";
 
 export {
-  type Flow,
-  gradientsNow,
+  type GradientRule,
   needsGradient,
-  recompute,
   record,
   valueAndGrad,
   vjp,
   wrt,
+  wrtAccumulating,
   wrtAll,
 } from "./autograd/tape.ts";
+export { gradientsNow, recompute } from "./autograd/recompute.ts";
 export * from "./autograd/ops/attention.ts";
 export * from "./autograd/ops/conv.ts";
 export * from "./autograd/ops/create.ts";

@@ -10,41 +10,47 @@ import { keep, scope } from "../tensor/scope.ts";
 import { sameShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** How the gradient of a loss flows back through an op to some of its inputs. */
-export interface Flow {
+/** How the gradient of an op's output becomes that of some of its inputs. */
+export interface GradientRule {
   /** The inputs that this rule gives gradients of. */
   readonly inputs: readonly Tensor[];
   /** The tensors that `vjp` reads, kept until it has run. */
   readonly saves: readonly Tensor[];
   /**
-   * The gradients of `inputs` from `g`, that of the output; an input that does not need one (`needs`) may get null. One
-   * for which `found` is asked is the sum with what that gives, if anything: the input's gradient through other ops.
+   * The gradients of `inputs` from `g`, that of the output; an input that does not need one (`needs`)
+   * may get null. Of an input that the rule {@linkcode accumulates} it is the sum with `accumulated`,
+   * if that is not null.
    */
   readonly vjp: (
     g: Tensor,
     needs: readonly boolean[],
-    found: (input: number) => Tensor | null,
+    accumulated: readonly (Tensor | null)[],
   ) => readonly (Tensor | null)[];
+  /**
+   * For which of `inputs` the rule adds its gradient to `accumulated`, the input's gradient through
+   * other ops so far, in the same pass; for none by default.
+   */
+  readonly accumulates?: readonly boolean[];
   /** What the rule's work and saves are attributed to; what the op is by default. */
   readonly part?: string;
 }
 
 interface Entry {
   readonly output: Tensor;
-  readonly flows: readonly Flow[];
+  readonly rules: readonly GradientRule[];
   /** What the op is attributed to, and so its gradient. */
   readonly part: string;
 }
 
-/** Follows what depends on the tensors that it tracks. */
-interface Follower {
+/** Traces what depends on the tensors that it tracks. */
+export interface Tracer {
   readonly tracked: Set<Tensor>;
-  /** Told of each op that yields a tracked tensor, with those of its rules that concern tracked inputs. */
-  readonly note: (output: Tensor, flows: readonly Flow[]) => void;
+  /** Told of each op that yields a tracked tensor, with its rules for tracked inputs. */
+  readonly note: (output: Tensor, rules: readonly GradientRule[]) => void;
 }
 
 /** What is recorded, and which tensors depend on what is differentiated. */
-class Tape implements Follower {
+export class Tape implements Tracer {
   readonly entries: Entry[] = [];
   readonly tracked: Set<Tensor>;
 
@@ -52,44 +58,57 @@ class Tape implements Follower {
     this.tracked = new Set(inputs);
   }
 
-  note = (output: Tensor, flows: readonly Flow[]): void => {
-    for (const { saves, part = currentPart() } of flows) {
+  note = (output: Tensor, rules: readonly GradientRule[]): void => {
+    for (const { saves, part = currentPart() } of rules) {
       attribute(part, () => saves.forEach((saved) => saved.save()));
     }
-    this.entries.push({ output, flows, part: currentPart() });
+    this.entries.push({ output, rules, part: currentPart() });
   };
 }
 
-/** Those that follow, the innermost last: a function's value may be part of a larger function. */
-const followers: Follower[] = [];
+/** Those that trace now, the innermost last: a function's value may belong to a larger function. */
+export const tracers: readonly Tracer[] = [];
 
-/**
- * Gradient with respect to `input`: `vjp` maps the output's gradient to the input's, and may read only `saves`; if it asks
- * `found` for the gradient that came through other ops, it gives the sum.
- */
+/** Gradient with respect to `input`: `vjp` maps that of the output to it, and may read only `saves`. */
 export function wrt(
   input: Tensor,
   saves: readonly Tensor[],
-  vjp: (g: Tensor, found: () => Tensor | null) => Tensor,
-): Flow {
-  return { inputs: [input], saves, vjp: (g, _, found) => [vjp(g, () => found(0))] };
+  vjp: (g: Tensor) => Tensor,
+): GradientRule {
+  return { inputs: [input], saves, vjp: (g) => [vjp(g)] };
+}
+
+/**
+ * The same of a rule that adds to the gradient that came through other ops, if one did, in one pass.
+ */
+export function wrtAccumulating(
+  input: Tensor,
+  saves: readonly Tensor[],
+  vjp: (g: Tensor, accumulated: Tensor | null) => Tensor,
+): GradientRule {
+  return {
+    inputs: [input],
+    saves,
+    vjp: (g, _, [accumulated]) => [vjp(g, accumulated)],
+    accumulates: [true],
+  };
 }
 
 /** Gradients with respect to several inputs that come from one computation: an input without need of one gets null. */
 export function wrtAll(
   inputs: readonly Tensor[],
   saves: readonly Tensor[],
-  vjp: Flow["vjp"],
-): Flow {
+  vjp: GradientRule["vjp"],
+): GradientRule {
   return { inputs, saves, vjp };
 }
 
-/** Tells each tape that records how `output` depends on the inputs that need gradients there. */
-export function record(output: Tensor, rules: readonly Flow[]): Tensor {
-  for (const { tracked, note } of followers) {
-    const flows = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
-    if (flows.length === 0) continue;
-    note(output, flows);
+/** Tells each tracer how `output` depends on the inputs that need gradients there. */
+export function record(output: Tensor, rules: readonly GradientRule[]): Tensor {
+  for (const { tracked, note } of tracers) {
+    const relevant = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
+    if (relevant.length === 0) continue;
+    note(output, relevant);
     tracked.add(output);
   }
   return output;
@@ -97,7 +116,7 @@ export function record(output: Tensor, rules: readonly Flow[]): Tensor {
 
 /** Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask first. */
 export function needsGradient(x: Tensor): boolean {
-  return followers.some(({ tracked }) => tracked.has(x));
+  return tracers.some(({ tracked }) => tracked.has(x));
 }
 
 /**
@@ -139,7 +158,7 @@ export function vjp(
 }
 
 /** Runs `fn` under a tape. */
-function recordOn(tape: Tape, fn: () => Tensor): Tensor {
+export function recordOn(tape: Tape, fn: () => Tensor): Tensor {
   try {
     return valueOf(tape, fn);
   } catch (error) {
@@ -148,32 +167,38 @@ function recordOn(tape: Tape, fn: () => Tensor): Tensor {
   }
 }
 
-/** Runs `fn` with a follower. A value that is an input becomes a handle of its own, to be released without the input. */
-function valueOf(follower: Follower, fn: () => Tensor): Tensor {
-  const inputs = new Set(follower.tracked);
-  return following(follower, () =>
+/**
+ * Runs `fn` with a tracer. A value that is an input becomes a handle of its own, to be released
+ * without the input.
+ */
+export function valueOf(tracer: Tracer, fn: () => Tensor): Tensor {
+  const inputs = new Set(tracer.tracked);
+  return tracing(tracer, () =>
     scope(() => {
       const y = fn();
       return inputs.has(y) ? record(sameElements(y), [wrt(y, [], (g) => g)]) : y;
     }));
 }
 
-function following<T>(follower: Follower, body: () => T): T {
-  followers.push(follower);
+/** Runs `body` with a tracer. */
+export function tracing<T>(tracer: Tracer, body: () => T): T {
+  const all = tracers as Tracer[];
+  all.push(tracer);
   try {
     return body();
   } finally {
-    followers.splice(followers.indexOf(follower), 1);
+    all.splice(all.indexOf(tracer), 1);
   }
 }
 
-/** Runs `body`, of which nobody is told. */
-function unfollowed<T>(body: () => T): T {
-  const outside = followers.splice(0);
+/** Runs `body`, of which no tracer is told. */
+export function untraced<T>(body: () => T): T {
+  const all = tracers as Tracer[];
+  const outside = all.splice(0);
   try {
     return body();
   } finally {
-    followers.push(...outside);
+    all.push(...outside);
   }
 }
 
@@ -192,63 +217,8 @@ export function valueAndGrad(
   });
 }
 
-/**
- * What `fn` gives, without keeping what its gradients need: they are found by running it again when they are asked for
- * (gradient checkpointing; Chen et al., arXiv 1604.06174). That costs a forward pass more, and holds the activations of
- * `fn` only while its own gradients are computed. `fn` must do the same each time; `inputs` are the tensors it reads
- * that may be released before.
- */
-export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
-  const probe = new Probe();
-  const value = unfollowed(() => valueOf(probe, fn));
-  const used = [...probe.used];
-  const again = (g: Tensor, needs: readonly boolean[]) =>
-    scope(() => {
-      const { value, backward } = vjp(fn, used.filter((_, i) => needs[i]));
-      value.release();
-      const grads = backward(g);
-      return needs.map((need) => need ? grads.shift()! : null);
-    });
-  return record(value, [wrtAll(used, [...new Set([...inputs, ...used])], again)]);
-}
-
-/**
- * A scalar loss whose gradients are computed at once, so that nothing else of what they need is kept; the backward pass
- * only scales them. A loss that is a sum of such parts holds the activations of one part at a time, and costs no more
- * FLOPs (gradient accumulation).
- *
- * @throws {RangeError} If the loss is not a scalar.
- */
-export function gradientsNow(loss: () => Tensor): Tensor {
-  return scope(() => {
-    const probe = new Probe();
-    const tape = new Tape(probe.known);
-    const { value, used, grads } = unfollowed(() => {
-      const value = following(probe, () => recordOn(tape, () => scalar(loss())));
-      const used = [...probe.used];
-      const one = pointwise("1.0", {}, value.shape);
-      return { value, used, grads: during("backward", () => walk(tape, value, one, used)) };
-    });
-    return record(value, [
-      wrtAll(used, grads, (g) => grads.map((x) => pointwise("g * x", { g, x }, x.shape))),
-    ]);
-  });
-}
-
-/** Finds out which of the tensors that are followed now something depends on. */
-class Probe implements Follower {
-  readonly known: ReadonlySet<Tensor> = new Set(followers.flatMap(({ tracked }) => [...tracked]));
-  readonly tracked: Set<Tensor> = new Set(this.known);
-  readonly used = new Set<Tensor>();
-
-  note = (_: Tensor, flows: readonly Flow[]): void => {
-    for (const { inputs } of flows) {
-      for (const input of inputs) if (this.known.has(input)) this.used.add(input);
-    }
-  };
-}
-
-function scalar(y: Tensor): Tensor {
+/** Checks that a loss has one element. */
+export function scalar(y: Tensor): Tensor {
   if (y.size === 1) return y;
   throw new RangeError(
     `Cannot differentiate a loss of shape [${y.shape}]: it must be a scalar, take its sum() or mean()`,
@@ -260,13 +230,14 @@ function sameElements(x: Tensor): Tensor {
   return x.view(x.shape, x.strides, x.offset);
 }
 
-function discard(entries: readonly Pick<Entry, "flows">[]): void {
-  for (const { flows } of entries) {
-    for (const { saves } of flows) saves.forEach((saved) => saved.unsave());
+function discard(entries: readonly Pick<Entry, "rules">[]): void {
+  for (const { rules } of entries) {
+    for (const { saves } of rules) saves.forEach((saved) => saved.unsave());
   }
 }
 
-function walk(
+/** Walks a tape from its end: the gradient of `Σ g · value` with respect to each of `inputs`. */
+export function walk(
   { entries, tracked }: Tape,
   value: Tensor,
   g: Tensor,
@@ -277,16 +248,16 @@ function walk(
   const back = () => {
     grads.set(value, keep(sameElements(g)));
     while (entries.length > 0) {
-      const { output, flows, part } = entries.pop()!;
+      const { output, rules, part } = entries.pop()!;
       const g = grads.get(output);
       try {
         if (g) {
-          for (const flow of flows) {
-            attribute(flow.part ?? part, () => flowBack(flow, g, grads, tracked, wanted));
+          for (const rule of rules) {
+            attribute(rule.part ?? part, () => applyRule(rule, g, grads, tracked, wanted));
           }
         }
       } finally {
-        discard([{ flows }]);
+        discard([{ rules }]);
       }
       grads.delete(output);
       g?.drop();
@@ -296,10 +267,10 @@ function walk(
       return grad ? sameElements(grad) : pointwise("0.0", {}, input.shape);
     });
   };
-  let found: Tensor[];
+  let results: Tensor[];
   try {
     // What a rule runs is not recorded on the tapes outside.
-    found = unfollowed(back);
+    results = untraced(back);
   } finally {
     discard(entries);
     for (const grad of grads.values()) grad.drop();
@@ -307,50 +278,47 @@ function walk(
   const once = () => {
     throw new Error("Cannot differentiate a gradient: use it as a constant, through detach()");
   };
-  return found.map((grad) => record(grad, [wrt(value, [], once)]));
+  return results.map((grad) => record(grad, [wrt(value, [], once)]));
 }
 
-/** Runs one rule and adds what it gives to the gradients found so far. */
-function flowBack(
-  { inputs, vjp }: Flow,
+/** Runs one rule, and adds what it gives to the gradients that there are. */
+function applyRule(
+  { inputs, vjp, accumulates = [] }: GradientRule,
   g: Tensor,
   grads: Map<Tensor, Tensor>,
   tracked: ReadonlySet<Tensor>,
   wanted: ReadonlySet<Tensor>,
 ): void {
   const needs = inputs.map((input) => tracked.has(input));
-  /** The inputs whose earlier gradients are in what the rule gives, each once. */
-  const summed = new Set<number>();
-  const found = (i: number) => {
-    const before = grads.get(inputs[i]);
-    const again = inputs.some((input, j) => input === inputs[i] && summed.has(j));
-    if (!before || again) return null;
-    summed.add(i);
-    return before;
-  };
+  // An input may be there twice: its gradient so far is handed over once.
+  const accumulated = inputs.map((input, i) =>
+    needs[i] && accumulates[i] && inputs.indexOf(input) === i ? grads.get(input) ?? null : null
+  );
   const made = scope(() =>
-    vjp(g, needs, found).map((flow, i) => {
-      if (!flow || !needs[i]) return null;
-      if (!sameShape(flow.shape, inputs[i].shape)) {
+    vjp(g, needs, accumulated).map((grad, i) => {
+      if (!grad || !needs[i]) return null;
+      if (!sameShape(grad.shape, inputs[i].shape)) {
         throw new RangeError(
-          `Cannot take a gradient of [${flow.shape}] for an input of [${inputs[i].shape}]`,
+          `Cannot take a gradient of [${grad.shape}] for an input of [${inputs[i].shape}]`,
         );
       }
-      // A rule may pass on g or what it saved: each gradient is a handle of its own, released on its own account.
-      return sameElements(flow);
+      // A rule may hand on g or what it saved: each gradient is a handle of its own, released on
+      // its own account.
+      return sameElements(grad);
     })
   );
-  // An input may be there twice: its sum first, then what is still to be added.
-  const order = [...made.keys()].sort((a, b) => Number(summed.has(b)) - Number(summed.has(a)));
+  // What was accumulated is in the sum already; it comes first, before what is still to be added.
+  const order = [...made.keys()]
+    .sort((a, b) => Number(accumulated[b] !== null) - Number(accumulated[a] !== null));
   for (const i of order) {
-    const flow = made[i];
-    if (!flow) continue;
+    const grad = made[i];
+    if (!grad) continue;
     const before = grads.get(inputs[i]);
-    const adds = before && !summed.has(i);
-    const sum = adds ? pointwise("a + b", { a: before, b: flow }, flow.shape) : flow;
+    const adds = before && accumulated[i] === null;
+    const sum = adds ? pointwise("a + b", { a: before, b: grad }, grad.shape) : grad;
     grads.set(inputs[i], keep(sum));
     if (wanted.has(inputs[i])) sum.markGradient();
     before?.drop();
-    if (adds) flow.release();
+    if (adds) grad.release();
   }
 }

@@ -9,7 +9,7 @@ import { linear, type LinearOptions } from "../autograd/ops/linear.ts";
 import { type Elementwise, gelu, geluTanh, quickGelu } from "../autograd/ops/pointwise.ts";
 import { attention } from "../autograd/ops/attention.ts";
 import { permute, reshape } from "../autograd/ops/view.ts";
-import { recompute } from "../autograd/tape.ts";
+import { recompute } from "../autograd/recompute.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Activation, TowerConfig } from "./config.ts";

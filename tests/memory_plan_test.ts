@@ -6,7 +6,8 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } f
 import { sum } from "../autograd/ops/reduce.ts";
 import { add, mul, mulScalar, square } from "../autograd/ops/pointwise.ts";
 import { concat } from "../autograd/ops/view.ts";
-import { gradientsNow, recompute, valueAndGrad, vjp } from "../autograd/tape.ts";
+import { gradientsNow, recompute } from "../autograd/recompute.ts";
+import { valueAndGrad, vjp } from "../autograd/tape.ts";
 import type { AdapterConfig, LowRankAdapters } from "../blocklora/methods/adapter_config.ts";
 import { attach, METHODS, presetConfig } from "../blocklora/methods/lookup.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";

@@ -6,7 +6,15 @@ import { matmul } from "../autograd/ops/matmul.ts";
 import { add, exp, log, mul, mulScalar, relu, square, tanh } from "../autograd/ops/pointwise.ts";
 import { sum } from "../autograd/ops/reduce.ts";
 import { detach, reshape, slice, transpose } from "../autograd/ops/view.ts";
-import { needsGradient, record, valueAndGrad, vjp, wrt, wrtAll } from "../autograd/tape.ts";
+import {
+  needsGradient,
+  record,
+  valueAndGrad,
+  vjp,
+  wrt,
+  wrtAccumulating,
+  wrtAll,
+} from "../autograd/tape.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
 import { memory } from "../tensor/memory.ts";
@@ -232,30 +240,31 @@ gpuTest("activations that no gradient needs are released while the function runs
 });
 
 gpuTest(
-  "a rule that asks for what was found before gives the sum with it, also of an input given twice",
+  "a rule that accumulates gives the sum with what there was, also of an input given twice",
   async () => {
     const x = tensor([1, 2, 3]);
     /** 3 x, whose gradient adds what came through other ops by itself, and says how often there was something. */
     let times = 0;
     const triple = (x: Tensor) =>
       record(pointwise("3.0 * x", { x }, x.shape), [
-        wrt(x, [], (g, found) => {
-          const before = found();
+        wrtAccumulating(x, [], (g, before) => {
           if (before) times++;
           return before ? pointwise("3.0 * g + before", { g, before }, g.shape) : mulScalar(g, 3);
         }),
       ]);
-    /** a + 10 b by one rule, which asks for both. */
+    /** a + 10 b by one rule, which accumulates both. */
     const both = (a: Tensor, b: Tensor) =>
       record(pointwise("a + 10.0 * b", { a, b }, a.shape), [
-        wrtAll([a, b], [], (g, _, found) =>
-          [1, 10].map((factor, i) => {
-            const before = found(i);
-            const flow = { g, factor };
-            return before
-              ? pointwise("factor * g + before", { ...flow, before }, g.shape)
-              : pointwise("factor * g", flow, g.shape);
-          })),
+        {
+          ...wrtAll([a, b], [], (g, _, accumulated) =>
+            [1, 10].map((factor, i) => {
+              const before = accumulated[i];
+              return before
+                ? pointwise("factor * g + before", { g, factor, before }, g.shape)
+                : pointwise("factor * g", { g, factor }, g.shape);
+            })),
+          accumulates: [true, true],
+        },
       ]);
     const cases: readonly (readonly [() => Tensor, number])[] = [
       [() => triple(x), 3],

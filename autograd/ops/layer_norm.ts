@@ -13,7 +13,7 @@ import { ColumnsKernel, RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, sameShape } from "../../tensor/shape.ts";
 import { checkFloats, Tensor } from "../../tensor/tensor.ts";
-import { record, wrt, wrtAll } from "../tape.ts";
+import { record, wrtAccumulating, wrtAll } from "../tape.ts";
 import { contiguous } from "./view.ts";
 
 const COLUMNS = { columns: true };
@@ -59,12 +59,12 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-
     const stats = Tensor.empty([rows, 2]);
     forward.run([input, scale, contiguous(bias)], [y, stats], { rows, cols, epsilon });
     return record(y, [
-      wrt(x, [input, scale, stats], (g, found) =>
+      wrtAccumulating(x, [input, scale, stats], (gradient, accumulated) =>
         scope(() => {
           const dx = Tensor.empty(shape);
-          const [flow, before] = [contiguous(g), found()];
-          const operands = [input, scale, stats, flow, before ? contiguous(before) : flow];
-          backward.run(operands, [dx], { rows, cols }, { ADDS: Number(before !== null) });
+          const g = contiguous(gradient);
+          const operands = [input, scale, stats, g, accumulated ? contiguous(accumulated) : g];
+          backward.run(operands, [dx], { rows, cols }, { ADDS: Number(accumulated !== null) });
           return dx;
         })),
       wrtAll([weight, bias], [input, stats], (g) =>

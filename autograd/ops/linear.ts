@@ -9,7 +9,7 @@ import { pointwise } from "../../kernels/pointwise.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkFloats, checkReadable, type Tensor } from "../../tensor/tensor.ts";
-import { type Flow, needsGradient, record, wrt } from "../tape.ts";
+import { type GradientRule, needsGradient, record, wrt, wrtAccumulating } from "../tape.ts";
 import type { Elementwise } from "./pointwise.ts";
 import { sumTo } from "./reduce.ts";
 import { contiguous, detach, reshape, transpose } from "./view.ts";
@@ -37,20 +37,24 @@ export function linear(
   const { shape } = x;
   return affine(x, weight, bias, options, () => ({
     inputs: [],
-    flowsOf: () => [
-      wrt(x, [weight], (g, found) => inputGradient(flatten(g), weight, shape, found())),
+    rulesOf: () => [
+      wrtAccumulating(
+        x,
+        [weight],
+        (g, accumulated) => inputGradient(flatten(g), weight, shape, accumulated),
+      ),
     ],
   }));
 }
 
-/** What an op adds to the product of a layer, in the same pass, and how gradients flow then. */
+/** What an op adds to the product of a layer, in the same pass, and its gradient rules. */
 export interface Addition {
   /** The tensors that it reads besides those of the layer. */
   readonly inputs: readonly Tensor[];
   /** The second product of the pass; none by default. */
   readonly low?: Epilogue["low"];
   /** The rules of the layer's input, which is kept as `source`, and of {@linkcode inputs}. */
-  readonly flowsOf: (source: Tensor) => readonly Flow[];
+  readonly rulesOf: (source: Tensor) => readonly GradientRule[];
 }
 
 /**
@@ -74,7 +78,7 @@ export function affine(
   return scope(() => {
     // What is recorded is of x as it is: layers of one input then add to one gradient of it.
     const rows = flatten(x);
-    const { inputs, low, flowsOf } = add(rows);
+    const { inputs, low, rulesOf } = add(rows);
     const trains = [x, weight, ...Object.values(vectors), ...inputs].some(needsGradient);
     const keeps = activation !== undefined && trains;
     const sum = bias ? "x + bias" : "x";
@@ -89,15 +93,15 @@ export function affine(
     const y = made.view(shape);
     // A view of x keeps no more than x does, and a copy is kept in its place.
     const source = x.contiguous ? x : rows;
-    const flows = [
-      ...flowsOf(source),
+    const rules = [
+      ...rulesOf(source),
       wrt(weight, [source], (g) => scope(() => multiply(transpose(flatten(g)), flatten(source)))),
       ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
     ];
     // An activation's gradient is of what it was applied to.
     const before = kept?.view(shape);
-    if (before) record(before, flows);
-    const own = activation ? before ? [gate(before, activation)] : [] : flows;
+    if (before) record(before, rules);
+    const own = activation ? before ? [gate(before, activation)] : [] : rules;
     return record(y, residual ? [...own, wrt(residual, [], (g) => g)] : own);
   });
 }
@@ -107,20 +111,23 @@ export function flatten(x: Tensor): Tensor {
   return reshape(detach(x), [numel(x.shape.slice(0, -1)), x.shape.at(-1) ?? 0]);
 }
 
-/** `g W`, the second product, and what was found before, in one pass: of the input's `shape`. */
+/** `g W`, the second product, and what was accumulated before, in one pass: of the input's `shape`. */
 export function inputGradient(
   g: Tensor,
   weight: Tensor,
   shape: Shape,
-  found: Tensor | null,
+  accumulated: Tensor | null,
   more: Epilogue = {},
 ): Tensor {
   return scope(() => {
-    const sum = found && { expression: "x + found", matrices: { found: flatten(found) } };
+    const sum = accumulated && {
+      expression: "x + accumulated",
+      matrices: { accumulated: flatten(accumulated) },
+    };
     return multiplyThen(g, weight, { ...more, ...sum })[0].view(shape);
   });
 }
 
-function gate(x: Tensor, { gradient }: Elementwise): Flow {
+function gate(x: Tensor, { gradient }: Elementwise): GradientRule {
   return wrt(x, [x], (g) => pointwise(gradient, { g, x }, x.shape));
 }

@@ -10,7 +10,7 @@ import { attribute, currentPart } from "../../tensor/measure.ts";
 import { scope } from "../../tensor/scope.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { type Flow, needsGradient, wrt, wrtAll } from "../tape.ts";
+import { type GradientRule, needsGradient, wrt, wrtAll } from "../tape.ts";
 import { type DropoutKey, dropoutMask } from "./dropout.ts";
 import { affine, flatten, inputGradient, type LinearOptions } from "./linear.ts";
 import { transpose } from "./view.ts";
@@ -48,7 +48,7 @@ export function lowRankLinear(
     return {
       inputs: [change.down, change.up],
       low: { a: thin.t, c: transpose(thin.up), part: thin.part },
-      flowsOf: (source) => changed(x, source, weight, thin),
+      rulesOf: (source) => changed(x, source, weight, thin),
     };
   });
 }
@@ -77,19 +77,19 @@ function thinProduct(rows: Tensor, change: LowRankChange, shape: Shape): Change 
  * for the product of the layer itself. What was dropped of the input is dropped of its gradient:
  * the mask is drawn again each time, and nothing of it is kept.
  */
-function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Flow[] {
+function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): GradientRule[] {
   const { down, up, scale, t, mask, part } = change;
   const own = currentPart();
   const numbers = mask?.items ? [mask.items.numbers] : [];
   // Only the gradient of `down` reads the input.
   const saves = [weight, down, up, ...numbers, ...(needsGradient(down) ? [source] : [])];
   const { shape } = x;
-  const flow = wrtAll([x, down], saves, (gradient, needs, found) =>
+  const rule = wrtAll([x, down], saves, (gradient, needs, [accumulated]) =>
     scope(() => {
       const g = flatten(gradient);
       const [dt] = multiplyThen(g, up, { expression: "scale * x", numbers: { scale } });
       const dx = () =>
-        inputGradient(g, weight, shape, found(0), {
+        inputGradient(g, weight, shape, accumulated, {
           low: { a: dt, c: down, part },
           ...(mask && { mask: { ...mask, over: "low" } }),
         });
@@ -100,5 +100,5 @@ function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Flo
       return [needs[0] ? attribute(own, dx) : null, needs[1] ? ddown() : null];
     }));
   const ofUp = wrt(up, [t], (g) => scope(() => multiply(transpose(flatten(g)), t)));
-  return [{ ...flow, part }, { ...ofUp, part }];
+  return [{ ...rule, accumulates: [true, false], part }, { ...ofUp, part }];
 }
