@@ -21,7 +21,7 @@
  * @module
  */
 
-export { adapterName, type DryAdapter, dryTwin, init, initDry } from "./tensor/device.ts";
+export { type DryGpu, dryTwin, gpuName, init, initDry, onDryEngine } from "./tensor/device.ts";
 export { DeviceLostError, KernelError, NoAdapterError, OutOfMemoryError } from "./tensor/errors.ts";
 export {
   attribute,
@@ -43,7 +43,7 @@ export {
   resetPeak,
 } from "./tensor/memory.ts";
 export { type Profile, profile, type ProfileRow, profileTable } from "./tensor/profile.ts";
-export { counters, flush, trim } from "./tensor/queue.ts";
+export { type Counters, counters, flush, trim } from "./tensor/queue.ts";
 export type { Binding } from "./tensor/bind_groups.ts";
 export { keep, scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";

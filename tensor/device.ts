@@ -52,7 +52,7 @@ export function init(): Promise<void> {
 }
 
 /** What a dry engine takes its GPU to be; by default one without tight limits that is no software. */
-export interface DryAdapter {
+export interface DryGpu {
   /** The largest buffer, in bytes. */
   readonly maxBufferSize?: number;
   /** How much of a buffer a kernel can bind, in bytes. */
@@ -72,8 +72,8 @@ export interface DryAdapter {
  * code runs on it, and `memory()`, `counters` and `measure()` tell exactly what it would have cost.
  * All data read back is 0. The engine before it is given up; `init()` brings a real one again.
  */
-export function initDry(adapter: DryAdapter = {}): void {
-  install(dryEngine(adapter));
+export function initDry(gpu: DryGpu = {}): void {
+  install(dryEngine(gpu));
   starting = null;
 }
 
@@ -83,15 +83,15 @@ export function initDry(adapter: DryAdapter = {}): void {
  *
  * @throws {TypeError} If `body` returns a promise.
  */
-export function onDryEngine<T>(adapter: DryAdapter, body: () => T): T {
-  return withEngine(dryEngine(adapter), body);
+export function onDryEngine<T>(gpu: DryGpu, body: () => T): T {
+  return withEngine(dryEngine(gpu), body);
 }
 
 /**
  * What a dry engine must be told to stand for the GPU in use; with `anySize` no tensor is too large
  * for it.
  */
-export function dryTwin({ anySize = false } = {}): Required<DryAdapter> {
+export function dryTwin({ anySize = false } = {}): Required<DryGpu> {
   const { limits } = gpu();
   return {
     maxBufferSize: anySize ? DRY_BYTES : limits.maxBufferSize,
@@ -109,6 +109,7 @@ export function dryTwin({ anySize = false } = {}): Required<DryAdapter> {
  */
 export function shutDown(): void {
   if (hasEngine()) currentEngine().device.destroy();
+  starting = null;
 }
 
 /**
@@ -122,7 +123,7 @@ export function gpu(): GPUDevice {
 }
 
 /** What the GPU says of itself, in words: `"llvmpipe (LLVM 15.0.6, 256 bits)"`. */
-export function adapterName(): string {
+export function gpuName(): string {
   return usable().name;
 }
 
@@ -145,7 +146,7 @@ function usable(): Device {
   return currentEngine().device;
 }
 
-function dryEngine({ software = false, lanes = 0, ...limits }: DryAdapter): Engine {
+function dryEngine({ software = false, lanes = 0, ...limits }: DryGpu): Engine {
   const device = nullDevice({
     maxBufferSize: DRY_BYTES,
     maxStorageBufferBindingSize: DRY_BYTES,

@@ -99,7 +99,11 @@ export class Tensor {
     return new Tensor(this.#storage, shape, strides, offset, this.dtype);
   }
 
-  /** The engine that it was made on, where alone it can be used. */
+  /**
+   * The engine that it was made on, where alone it can be used.
+   *
+   * @internal
+   */
   get engine(): Engine {
     return this.#storage.engine;
   }

@@ -6,7 +6,7 @@
 
 import type { ClipConfig } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
-import { type DryAdapter, initDry } from "../../tensor/device.ts";
+import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
 import { emptyClip, type StepCost, stepCost, type StepOptions } from "./step_cost.ts";
 import type { MemoryPlan } from "../training/trainer.ts";
 
@@ -20,8 +20,8 @@ export interface PlanRequest {
   readonly step: StepOptions;
   /** Bytes that it may hold. */
   readonly limit: number;
-  /** The device that it will run on. */
-  readonly adapter?: DryAdapter;
+  /** The GPU that it will run on. */
+  readonly gpu?: DryGpu;
 }
 
 /** A plan that fits. */
@@ -41,53 +41,18 @@ export interface Planned {
 const DISPATCH_FLOPS = 5e7;
 
 /**
- * The fastest plan whose bytes stay below the limit, by FLOPs and dispatches. It takes the process's device: `init()`
- * brings a real one again.
+ * The fastest plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry engines,
+ * beside what the current engine does.
  *
  * @throws {RangeError} If no plan fits; it says the least that would.
  */
-export function planMemory({ config, precisions, step, limit, adapter }: PlanRequest): Planned {
+export function planMemory(request: PlanRequest): Planned {
+  const { precisions, limit, gpu = {} } = request;
   let least = Infinity;
   for (const precision of precisions) {
-    initDry(adapter);
-    const clip = emptyClip(config, precision);
-    const count = (plan: Required<MemoryPlan>, more?: Partial<StepOptions>): StepCost | null => {
-      try {
-        return stepCost(clip, { ...step, plan, warm: false, ...more });
-      } catch (error) {
-        // A tensor that the device has no binding for: that plan is none.
-        if (error instanceof RangeError) return null;
-        throw error;
-      }
-    };
-    const texts = partsOf(step.plan?.textChunk, step.promptTokens.length, 4);
-    const images = partsOf(step.plan?.microBatch, step.batch, 5);
-    // How the images are split changes no FLOPs: the other choices are put in order first.
-    const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
-      for (const microBatch of images) {
-        const cost = count({ ...way, microBatch });
-        if (cost) return cost;
-      }
-      return null;
-    };
-    const ways = (step.plan?.recompute === undefined ? [false, true] : [step.plan.recompute])
-      .flatMap((recompute) => texts.map((textChunk) => ({ recompute, textChunk })))
-      .map((way) => ({ way, cost: first(way) }))
-      .filter(({ cost }) => cost !== null)
-      .sort((a, b) => weigh(a.cost!) - weigh(b.cost!));
-    for (const { way } of ways) {
-      for (const microBatch of images) {
-        const plan = { ...way, microBatch };
-        const cost = count(plan);
-        least = Math.min(least, cost?.peakGpuBytes ?? Infinity);
-        if (!cost || cost.peakGpuBytes > limit) continue;
-        const found = count(plan, { warm: true, memoryLimit: limit })!;
-        if (found.peakHeldBytes > limit) continue;
-        clip.release();
-        return { plan, precision, cost: found };
-      }
-    }
-    clip.release();
+    const { planned, needed } = onDryEngine(gpu, () => planWith(precision, request));
+    if (planned) return planned;
+    least = Math.min(least, needed);
   }
   const inMegabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   throw new RangeError(
@@ -98,6 +63,52 @@ export function planMemory({ config, precisions, step, limit, adapter }: PlanReq
         }, use a smaller batch or fewer adapters`
         : "every plan has a tensor that the adapter cannot bind, use a smaller batch"),
   );
+}
+
+/** The plan for one precision, or the least bytes that any of its plans needs. */
+function planWith(
+  precision: Precision,
+  { config, step, limit }: PlanRequest,
+): { planned?: Planned; needed: number } {
+  const clip = emptyClip(config, precision);
+  const count = (plan: Required<MemoryPlan>, more?: Partial<StepOptions>): StepCost | null => {
+    try {
+      return stepCost(clip, { ...step, plan, warm: false, ...more });
+    } catch (error) {
+      // A tensor that the device has no binding for: that plan is none.
+      if (error instanceof RangeError) return null;
+      throw error;
+    }
+  };
+  const texts = partsOf(step.plan?.textChunk, step.promptTokens.length, 4);
+  const images = partsOf(step.plan?.microBatch, step.batch, 5);
+  // How the images are split changes no FLOPs: the other choices are put in order first.
+  const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
+    for (const microBatch of images) {
+      const cost = count({ ...way, microBatch });
+      if (cost) return cost;
+    }
+    return null;
+  };
+  const ways = (step.plan?.recompute === undefined ? [false, true] : [step.plan.recompute])
+    .flatMap((recompute) => texts.map((textChunk) => ({ recompute, textChunk })))
+    .map((way) => ({ way, cost: first(way) }))
+    .filter(({ cost }) => cost !== null)
+    .sort((a, b) => weigh(a.cost!) - weigh(b.cost!));
+  let needed = Infinity;
+  for (const { way } of ways) {
+    for (const microBatch of images) {
+      const plan = { ...way, microBatch };
+      const cost = count(plan);
+      needed = Math.min(needed, cost?.peakGpuBytes ?? Infinity);
+      if (!cost || cost.peakGpuBytes > limit) continue;
+      const found = count(plan, { warm: true, memoryLimit: limit })!;
+      if (found.peakHeldBytes <= limit) {
+        return { planned: { plan, precision, cost: found }, needed };
+      }
+    }
+  }
+  return { needed };
 }
 
 const weigh = ({ flops, dispatches }: StepCost) => flops.total + DISPATCH_FLOPS * dispatches;

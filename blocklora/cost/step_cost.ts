@@ -9,7 +9,7 @@ import type { ClipConfig } from "../../clip/config.ts";
 import { Prompts } from "../../clip/text.ts";
 import { type Precision, storedAs, Weights, weightShapes } from "../../clip/weights.ts";
 import { tensor } from "../../tensor/create.ts";
-import { type DryAdapter, initDry } from "../../tensor/device.ts";
+import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
 import {
   measure,
   type Measured,
@@ -154,7 +154,7 @@ export function stepCost(clip: Clip, options: StepOptions): StepCost {
 }
 
 /**
- * Counts a step of a model that is not there, on a dry device, which is the one in use from then on.
+ * Counts a step of a model that is not there, on a dry engine beside the current one.
  *
  * @throws As {@linkcode stepCost}.
  */
@@ -162,15 +162,9 @@ export function dryStepCost(
   config: ClipConfig,
   precision: Precision,
   options: StepOptions,
-  adapter?: DryAdapter,
+  gpu: DryGpu = {},
 ): StepCost {
-  initDry(adapter);
-  const clip = emptyClip(config, precision);
-  try {
-    return stepCost(clip, options);
-  } finally {
-    clip.release();
-  }
+  return onDryEngine(gpu, () => stepCost(emptyClip(config, precision), options));
 }
 
 /**
