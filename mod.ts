@@ -21,17 +21,8 @@
  * @module
  */
 
-export {
-  adapterName,
-  DeviceLostError,
-  type DryAdapter,
-  dryTwin,
-  init,
-  initDry,
-  KernelError,
-  NoAdapterError,
-  OutOfMemoryError,
-} from "./tensor/device.ts";
+export { type DryGpu, dryTwin, gpuName, init, initDry, onDryEngine } from "./tensor/device.ts";
+export { DeviceLostError, KernelError, NoAdapterError, OutOfMemoryError } from "./tensor/errors.ts";
 export {
   attribute,
   measure,
@@ -52,7 +43,8 @@ export {
   resetPeak,
 } from "./tensor/memory.ts";
 export { type Profile, profile, type ProfileRow, profileTable } from "./tensor/profile.ts";
-export { type Binding, counters, flush, trim } from "./tensor/queue.ts";
+export { type Counters, counters, flush, trim } from "./tensor/queue.ts";
+export type { Binding } from "./tensor/bind_groups.ts";
 export { keep, scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
 export { type Data, type Dtype, Tensor } from "./tensor/tensor.ts";
@@ -73,7 +65,7 @@ export {
 } from "./tensor/tensor_file.ts";
 export { TorchFile } from "./tensor/torch_file.ts";
 
-export { compileAhead } from "./kernels/kernel.ts";
+export { compileAhead } from "./kernels/warm_up.ts";
 export {
   type KernelChoice,
   pinKernels,

@@ -69,7 +69,7 @@ export function gradientsNow(loss: () => Tensor): Tensor {
 
 /** Only finds out which of the tensors that are tracked outside something depends on. */
 class DependencyTracer implements Tracer {
-  readonly known: ReadonlySet<Tensor> = new Set(tracers.flatMap(({ tracked }) => [...tracked]));
+  readonly known: ReadonlySet<Tensor> = new Set(tracers().flatMap(({ tracked }) => [...tracked]));
   readonly tracked: Set<Tensor> = new Set(this.known);
   readonly used = new Set<Tensor>();
 

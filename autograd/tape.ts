@@ -5,6 +5,7 @@
  */
 
 import { pointwise } from "../kernels/pointwise.ts";
+import { perEngine } from "../tensor/engine.ts";
 import { attribute, currentPart, during } from "../tensor/measure.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { sameShape } from "../tensor/shape.ts";
@@ -67,7 +68,7 @@ export class Tape implements Tracer {
 }
 
 /** Those that trace now, the innermost last: a function's value may belong to a larger function. */
-export const tracers: readonly Tracer[] = [];
+export const tracers: () => Tracer[] = perEngine(() => []);
 
 /** Gradient with respect to `input`: `vjp` maps that of the output to it, and may read only `saves`. */
 export function wrt(
@@ -105,7 +106,7 @@ export function wrtAll(
 
 /** Tells each tracer how `output` depends on the inputs that need gradients there. */
 export function record(output: Tensor, rules: readonly GradientRule[]): Tensor {
-  for (const { tracked, note } of tracers) {
+  for (const { tracked, note } of tracers()) {
     const relevant = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
     if (relevant.length === 0) continue;
     note(output, relevant);
@@ -116,7 +117,7 @@ export function record(output: Tensor, rules: readonly GradientRule[]): Tensor {
 
 /** Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask first. */
 export function needsGradient(x: Tensor): boolean {
-  return tracers.some(({ tracked }) => tracked.has(x));
+  return tracers().some(({ tracked }) => tracked.has(x));
 }
 
 /**
@@ -182,7 +183,7 @@ export function valueOf(tracer: Tracer, fn: () => Tensor): Tensor {
 
 /** Runs `body` with a tracer. */
 export function tracing<T>(tracer: Tracer, body: () => T): T {
-  const all = tracers as Tracer[];
+  const all = tracers();
   all.push(tracer);
   try {
     return body();
@@ -193,7 +194,7 @@ export function tracing<T>(tracer: Tracer, body: () => T): T {
 
 /** Runs `body`, of which no tracer is told. */
 export function untraced<T>(body: () => T): T {
-  const all = tracers as Tracer[];
+  const all = tracers();
   const outside = all.splice(0);
   try {
     return body();

@@ -16,7 +16,8 @@ import { emptyClip } from "../blocklora/cost/models.ts";
 import { stepCost } from "../blocklora/training/step.ts";
 import { COMMON_FLAGS } from "../blocklora/commands/common_flags.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
-import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
+import { gpuName, init, initDry, shutDown } from "../tensor/device.ts";
+import { NoAdapterError } from "../tensor/errors.ts";
 import { boundRatio, type MethodCost, qkvSites } from "../blocklora/cost/formulas.ts";
 import { adapterTimes } from "./gpu_time.ts";
 import { configured, type Shape } from "./layers.ts";
@@ -180,7 +181,7 @@ async function timed(model: string, console: Console): Promise<Map<string, strin
     return null;
   }
   const { width } = ARCHITECTURES[model].vision;
-  console.note(`timing a projection [197, ${width}] × [${width}, ${width}] on ${adapterName()}`);
+  console.note(`timing a projection [197, ${width}] × [${width}, ${width}] on ${gpuName()}`);
   const found = await adapterTimes(SHAPES, { width, rows: 197 });
   return new Map(
     SHAPES.map(({ method, rank, blocks }, i) => [

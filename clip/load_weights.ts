@@ -8,7 +8,7 @@ import { contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { beyondHalf, floatsToHalves, LARGEST_HALF } from "../tensor/half.ts";
 import { owned } from "../tensor/memory.ts";
-import { upload, write } from "../tensor/queue.ts";
+import { upload } from "../tensor/queue.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { numel, sameShape, type Shape } from "../tensor/shape.ts";
 import { ELEMENT_BYTES, Tensor, wholeWords } from "../tensor/tensor.ts";
@@ -222,7 +222,7 @@ export async function readTensor(
   const tensor = keep(owned("frozenWeights", () => Tensor.empty(shape)));
   try {
     for await (const { start, values } of file.pieces(name)) {
-      write(tensor.binding.buffer, start * ELEMENT_BYTES.f32, values);
+      tensor.engine.queue.write(tensor.binding.buffer, start * ELEMENT_BYTES.f32, values);
     }
   } catch (error) {
     tensor.release();

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { onDryEngine } from "../tensor/device.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { type Dtype, Tensor } from "../tensor/tensor.ts";
 
@@ -86,14 +87,15 @@ class DeclaredWeights extends Weights {
 
   override get(name: string, shape: Shape): Tensor {
     this.shapes.set(name, shape);
-    return Tensor.declared(shape);
+    return Tensor.empty(shape);
   }
 }
 
 /** The name and shape of every weight that `make` asks for, in its order. */
 export function declaredWeights(make: (weights: Weights) => unknown): Map<string, Shape> {
   const declared = new DeclaredWeights();
-  make(declared);
+  // On a device that has nothing: no weight is too large for it, and none takes memory.
+  onDryEngine({}, () => void make(declared));
   return declared.shapes;
 }
 

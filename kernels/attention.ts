@@ -5,6 +5,7 @@
  */
 
 import { gpu, lanes } from "../tensor/device.ts";
+import { perEngine } from "../tensor/engine.ts";
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import {
@@ -172,16 +173,16 @@ function shapeOf(
   return { style: "subgroup", rows: size === "large" ? 16 : 8, cols, across, down: 1 };
 }
 
-const kernels = new Map<string, Kernel>();
+const kernels = perEngine(() => new Map<string, Kernel>());
 
 function kernelOf(tile: AttentionTile): Kernel {
   const key = Object.values(tile).join();
-  let kernel = kernels.get(key);
+  let kernel = kernels().get(key);
   if (!kernel) {
     const { sum, causal } = tile;
     const name = `attention ${sum}${causal ? ", causal" : ""}`;
     kernel = new Kernel(name, attentionWgsl(tile), workOf(sum));
-    kernels.set(key, kernel);
+    kernels().set(key, kernel);
   }
   return kernel;
 }

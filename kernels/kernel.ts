@@ -4,19 +4,14 @@
  * @module
  */
 
-import { gpu, guarded, KernelError, subgroupPrelude } from "../tensor/device.ts";
+import type { Access, Binding } from "../tensor/bind_groups.ts";
+import { gpu } from "../tensor/device.ts";
+import { currentEngine, perEngine } from "../tensor/engine.ts";
+import { KernelError } from "../tensor/errors.ts";
 import { count } from "../tensor/measure.ts";
-import {
-  type Access,
-  type Binding,
-  bindingsLayout,
-  dispatch,
-  flush,
-  type Grid,
-  SIZES_BYTES,
-  sizesLayout,
-} from "../tensor/queue.ts";
+import { type Grid, SIZES_BYTES } from "../tensor/queue.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
+import { type WarmUp, warmUp } from "./warm_up.ts";
 
 /** Values of a kernel's `override` constants: what is built into a pipeline. */
 export type Constants = Readonly<Record<string, number>>;
@@ -43,6 +38,14 @@ export interface KernelWork {
   readonly writes?: (sizes: Sizes) => number;
 }
 
+/** A kernel as an engine has it. */
+interface Program {
+  readonly module: GPUShaderModule;
+  readonly layout: GPUBindGroupLayout;
+  /** By the values of the constants. */
+  readonly pipelines: Map<string, GPUComputePipeline>;
+}
+
 interface Field {
   readonly name: string;
   readonly type: "u32" | "i32" | "f32";
@@ -62,10 +65,7 @@ export class Kernel {
   readonly #access: readonly Access[];
   readonly #takes: readonly ("f32" | "f16" | undefined)[];
   readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
-  #device: GPUDevice | null = null;
-  #module!: GPUShaderModule;
-  #layout!: GPUBindGroupLayout;
-  #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #compiled = perEngine((): { program: Program | null } => ({ program: null }));
 
   /** Reads the bindings and the sizes off the source. Nothing is compiled before the first run. */
   constructor(name: string, wgsl: string, work: KernelWork) {
@@ -111,12 +111,15 @@ export class Kernel {
     const explain = (message: string) =>
       new KernelError(`Cannot run ${this.name} on ${shapesOf(operands)}: ${message}`, this.name);
     this.#check(operands, bindings, grid, explain);
-    if (rehearsal) {
-      this.#rehearse(rehearsal, constants, operands, bindings, sizes, explain);
+    const program = this.#program(operands);
+    const { under } = warmUp();
+    if (under) {
+      this.#warmUp(under, program, constants, bindings, sizes, explain);
       return;
     }
-    const pipeline = this.#pipeline(constants, operands, explain);
-    dispatch(pipeline, this.#layout, bindings, this.#pack(sizes), grid, explain);
+    const pipeline = this.#pipeline(program, constants, explain);
+    currentEngine().queue
+      .dispatch(pipeline, program.layout, bindings, this.#pack(sizes), grid, explain);
     count(this.name, () => ({
       flops: this.#work.flops(sizes, inputs),
       bytesRead: this.#work.reads?.(sizes) ?? bytesOf(inputs),
@@ -188,73 +191,72 @@ export class Kernel {
   }
 
   /** Has a run's pipeline compiled, if it is not yet, and notes how to start it on no workgroups. */
-  #rehearse(
-    { compiling, starts }: Rehearsal,
+  #warmUp(
+    { compiling, starts }: WarmUp,
+    program: Program,
     constants: Constants,
-    operands: readonly (Tensor | Binding)[],
     bindings: readonly Binding[],
     sizes: Sizes,
     explain: (message: string) => Error,
   ): void {
-    const device = gpu();
-    if (this.#device !== device) this.#compile(device, operands);
     const key = Object.values(constants).join();
     const name = `${this.name} ${key}`;
-    if (this.#pipelines.has(key) || starts.has(name)) return;
+    if (program.pipelines.has(key) || starts.has(name)) return;
     const packed = this.#pack(sizes).slice();
     starts.set(name, () => {
-      const pipeline = this.#pipeline(constants, operands, explain);
-      dispatch(pipeline, this.#layout, bindings, packed, [0], explain);
+      const pipeline = this.#pipeline(program, constants, explain);
+      currentEngine().queue.dispatch(pipeline, program.layout, bindings, packed, [0], explain);
     });
-    const pipelines = this.#pipelines;
-    const made = device.createComputePipelineAsync(this.#descriptor(device, constants));
+    const made = gpu().createComputePipelineAsync(this.#descriptor(program, constants));
     // What is refused here is refused again, and told, when it is to run.
-    compiling.push(made.then((pipeline) => pipelines.set(key, pipeline)).catch(() => {}));
+    compiling.push(made.then((pipeline) => program.pipelines.set(key, pipeline)).catch(() => {}));
   }
 
-  #descriptor(device: GPUDevice, constants: Constants): GPUComputePipelineDescriptor {
+  #descriptor({ module, layout }: Program, constants: Constants): GPUComputePipelineDescriptor {
+    const bindGroupLayouts = [layout, currentEngine().queue.sizesLayout];
     return {
       label: this.name,
-      layout: device.createPipelineLayout({ bindGroupLayouts: [this.#layout, sizesLayout()] }),
-      compute: { module: this.#module, constants },
+      layout: gpu().createPipelineLayout({ bindGroupLayouts }),
+      compute: { module, constants },
     };
   }
 
   #pipeline(
+    program: Program,
     constants: Constants,
-    operands: readonly (Tensor | Binding)[],
     explain: (message: string) => Error,
   ): GPUComputePipeline {
-    const device = gpu();
-    if (this.#device !== device) this.#compile(device, operands);
+    const { pipelines } = program;
     const key = Object.values(constants).join();
-    let pipeline = this.#pipelines.get(key);
+    let pipeline = pipelines.get(key);
     if (!pipeline) {
-      pipeline = guarded(
+      const { device } = currentEngine();
+      pipeline = device.guarded(
         "validation",
-        () => device.createComputePipeline(this.#descriptor(device, constants)),
+        () => device.gpu.createComputePipeline(this.#descriptor(program, constants)),
         (message) => {
           // Made again by the next run, which then says again what is wrong.
-          this.#pipelines.delete(key);
+          pipelines.delete(key);
           return explain(message);
         },
       );
-      this.#pipelines.set(key, pipeline);
+      pipelines.set(key, pipeline);
     }
     return pipeline;
   }
 
-  #compile(device: GPUDevice, operands: readonly (Tensor | Binding)[]): void {
-    this.#device = device;
-    this.#pipelines = new Map();
-    this.#layout = bindingsLayout(this.#access);
-    const code = this.wgsl.includes("subgroup_") ? subgroupPrelude() + this.wgsl : this.wgsl;
-    const compiled: GPUShaderModule = this.#module = guarded(
+  #program(operands: readonly (Tensor | Binding)[]): Program {
+    const compiled = this.#compiled();
+    if (compiled.program) return compiled.program;
+    const { device, queue } = currentEngine();
+    const code = this.wgsl.includes("subgroup_") ? device.subgroupPrelude + this.wgsl : this.wgsl;
+    const layout = queue.bindGroups.layout(this.#access);
+    const module: GPUShaderModule = device.guarded(
       "validation",
-      () => device.createShaderModule({ label: this.name, code }),
+      () => device.gpu.createShaderModule({ label: this.name, code }),
       async (message): Promise<KernelError> => {
-        this.#device = null;
-        const { messages } = await compiled.getCompilationInfo();
+        compiled.program = null;
+        const { messages } = await module.getCompilationInfo();
         const error = messages.find(({ type }) => type === "error");
         const line = error?.lineNum || lineIn(message);
         const where = `${line ? ` at line ${line}` : ""} for ${shapesOf(operands)}`;
@@ -262,48 +264,7 @@ export class Kernel {
         return new KernelError(`Cannot compile ${this.name}${where}: ${what}`, this.name, line);
       },
     );
-  }
-}
-
-/** Kernels that are compiled ahead. */
-interface Rehearsal {
-  readonly compiling: Promise<unknown>[];
-  readonly starts: Map<string, () => void>;
-}
-let rehearsal: Rehearsal | null = null;
-
-/** Whether kernels are only compiled, and nothing is done: state that counts what was done stays as it is. */
-export function rehearsing(): boolean {
-  return rehearsal !== null;
-}
-
-/**
- * Compiles the kernels that `body` will run, so that its first real run does not wait for them: runs it with kernels that
- * do nothing, and so with values that mean nothing. Browsers compile side by side; some drivers compile only what is
- * started, so at last each kernel is started on no workgroups. `onProgress` is told how many of them are ready.
- *
- * @throws {TypeError} If `body` returns a promise.
- */
-export async function compileAhead(
-  body: () => unknown,
-  onProgress: (ready: number, total: number) => void = () => {},
-): Promise<void> {
-  const { compiling, starts } = rehearsal = { compiling: [], starts: new Map() };
-  try {
-    if (body() instanceof Promise) {
-      throw new TypeError("Cannot compileAhead() a promise: await outside it");
-    }
-  } finally {
-    rehearsal = null;
-  }
-  await Promise.all(compiling);
-  let ready = 0;
-  for (const start of starts.values()) {
-    start();
-    flush();
-    onProgress(++ready, starts.size);
-    // So that progress is seen, and Ctrl-C heard.
-    await new Promise((resolve) => setTimeout(resolve));
+    return compiled.program = { module, layout, pipelines: new Map() };
   }
 }
 

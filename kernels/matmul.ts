@@ -5,6 +5,7 @@
  */
 
 import { gpu, lanes } from "../tensor/device.ts";
+import { perEngine } from "../tensor/engine.ts";
 import { attribute, count, currentPart } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -57,7 +58,7 @@ export interface Mask {
   readonly items?: { readonly numbers: Tensor; readonly item: number; readonly pitch: number };
 }
 
-const kernels = new Map<string, Kernel>();
+const kernels = perEngine(() => new Map<string, Kernel>());
 const MAX_BATCH_AXES = 3;
 
 /**
@@ -315,8 +316,8 @@ function workOf({ epilogue: { expression, kept, masked } }: Tile): KernelWork {
 
 function kernelOf(tile: Tile): Kernel {
   const key = JSON.stringify(tile);
-  let kernel = kernels.get(key);
-  if (!kernel) kernels.set(key, kernel = new Kernel(nameOf(tile), tileWgsl(tile), workOf(tile)));
+  let kernel = kernels().get(key);
+  if (!kernel) kernels().set(key, kernel = new Kernel(nameOf(tile), tileWgsl(tile), workOf(tile)));
   return kernel;
 }
 

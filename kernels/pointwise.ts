@@ -4,6 +4,7 @@
  * @module
  */
 
+import { perEngine } from "../tensor/engine.ts";
 import { broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { type Dtype, Tensor } from "../tensor/tensor.ts";
 import functions from "./functions.wgsl" with { type: "text" };
@@ -18,7 +19,7 @@ export type Operands = Readonly<Record<string, Tensor | number | bigint>>;
 export const FUNCTIONS: string = special + functions;
 
 const LANES = 64;
-const cache = new Map<string, Kernel>();
+const kernels = perEngine(() => new Map<string, Kernel>());
 
 /**
  * Evaluates `expression` at every position of `shape`, with the tensors among `operands` broadcast to it, halves as
@@ -58,6 +59,7 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
   const dtypes = inputs.map(({ dtype }) => dtype);
   const quads = inQuads(shape, strides, [...inputs, out]);
   const key = [expression, shape.length, names, dtypes, scalars, out.dtype, quads].join();
+  const cache = kernels();
   let kernel = cache.get(key);
   if (!kernel) {
     const parts = { expression, rank: shape.length, tensors, dtypes, scalars, quads };

@@ -5,6 +5,7 @@
  */
 
 import { isSoftware, lanes } from "../tensor/device.ts";
+import { perEngine } from "../tensor/engine.ts";
 
 /**
  * The ways. A kernel that a way has nothing to offer for takes the way before it.
@@ -31,7 +32,7 @@ export interface KernelChoice {
   readonly tile?: TileSize;
 }
 
-let pinned: KernelChoice = {};
+const pinned = perEngine((): { choice: KernelChoice } => ({ choice: {} }));
 
 /**
  * Pins which kernels run, until the next call; without an argument the rules decide again. The same choice gives the
@@ -45,15 +46,15 @@ export function pinKernels(choice: KernelChoice = {}): void {
       'Cannot pin the style "subgroup": the adapter has no subgroups of a fixed size, pin "lane"',
     );
   }
-  pinned = choice;
+  pinned().choice = choice;
 }
 
 /** The style of kernels on this adapter. */
 export function style(): Style {
-  return pinned.style ?? (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "lane");
+  return pinned().choice.style ?? (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "lane");
 }
 
 /** The tile that is pinned, if one is. */
 export function pinnedTile(): TileSize | undefined {
-  return pinned.tile;
+  return pinned().choice.tile;
 }

@@ -4,18 +4,20 @@
  * @module
  */
 
-/** The numbers of the given bits: by a table of all of them, made at the first use. */
+/** The numbers of the given bits. */
 export function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
-  table ??= Float32Array.from({ length: 65536 }, (_, bits) => {
-    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, bits >> 10 & 31, bits & 1023];
-    if (exponent === 31) return fraction ? NaN : sign * Infinity;
-    return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
-  });
   const floats = new Float32Array(halves.length);
-  for (let i = 0; i < floats.length; i++) floats[i] = table[halves[i]];
+  const bits = new Uint32Array(floats.buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const sign = (halves[i] & 0x8000) << 16;
+    const size = halves[i] & 0x7fff;
+    if (size >= 0x7c00) bits[i] = size > 0x7c00 ? 0x7fc00000 : sign | 0x7f800000; // NaN, infinity
+    else if (size >= 0x400) bits[i] = sign | (size << 13) + 0x38000000;
+    // Below 2⁻¹⁴ halves are plain multiples of 2⁻²⁴.
+    else floats[i] = sign ? -size * 2 ** -24 : size * 2 ** -24;
+  }
   return floats;
 }
-let table: Float32Array | undefined;
 
 /** The largest half. */
 export const LARGEST_HALF = 65504;

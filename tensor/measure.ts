@@ -6,8 +6,8 @@
  * @module
  */
 
-import { type BytesByOwner, peakDuring } from "./memory.ts";
-import { counters } from "./queue.ts";
+import { currentEngine } from "./engine.ts";
+import type { BytesByOwner } from "./memory.ts";
 
 /** When work is done: the forward pass, the walk back over the tape, or the optimizer's update. */
 export const PHASES = ["forward", "backward", "optimizer"] as const;
@@ -52,13 +52,69 @@ export interface Measured<T> {
   readonly peakByOwner: BytesByOwner;
 }
 
+/** What one measurement has counted so far. */
 interface Meter {
   readonly rows: Map<string, { -readonly [K in keyof WorkRow]: WorkRow[K] }>;
   readonly savedBytes: Record<string, number>;
 }
 
-const meters: Meter[] = [];
-const now: { phase: Phase; part: string } = { phase: "forward", part: "" };
+/** The measurements of an engine under way, and what its work counts as now. */
+export class Meters {
+  readonly #meters: Meter[] = [];
+  /** What the code that runs now is part of. */
+  readonly now: { phase: Phase; part: string } = { phase: "forward", part: "" };
+
+  /** Counts all work from now on until it is stopped. */
+  start(): {
+    readonly rows: () => WorkRow[];
+    readonly savedBytes: Readonly<Record<string, number>>;
+    readonly stop: () => void;
+  } {
+    const meter: Meter = { rows: new Map(), savedBytes: {} };
+    this.#meters.push(meter);
+    return {
+      rows: () => [...meter.rows.values()],
+      savedBytes: meter.savedBytes,
+      stop: () => this.#meters.splice(this.#meters.indexOf(meter), 1),
+    };
+  }
+
+  /** Runs `body`, whose work counts as `now` says where it is given. */
+  within<T>(now: Partial<{ phase: Phase; part: string }>, body: () => T): T {
+    const before = { ...this.now };
+    Object.assign(this.now, now);
+    try {
+      return body();
+    } finally {
+      Object.assign(this.now, before);
+    }
+  }
+
+  /** As {@linkcode count}. */
+  count(kernel: string, work: () => Omit<Work, "dispatches">, dispatches: 0 | 1): void {
+    if (this.#meters.length === 0) return;
+    const { flops, bytesRead, bytesWritten } = work();
+    const { phase, part } = this.now;
+    const key = [kernel, phase, part].join("\n");
+    for (const { rows } of this.#meters) {
+      let row = rows.get(key);
+      if (!row) {
+        row = { kernel, phase, part, dispatches: 0, flops: 0, bytesRead: 0, bytesWritten: 0 };
+        rows.set(key, row);
+      }
+      row.dispatches += dispatches;
+      row.flops += flops;
+      row.bytesRead += bytesRead;
+      row.bytesWritten += bytesWritten;
+    }
+  }
+
+  /** Counts bytes that a tape begins to keep. */
+  noteSaved(bytes: number): void {
+    const { part } = this.now;
+    for (const { savedBytes } of this.#meters) savedBytes[part] = (savedBytes[part] ?? 0) + bytes;
+  }
+}
 
 /**
  * Runs `body` and tells what it cost. What it records counts when it is recorded, not when the GPU does it: a submit
@@ -67,32 +123,18 @@ const now: { phase: Phase; part: string } = { phase: "forward", part: "" };
  * @throws {TypeError} If `body` returns a promise.
  */
 export function measure<T>(body: () => T): Measured<T> {
-  const { submits } = counters;
-  const { rows, savedBytes, stop } = startMeter();
+  const { meters, pool, queue: { counts } } = currentEngine();
+  const { submits } = counts;
+  const { rows, savedBytes, stop } = meters.start();
   try {
-    const { value, ...peak } = peakDuring(body);
+    const { value, ...peak } = pool.peakDuring(body);
     if (value instanceof Promise) {
       throw new TypeError("Cannot measure() a promise: await outside it");
     }
-    return { value, rows: rows(), submits: counters.submits - submits, savedBytes, ...peak };
+    return { value, rows: rows(), submits: counts.submits - submits, savedBytes, ...peak };
   } finally {
     stop();
   }
-}
-
-/** Counts all work from now on until it is stopped. */
-export function startMeter(): {
-  readonly rows: () => WorkRow[];
-  readonly savedBytes: Readonly<Record<string, number>>;
-  readonly stop: () => void;
-} {
-  const meter: Meter = { rows: new Map(), savedBytes: {} };
-  meters.push(meter);
-  return {
-    rows: () => [...meter.rows.values()],
-    savedBytes: meter.savedBytes,
-    stop: () => meters.splice(meters.indexOf(meter), 1),
-  };
 }
 
 /** The sum of the rows that a filter lets through, all by default. */
@@ -112,54 +154,27 @@ export function total(
 
 /** Runs `body`, whose work is of the given phase. */
 export function during<T>(phase: Phase, body: () => T): T {
-  return within({ ...now, phase }, body);
+  return currentEngine().meters.within({ phase }, body);
 }
 
 /** Runs `body`, whose work, and that of its gradients later on, counts as `part`. */
 export function attribute<T>(part: string, body: () => T): T {
-  return within({ ...now, part }, body);
-}
-
-function within<T>(place: typeof now, body: () => T): T {
-  const before = { ...now };
-  Object.assign(now, place);
-  try {
-    return body();
-  } finally {
-    Object.assign(now, before);
-  }
+  return currentEngine().meters.within({ part }, body);
 }
 
 /** What the code that runs now is attributed to. */
 export function currentPart(): string {
-  return now.part;
+  return currentEngine().meters.now.part;
 }
 
-/** Counts a dispatch, whose work is asked for only if somebody measures; or a part of one, as none. */
+/**
+ * Counts a dispatch, whose work is asked for only if somebody measures; or some of the work of one
+ * that is counted elsewhere, as none.
+ */
 export function count(
   kernel: string,
   work: () => Omit<Work, "dispatches">,
   dispatches: 0 | 1 = 1,
 ): void {
-  if (meters.length === 0) return;
-  const { flops, bytesRead, bytesWritten } = work();
-  const { phase, part } = now;
-  const key = [kernel, phase, part].join("\n");
-  for (const { rows } of meters) {
-    let row = rows.get(key);
-    if (!row) {
-      row = { kernel, phase, part, dispatches: 0, flops: 0, bytesRead: 0, bytesWritten: 0 };
-      rows.set(key, row);
-    }
-    row.dispatches += dispatches;
-    row.flops += flops;
-    row.bytesRead += bytesRead;
-    row.bytesWritten += bytesWritten;
-  }
-}
-
-/** Counts bytes that a tape begins to keep. */
-export function noteSaved(bytes: number): void {
-  const { part } = now;
-  for (const { savedBytes } of meters) savedBytes[part] = (savedBytes[part] ?? 0) + bytes;
+  currentEngine().meters.count(kernel, work, dispatches);
 }

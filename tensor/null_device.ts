@@ -24,6 +24,7 @@ export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
     features: new Set(),
     queue: { submit: nothing, writeBuffer: nothing, onSubmittedWorkDone: nothing },
     lost: new Promise(nothing),
+    addEventListener: nothing,
     destroy: nothing,
     pushErrorScope: nothing,
     popErrorScope: () => Promise.resolve(null),
@@ -43,6 +44,6 @@ export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
       Promise.resolve(labelled(descriptor)),
     createCommandEncoder: () => encoder,
   };
-  // Only what queue.ts, memory.ts and kernel.ts use is there.
+  // Only what an engine and its kernels use is there.
   return device as unknown as GPUDevice;
 }

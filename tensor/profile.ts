@@ -4,9 +4,8 @@
  * @module
  */
 
-import { gpu } from "./device.ts";
-import { startMeter } from "./measure.ts";
-import { counters, flush, timeBy, type Timer } from "./queue.ts";
+import { currentEngine } from "./engine.ts";
+import type { Timer } from "./queue.ts";
 
 /** What one kernel did and took. */
 export interface ProfileRow {
@@ -45,15 +44,16 @@ const STAMPS = 4096;
  * `init()` asks for; without it there are counts, and no times. Browsers round times to 0.1 ms.
  */
 export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>> {
-  const stopwatch = gpu().features.has("timestamp-query") ? new Stopwatch() : null;
-  const meter = startMeter();
-  timeBy(stopwatch);
-  const { submits } = counters;
+  const { device: { gpu }, queue, meters } = currentEngine();
+  const stopwatch = gpu.features.has("timestamp-query") ? new Stopwatch(gpu) : null;
+  const meter = meters.start();
+  queue.timeBy(stopwatch);
+  const { submits } = queue.counts;
   const start = performance.now();
   try {
     const value = await body();
-    flush();
-    await gpu().queue.onSubmittedWorkDone();
+    queue.flush();
+    await gpu.queue.onSubmittedWorkDone();
     const wallMs = performance.now() - start;
     const times = stopwatch && await stopwatch.times();
     const work = new Map<string, { calls: number; flops: number; bytes: number }>();
@@ -71,9 +71,9 @@ export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>
     }))
       .sort((a, b) => (b.ms ?? 0) - (a.ms ?? 0) || b.flops - a.flops);
     const gpuMs = times && [...times.values()].reduce((sum, ms) => sum + ms, 0);
-    return { value, rows, gpuMs, wallMs, submits: counters.submits - submits };
+    return { value, rows, gpuMs, wallMs, submits: queue.counts.submits - submits };
   } finally {
-    timeBy(null);
+    queue.timeBy(null);
     meter.stop();
     stopwatch?.release();
   }
@@ -81,15 +81,21 @@ export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>
 
 /** Collects the GPU's times of dispatches. */
 class Stopwatch implements Timer {
-  readonly #device = gpu();
-  readonly #set = this.#device.createQuerySet({ type: "timestamp", count: STAMPS });
-  readonly #resolved = this.#device.createBuffer({
-    label: "timestamps",
-    size: 8 * STAMPS,
-    usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-  });
+  readonly #device: GPUDevice;
+  readonly #set: GPUQuerySet;
+  readonly #resolved: GPUBuffer;
   readonly #read: { readonly kernels: readonly string[]; readonly buffer: GPUBuffer }[] = [];
   #kernels: string[] = [];
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+    this.#set = device.createQuerySet({ type: "timestamp", count: STAMPS });
+    this.#resolved = device.createBuffer({
+      label: "timestamps",
+      size: 8 * STAMPS,
+      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    });
+  }
 
   stamps(kernel: string): GPUComputePassTimestampWrites | null {
     const at = 2 * this.#kernels.length;

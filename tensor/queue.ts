@@ -1,20 +1,15 @@
 /**
- * Records dispatches, hands them to the GPU together, and brings data back.
+ * Records dispatches, and hands them to the GPU together.
  *
  * @module
  */
 
-import {
-  gpu,
-  guarded,
-  isSoftware,
-  KernelError,
-  onStart,
-  onTrial,
-  refusal,
-  settle,
-} from "./device.ts";
-import { acquire, clearShelves, numberOf, onLimit, overstocked, sizeClass } from "./memory.ts";
+import { BindGroups, type Binding } from "./bind_groups.ts";
+import type { BufferPool } from "./buffer_pool.ts";
+import { currentEngine } from "./engine.ts";
+import { KernelError } from "./errors.ts";
+import type { Device } from "./gpu_device.ts";
+import { Readbacks } from "./readback.ts";
 
 /** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
 export const SIZES_BYTES = 256;
@@ -25,40 +20,172 @@ const MAX_RECORDED = 4096;
 /** Dispatches after which a GPU gets to work, while the host records more. */
 const HEAD_START = 128;
 
-/** Dispatches recorded before a submit happens by itself. A software adapter would work in the host's time. */
-export function recordedAtMost(): number {
-  return isSoftware() ? MAX_RECORDED : HEAD_START;
+/** Workgroups along x, y and z. */
+export type Grid = readonly [x: number, y?: number, z?: number];
+
+/** Times dispatches one by one, each in a pass of its own. */
+export interface Timer {
+  /** Where the GPU writes when a dispatch of a kernel begins and ends; null if there is no room before a submit. */
+  stamps(kernel: string): GPUComputePassTimestampWrites | null;
+  /** Told before a submit, to bring the times along. */
+  submitting(encoder: GPUCommandEncoder): void;
 }
 
-/** How often the GPU was given work since the start, and how many bind groups were made for it. */
-export const counters = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };
+/** What is recorded for a device and not yet submitted, and what comes back from it. */
+export class Queue {
+  /** How often the GPU was given work. */
+  readonly counts = { dispatches: 0, submits: 0, readbacks: 0 };
+  /** Dispatches recorded before a submit happens by itself. A software GPU would work in the host's time. */
+  readonly recordedAtMost: number;
+  /** What recorded dispatches bind. */
+  readonly bindGroups: BindGroups;
+  /** How data comes back. */
+  readonly readbacks: Readbacks;
+  readonly #device: Device;
+  readonly #pool: BufferPool;
+  #encoder: GPUCommandEncoder | null = null;
+  #pass: GPUComputePassEncoder | null = null;
+  #recorded = 0;
+  readonly #kernels = new Set<string>();
+  readonly #sizesOfRecorded = new Uint8Array(MAX_RECORDED * SIZES_BYTES);
+  #uniforms: Uniforms | null = null;
+  #timer: Timer | null = null;
 
-let encoder: GPUCommandEncoder | null = null;
-let pass: GPUComputePassEncoder | null = null;
-let recorded = 0;
-const kernels = new Set<string>();
-const sizesOfRecorded = new Uint8Array(MAX_RECORDED * SIZES_BYTES);
+  /** Nothing recorded; buffers come from `pool`. */
+  constructor(device: Device, pool: BufferPool) {
+    this.recordedAtMost = device.isSoftware ? MAX_RECORDED : HEAD_START;
+    this.bindGroups = new BindGroups(device, pool);
+    this.readbacks = new Readbacks(device, this);
+    this.#device = device;
+    this.#pool = pool;
+    pool.relieve = () => this.trim();
+  }
 
-interface Sizes {
-  readonly device: GPUDevice;
+  /** The layout of bind group 1, the sizes of a dispatch. */
+  get sizesLayout(): GPUBindGroupLayout {
+    return this.#sizes.layout;
+  }
+
+  get #sizes(): Uniforms {
+    return this.#uniforms ??= makeUniforms(this.#device.gpu);
+  }
+
+  /** Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what the GPU refused. */
+  dispatch(
+    pipeline: GPUComputePipeline,
+    layout: GPUBindGroupLayout,
+    bindings: readonly Binding[],
+    values: Uint8Array,
+    grid: Grid,
+    explain: (message: string) => Error,
+  ): void {
+    const { gpu } = this.#device;
+    if (this.#recorded === this.recordedAtMost) this.flush();
+    if (this.bindGroups.isFull) {
+      this.flush();
+      this.bindGroups.clear();
+    }
+    let timestampWrites = this.#timer?.stamps(pipeline.label);
+    if (timestampWrites === null) {
+      this.flush();
+      timestampWrites = this.#timer!.stamps(pipeline.label)!;
+    }
+    this.#encoder ??= gpu.createCommandEncoder();
+    const pass = this.#pass ??= this.#encoder.beginComputePass(
+      timestampWrites && { timestampWrites },
+    );
+    const offset = this.#recorded * SIZES_BYTES;
+    this.#sizesOfRecorded.set(values, offset);
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, this.bindGroups.find(layout, bindings, explain));
+    pass.setBindGroup(1, this.#sizes.group, [offset]);
+    pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
+    this.#recorded++;
+    this.#kernels.add(pipeline.label);
+    this.counts.dispatches++;
+    if (timestampWrites) this.#endPass();
+  }
+
+  /** Records a copy of `bytes` bytes, from byte `offset` on, to the start of another buffer. */
+  copy(from: GPUBuffer, offset: number, to: GPUBuffer, bytes: number): void {
+    this.#endPass();
+    this.#encoder ??= this.#device.gpu.createCommandEncoder();
+    this.#encoder.copyBufferToBuffer(from, offset, to, 0, bytes);
+  }
+
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = null;
+  }
+
+  /** Hands what is recorded to the GPU. */
+  flush(): void {
+    if (this.#encoder) {
+      const { gpu } = this.#device;
+      this.#endPass();
+      this.#timer?.submitting(this.#encoder);
+      const commands = this.#encoder;
+      const used = this.#recorded * SIZES_BYTES;
+      const names = [...this.#kernels].join(", ");
+      this.#encoder = null;
+      this.#recorded = 0;
+      this.#kernels.clear();
+      this.#device.guarded(
+        "validation",
+        () => {
+          if (used > 0) {
+            gpu.queue.writeBuffer(this.#sizes.buffer, 0, this.#sizesOfRecorded, 0, used);
+          }
+          gpu.queue.submit([commands.finish()]);
+        },
+        (message) =>
+          new KernelError(`Cannot run what was recorded, that is ${names}: ${message}`, names),
+      );
+      this.counts.submits++;
+    }
+    if (this.#pool.overstocked) this.trim();
+  }
+
+  /** Gives the buffers that wait back to the GPU. */
+  trim(): void {
+    if (this.#encoder) this.flush();
+    this.#pool.clear();
+    this.readbacks.clear();
+    this.bindGroups.clear();
+  }
+
+  /** Overwrites `buffer` from byte `offset` on. */
+  write(buffer: GPUBuffer, offset: number, values: ArrayBufferView<ArrayBuffer>): void {
+    // writeBuffer overtakes what is recorded but not submitted, and a buffer from the pool may still have readers there.
+    this.flush();
+    const { gpu } = this.#device;
+    gpu.queue.writeBuffer(buffer, offset, values.buffer, values.byteOffset, values.byteLength);
+  }
+
+  /** Has dispatches timed from now on, or no longer. Submits what is recorded. */
+  timeBy(timer: Timer | null): void {
+    this.flush();
+    this.#timer = timer;
+  }
+}
+
+/**
+ * Where the sizes of all dispatches live: one uniform buffer, which is written once a submit. Sizes
+ * that change compile nothing and upload nothing of their own.
+ */
+interface Uniforms {
   readonly buffer: GPUBuffer;
   readonly layout: GPUBindGroupLayout;
   readonly group: GPUBindGroup;
 }
-let sizes: Sizes | null = null;
 
-/**
- * Every dispatch's sizes live in one uniform buffer, which is written once a submit: sizes that change compile nothing
- * and upload nothing of their own.
- */
-function sizesOf(device: GPUDevice): Sizes {
-  if (sizes?.device === device) return sizes;
-  const buffer = device.createBuffer({
+function makeUniforms(gpu: GPUDevice): Uniforms {
+  const buffer = gpu.createBuffer({
     label: "sizes",
     size: MAX_RECORDED * SIZES_BYTES,
     usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
   });
-  const layout = device.createBindGroupLayout({
+  const layout = gpu.createBindGroupLayout({
     label: "sizes",
     entries: [{
       binding: 0,
@@ -66,336 +193,56 @@ function sizesOf(device: GPUDevice): Sizes {
       buffer: { type: "uniform", hasDynamicOffset: true },
     }],
   });
-  const group = device.createBindGroup({
+  const group = gpu.createBindGroup({
     label: "sizes",
     layout,
     entries: [{ binding: 0, resource: { buffer, size: SIZES_BYTES } }],
   });
-  return sizes = { device, buffer, layout, group };
+  return { buffer, layout, group };
 }
 
-/** The layout of bind group 1, the sizes of a dispatch. */
-export function sizesLayout(): GPUBindGroupLayout {
-  return sizesOf(gpu()).layout;
+/** How often the current engine's GPU was given work, and how many bind groups were made for it. */
+export interface Counters {
+  /** Kernels started. */
+  readonly dispatches: number;
+  /** Times that recorded work was handed over. */
+  readonly submits: number;
+  /** Times that data was read. */
+  readonly readbacks: number;
+  /** Bind groups made. */
+  readonly bindGroups: number;
 }
 
-/** A part of a buffer, as a kernel binds it. */
-export interface Binding {
-  /** The buffer. */
-  readonly buffer: GPUBuffer;
-  /** Its first byte, a multiple of 256. */
-  readonly offset: number;
-  /** How many bytes. */
-  readonly size: number;
-}
-
-/** What a kernel does with a binding. */
-export type Access = "read" | "read_write";
-
-/** Workgroups along x, y and z. */
-export type Grid = readonly [x: number, y?: number, z?: number];
-
-/** Bind groups by what they bind: a step that repeats finds the buffers, and so the groups, of the step before. */
-let bindGroups = new Map<string, GPUBindGroup>();
-
-/**
- * So many at once: Mesa's software driver maps a page of memory for each, and Linux lets a process have 65,530 mappings.
- * Only steps of very many parts need more, and make some of theirs again.
- */
-const MAX_BIND_GROUPS = 6144;
-
-/**
- * What every bind group binds beside its kernel's buffers. A group has no destroy(), and waits for the collector, which
- * does not know what it holds; but a driver's part of it goes when one of its buffers does.
- */
-let ticket: GPUBuffer | null = null;
-
-/** How many bind groups there are. */
-export function liveBindGroups(): number {
-  return bindGroups.size;
-}
-
-/** The layout of bind group 0: a kernel's bindings with their access, and the {@linkcode ticket}. */
-export function bindingsLayout(access: readonly Access[]): GPUBindGroupLayout {
-  const visibility = GPUShaderStage.COMPUTE;
-  return gpu().createBindGroupLayout({
-    label: access.join(),
-    entries: [
-      ...access.map((access, binding): GPUBindGroupLayoutEntry => ({
-        binding,
-        visibility,
-        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
-      })),
-      { binding: access.length, visibility, buffer: { type: "uniform" } },
-    ],
-  });
-}
-
-function bindGroup(
-  layout: GPUBindGroupLayout,
-  bindings: readonly Binding[],
-  explain: (message: string) => Error,
-): GPUBindGroup {
-  const key = layout.label +
-    bindings.map(({ buffer, offset, size }) => `${numberOf(buffer)}:${offset}:${size}`).join();
-  let group = bindGroups.get(key);
-  if (group) return group;
-  const device = gpu();
-  const resources = [...bindings, { buffer: ticket ??= makeTicket(device) }];
-  const entries = resources.map((resource, binding) => ({ binding, resource }));
-  group = guarded("validation", () => device.createBindGroup({ layout, entries }), explain);
-  bindGroups.set(key, group);
-  counters.bindGroups++;
-  return group;
-}
-
-function makeTicket(device: GPUDevice): GPUBuffer {
-  return device.createBuffer({ label: "ticket", size: 16, usage: GPUBufferUsage.UNIFORM });
-}
-
-/** Gives all bind groups back. Nothing recorded may still use them. */
-function forgetBindGroups(): void {
-  ticket?.destroy();
-  ticket = null;
-  bindGroups = new Map();
-}
-
-/** Times dispatches one by one, each in a pass of its own. */
-export interface Timer {
-  /** Where the GPU writes when a dispatch of the named kernel begins and ends; null if there is no room before a submit. */
-  stamps(kernel: string): GPUComputePassTimestampWrites | null;
-  /** Told before a submit, to bring the times along. */
-  submitting(encoder: GPUCommandEncoder): void;
-}
-let timer: Timer | null = null;
-
-/** Has dispatches timed from now on, or no longer. Submits what is recorded. */
-export function timeBy(by: Timer | null): void {
-  flush();
-  timer = by;
-}
-
-/** Forgets what was recorded. */
-function drop(): void {
-  encoder = pass = null;
-  recorded = 0;
-  kernels.clear();
-}
-onStart(() => {
-  drop();
-  forgetBindGroups();
-  forgetStagings();
-});
-
-/** Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what the GPU refused. */
-export function dispatch(
-  pipeline: GPUComputePipeline,
-  layout: GPUBindGroupLayout,
-  bindings: readonly Binding[],
-  values: Uint8Array,
-  grid: Grid,
-  explain: (message: string) => Error,
-): void {
-  const device = gpu();
-  if (recorded === recordedAtMost()) flush();
-  if (bindGroups.size >= MAX_BIND_GROUPS) {
-    flush();
-    forgetBindGroups();
-  }
-  let timestampWrites = timer?.stamps(pipeline.label);
-  if (timestampWrites === null) {
-    flush();
-    timestampWrites = timer!.stamps(pipeline.label)!;
-  }
-  encoder ??= device.createCommandEncoder();
-  pass ??= encoder.beginComputePass(timestampWrites && { timestampWrites });
-  sizesOfRecorded.set(values, recorded * SIZES_BYTES);
-  pass.setPipeline(pipeline);
-  pass.setBindGroup(0, bindGroup(layout, bindings, explain));
-  pass.setBindGroup(1, sizesOf(device).group, [recorded * SIZES_BYTES]);
-  pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
-  recorded++;
-  kernels.add(pipeline.label);
-  counters.dispatches++;
-  if (!timestampWrites) return;
-  pass.end();
-  pass = null;
-}
+/** The current engine's counts, since its start. */
+export const counters: Counters = {
+  get dispatches() {
+    return currentEngine().queue.counts.dispatches;
+  },
+  get submits() {
+    return currentEngine().queue.counts.submits;
+  },
+  get readbacks() {
+    return currentEngine().queue.counts.readbacks;
+  },
+  get bindGroups() {
+    return currentEngine().queue.bindGroups.made;
+  },
+};
 
 /** Hands what is recorded to the GPU. */
 export function flush(): void {
-  if (encoder) {
-    const device = gpu();
-    pass?.end();
-    timer?.submitting(encoder);
-    const commands = encoder;
-    const used = recorded * SIZES_BYTES;
-    const names = [...kernels].join(", ");
-    drop();
-    guarded(
-      "validation",
-      () => {
-        if (used > 0) device.queue.writeBuffer(sizesOf(device).buffer, 0, sizesOfRecorded, 0, used);
-        device.queue.submit([commands.finish()]);
-      },
-      (message) =>
-        new KernelError(`Cannot run what was recorded, that is ${names}: ${message}`, names),
-    );
-    counters.submits++;
-  }
-  if (overstocked()) trim();
+  currentEngine().queue.flush();
 }
 
-/** Gives the shelved buffers back to the GPU. */
+/** Gives the buffers that wait to be used again back to the GPU. */
 export function trim(): void {
-  if (encoder) flush();
-  clearShelves();
-  for (const shelf of stagings.values()) for (const buffer of shelf) buffer.destroy();
-  forgetStagings();
-  forgetBindGroups();
+  currentEngine().queue.trim();
 }
-onLimit(trim);
 
 /** A new buffer with the given content. */
 export function upload(values: ArrayBufferView<ArrayBuffer>): GPUBuffer {
-  const buffer = acquire(values.byteLength);
-  if (values.byteLength > 0) write(buffer, 0, values);
+  const { pool, queue } = currentEngine();
+  const buffer = pool.acquire(values.byteLength);
+  if (values.byteLength > 0) queue.write(buffer, 0, values);
   return buffer;
-}
-
-/** Overwrites `buffer` from byte `offset` on. */
-export function write(
-  buffer: GPUBuffer,
-  offset: number,
-  values: ArrayBufferView<ArrayBuffer>,
-): void {
-  // writeBuffer overtakes what is recorded but not submitted, and a buffer from a shelf may still have readers there.
-  flush();
-  gpu().queue.writeBuffer(buffer, offset, values.buffer, values.byteOffset, values.byteLength);
-}
-
-/**
- * Deno looks every 10 ms whether a buffer is mapped. Its `onSubmittedWorkDone()` however, once called, holds the thread
- * until the GPU is done, and the buffer is mapped then, although its promise does not know it yet.
- */
-const CAN_HOLD = globalThis.navigator?.userAgent?.startsWith("Deno/") ?? false;
-
-/** Short waits are held: a thread that is held hears no Ctrl-C, and of a long wait 10 ms are a small part. */
-const HOLD_MS = 100;
-let lastWait = 0;
-
-/** Readbacks whose promise is still to settle: one in so many is waited for, so that events get their turn. */
-const MAX_HELD = 16;
-let held = 0;
-
-/** Bytes from which on events get a turn before another buffer would have to be made, so that those in use come back. */
-const LARGE_BYTES = 2 ** 20;
-
-/** Waits until the events that are due had their turn; less than a timer's wait would not bring those of others. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 0));
-}
-
-/** Buffers that readbacks have gone through, by size: to make one costs more than to fill it. */
-let stagings = new Map<number, GPUBuffer[]>();
-let stagedBytes = 0;
-const MAX_STAGED_BYTES = 2 ** 26;
-/** How often they were forgotten: what comes back later is not theirs. */
-let generation = 0;
-
-/**
- * Whether what is mapped is a copy, as in Deno since 2.9.5, and no view that ends when the buffer is unmapped: else a large
- * readback is copied twice.
- */
-let copies = false;
-onTrial(async () => {
-  if (!CAN_HOLD) return;
-  const buffer = staging(4);
-  await buffer.mapAsync(GPUMapMode.READ);
-  const range = buffer.getMappedRange();
-  buffer.unmap();
-  copies = !range.detached;
-  putBack(buffer);
-});
-
-function staging(bytes: number): GPUBuffer {
-  const size = sizeClass(bytes);
-  const found = stagings.get(size)?.pop();
-  if (found) {
-    stagedBytes -= size;
-    return found;
-  }
-  // To make a large one takes milliseconds, in which the GPU may be at work.
-  if (bytes >= LARGE_BYTES) flush();
-  const made = gpu().createBuffer({
-    label: "readback",
-    size,
-    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync() has settled.
-    mappedAtCreation: CAN_HOLD,
-  });
-  if (CAN_HOLD) made.unmap();
-  return made;
-}
-
-function putBack(buffer: GPUBuffer): void {
-  const { size } = buffer;
-  if (stagedBytes + size > MAX_STAGED_BYTES) return buffer.destroy();
-  stagedBytes += size;
-  const others = stagings.get(size);
-  if (others) others.push(buffer);
-  else stagings.set(size, [buffer]);
-}
-
-function forgetStagings(): void {
-  generation++;
-  stagings = new Map();
-  stagedBytes = 0;
-}
-
-/**
- * Submits what is recorded, waits for it, and copies `bytes` bytes of `buffer` from `offset` on.
- *
- * @throws {KernelError} What the GPU refused since the last readback.
- * @throws {DeviceLostError} If the device is lost.
- */
-export async function read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
-  const device = gpu();
-  const hold = CAN_HOLD && lastWait < HOLD_MS && held < MAX_HELD;
-  const born = generation;
-  let target: GPUBuffer | undefined;
-  let range: ArrayBuffer | undefined;
-  let mapped: Promise<unknown> | undefined;
-  try {
-    target = staging(bytes);
-    pass?.end();
-    pass = null;
-    encoder ??= device.createCommandEncoder();
-    encoder.copyBufferToBuffer(buffer, offset, target, 0, bytes);
-    flush();
-    counters.readbacks++;
-    const start = performance.now();
-    let refused: unknown;
-    held++;
-    mapped = target.mapAsync(GPUMapMode.READ, 0, bytes).catch((error) => refused = error);
-    if (hold) device.queue.onSubmittedWorkDone();
-    else await mapped;
-    lastWait = performance.now() - start;
-    await settle();
-    if (hold && bytes >= LARGE_BYTES && !stagings.get(target.size)?.length) await turn();
-    if (refused) throw refused;
-    range = target.getMappedRange(0, bytes);
-    return copies ? range : range.slice(0);
-  } catch (error) {
-    throw error instanceof DOMException ? await refusal(error) : error;
-  } finally {
-    // What went wrong may have left it in any state.
-    if (!range) target?.destroy();
-    mapped?.then(() => {
-      held--;
-      if (!target || !range) return;
-      target.unmap();
-      if (born === generation) putBack(target);
-    }).catch(() => {}); // The device was lost meanwhile, and the buffer with it.
-  }
 }

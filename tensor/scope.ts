@@ -4,19 +4,18 @@
  * @module
  */
 
+import { currentEngine } from "./engine.ts";
 import type { Tensor } from "./tensor.ts";
 
-const scopes: Set<Tensor>[] = [];
-
-/** Gives a tensor to the innermost open scope, if there is one. */
+/** Gives a tensor to the innermost open scope of its engine, if there is one. */
 export function adopt(tensor: Tensor): Tensor {
-  scopes.at(-1)?.add(tensor);
+  tensor.engine.scopes.at(-1)?.add(tensor);
   return tensor;
 }
 
 /** Takes a tensor out of every open scope: the caller owns it and must call its `release()`. */
 export function keep(tensor: Tensor): Tensor {
-  for (const made of scopes) made.delete(tensor);
+  for (const made of tensor.engine.scopes) made.delete(tensor);
   return tensor;
 }
 
@@ -26,6 +25,7 @@ export function keep(tensor: Tensor): Tensor {
  * @throws {TypeError} If `body` returns a promise: what it makes later would belong to nobody.
  */
 export function scope<T>(body: () => T): T {
+  const { scopes } = currentEngine();
   const made = new Set<Tensor>();
   scopes.push(made);
   let result: T | undefined;

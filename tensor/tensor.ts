@@ -4,10 +4,9 @@
  * @module
  */
 
+import type { Binding } from "./bind_groups.ts";
+import { currentEngine, type Engine } from "./engine.ts";
 import { halvesToFloats } from "./half.ts";
-import { noteSaved } from "./measure.ts";
-import { acquire, reassign, recycle } from "./memory.ts";
-import { type Binding, read } from "./queue.ts";
 import { adopt, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 
@@ -33,6 +32,7 @@ export const ELEMENT_BYTES = { f32: 4, u32: 4, i32: 4, f16: 2 } as const;
 
 /** A buffer, and how many tensors look at it. */
 interface Storage {
+  readonly engine: Engine;
   readonly buffer: GPUBuffer;
   owners: number;
   /** How many times tapes have saved it. */
@@ -72,7 +72,8 @@ export class Tensor {
 
   /** A tensor on a buffer that it takes over, row-major from its first byte. */
   static on(buffer: GPUBuffer, shape: Shape, dtype: Dtype = "f32"): Tensor {
-    return new Tensor({ buffer, owners: 1, saves: 0 }, shape, contiguousStrides(shape), 0, dtype);
+    const storage = { engine: currentEngine(), buffer, owners: 1, saves: 0 };
+    return new Tensor(storage, shape, contiguousStrides(shape), 0, dtype);
   }
 
   /**
@@ -83,13 +84,8 @@ export class Tensor {
    */
   static empty(shape: Shape, dtype: Dtype = "f32", exact = false): Tensor {
     checkShape(shape);
-    return Tensor.on(acquire(ELEMENT_BYTES[dtype] * numel(shape), exact), shape, dtype);
-  }
-
-  /** A tensor of which nothing is there but the shape, to be asked for it and for nothing else. */
-  static declared(shape: Shape): Tensor {
-    const storage = { buffer: null as unknown as GPUBuffer, owners: 1, saves: 0 };
-    return new Tensor(storage, shape, contiguousStrides(shape), 0, "f32");
+    const buffer = currentEngine().pool.acquire(ELEMENT_BYTES[dtype] * numel(shape), exact);
+    return Tensor.on(buffer, shape, dtype);
   }
 
   /** Another tensor on the same buffer. */
@@ -101,6 +97,15 @@ export class Tensor {
     this.#assertLive();
     this.#storage.owners++;
     return new Tensor(this.#storage, shape, strides, offset, this.dtype);
+  }
+
+  /**
+   * The engine that it was made on, where alone it can be used.
+   *
+   * @internal
+   */
+  get engine(): Engine {
+    return this.#storage.engine;
   }
 
   /** Whether the tensor may still be used. */
@@ -118,8 +123,22 @@ export class Tensor {
     return this.offset === 0 && isContiguous(this.shape, this.strides);
   }
 
-  /** Where the tensor's elements are, from the buffer's start to the last of them. */
+  /**
+   * Where the tensor's elements are, from the buffer's start to the last of them.
+   *
+   * @throws {Error} If it was released, or another engine than its own is current.
+   */
   get binding(): Binding {
+    if (this.engine !== currentEngine()) {
+      throw new Error(
+        `Cannot use a tensor of shape [${this.shape}]: it was made on another engine, before init(), ` +
+          "initDry() or onDryEngine() began this one",
+      );
+    }
+    return this.#extent();
+  }
+
+  #extent(): Binding {
     this.#assertLive();
     const last = this.shape.reduce(
       (at, size, axis) => at + (size - 1) * this.strides[axis],
@@ -137,28 +156,29 @@ export class Tensor {
     this.#assertLive();
     this.#owners++;
     if (this.#storage.saves++ > 0) return;
-    const taken = reassign(this.#storage.buffer, "workspace", "savedActivations");
-    if (taken) noteSaved(this.binding.size);
+    const { engine, buffer } = this.#storage;
+    const taken = engine.pool.reassign(buffer, "workspace", "savedActivations");
+    if (taken) engine.meters.noteSaved(this.#extent().size);
   }
 
   /** Ends a {@linkcode save}. */
   unsave(): void {
     if (--this.#storage.saves === 0) {
-      reassign(this.#storage.buffer, "savedActivations", "workspace");
+      this.engine.pool.reassign(this.#storage.buffer, "savedActivations", "workspace");
     }
     this.drop();
   }
 
   /** Counts the buffer, if nothing more lasting owns it, among the gradients of what trains. */
   markGradient(): void {
-    reassign(this.#storage.buffer, "workspace", "gradients");
+    this.engine.pool.reassign(this.#storage.buffer, "workspace", "gradients");
   }
 
-  /** One owner less; with the last one the buffer goes back to its shelf. */
+  /** One owner less; with the last one the buffer goes back to its pool. */
   drop(): void {
     this.#assertLive();
     if (--this.#owners > 0) return;
-    if (--this.#storage.owners === 0) recycle(this.#storage.buffer);
+    if (--this.#storage.owners === 0) this.engine.pool.recycle(this.#storage.buffer);
   }
 
   /** Gives the tensor back. Only for tensors outside scopes, or to release one before its scope ends. */
@@ -168,12 +188,13 @@ export class Tensor {
 
   /** Copies the elements to the host, in row-major order. Submits what is recorded, and waits for it. */
   async data(): Promise<Data> {
-    const { buffer, size } = this.binding;
+    const { buffer, size } = this.#extent();
+    const { readbacks } = this.engine.queue;
     const start = this.offset * ELEMENT_BYTES[this.dtype];
     // Whole words are read: a half may lie in the middle of one.
     const inOrder = isContiguous(this.shape, this.strides) && start % 4 === 0;
     const from = inOrder ? start : 0;
-    const bytes = await read(buffer, from, this.size === 0 ? 0 : size - from);
+    const bytes = await readbacks.read(buffer, from, this.size === 0 ? 0 : size - from);
     const held = this.dtype === "f16"
       ? halvesToFloats(new Uint16Array(bytes))
       : new ARRAY_OF[this.dtype](bytes);

@@ -9,7 +9,8 @@ import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { Trainer } from "../blocklora/training/trainer.ts";
 import type { MemoryPlan } from "../blocklora/cost/memory_plan.ts";
 import { tensor } from "../tensor/create.ts";
-import { counters, liveBindGroups, trim } from "../tensor/queue.ts";
+import { currentEngine } from "../tensor/engine.ts";
+import { counters, trim } from "../tensor/queue.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { gpuTest } from "./gpu.ts";
 import { clipOf, randomInputs, TINY } from "./reference.ts";
@@ -78,7 +79,10 @@ gpuTest("there are never more bind groups than fit, and none is used that is gon
   // Sums that are all alive have buffers of their own, each a group.
   const sums = scope(() => Array.from({ length: MOST + 500 }, () => keep(add(x, y))));
   assert(counters.bindGroups - bindGroups >= sums.length);
-  assert(liveBindGroups() <= MOST, `${liveBindGroups()} are alive`);
+  assert(
+    currentEngine().queue.bindGroups.size <= MOST,
+    `${currentEngine().queue.bindGroups.size} are alive`,
+  );
   // Those of the first sums are gone, and are made again.
   const again = sums.slice(0, 20).map((sum) => add(sum, x));
   const found = await Promise.all([...again, sums.at(-1)!].map((sum) => sum.data()));
@@ -88,5 +92,5 @@ gpuTest("there are never more bind groups than fit, and none is used that is gon
   ]);
   for (const each of [x, y, ...sums, ...again]) each.release();
   trim();
-  assertEquals(liveBindGroups(), 0);
+  assertEquals(currentEngine().queue.bindGroups.size, 0);
 });

@@ -19,7 +19,7 @@ import { saveAdapters } from "../blocklora/methods/checkpoint.ts";
 import type { SavedAdapters } from "../blocklora/methods/method.ts";
 import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import type { Clip } from "../clip/clip.ts";
-import { write } from "../tensor/queue.ts";
+import { currentEngine } from "../tensor/engine.ts";
 import { Random } from "../tensor/random.ts";
 import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
@@ -56,7 +56,7 @@ function randomize(adapters: Adapters): void {
   const random = new Random(3, "adapters");
   for (const matrix of adapters.parameters) {
     const values = Float32Array.from({ length: matrix.size }, () => 0.3 * random.normal());
-    write(matrix.binding.buffer, 0, values);
+    currentEngine().queue.write(matrix.binding.buffer, 0, values);
   }
 }
 

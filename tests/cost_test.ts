@@ -30,10 +30,10 @@ import { valueAndGrad } from "../autograd/tape.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import type { Precision } from "../clip/weights.ts";
 import { tensor } from "../tensor/create.ts";
+import { currentEngine } from "../tensor/engine.ts";
 import { dryTwin, init, initDry } from "../tensor/device.ts";
 import { attribute, measure, total } from "../tensor/measure.ts";
 import { memory } from "../tensor/memory.ts";
-import { recordedAtMost } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";
 import { scope } from "../tensor/scope.ts";
 import { octograd } from "./cli.ts";
@@ -130,7 +130,7 @@ Deno.test("a step of a known architecture is counted without weights or a GPU", 
   };
   const plain = stepCost(clip, step);
   // A GPU works on a part while the next is recorded.
-  assert(plain.submits >= Math.floor(plain.dispatches / recordedAtMost()));
+  assert(plain.submits >= Math.floor(plain.dispatches / currentEngine().queue.recordedAtMost));
   // 12 layers, q k v: of width 768 for images and of 512 for text.
   assertEquals(plain.trainableParameters, 36 * (2 * 768 + 8 * 768) + 36 * (2 * 512 + 8 * 512));
   assertEquals(plain.peakBytesByOwner.adapterWeights, 4 * plain.trainableParameters);

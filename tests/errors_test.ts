@@ -27,7 +27,8 @@ import {
 import { Kernel } from "../kernels/kernel.ts";
 import { pointwise, pointwiseInto } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
-import { gpu, KernelError } from "../tensor/device.ts";
+import { gpu } from "../tensor/device.ts";
+import { KernelError } from "../tensor/errors.ts";
 import { memory } from "../tensor/memory.ts";
 import { scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";

@@ -3,7 +3,8 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { add } from "../autograd/ops/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
-import { adapterName, DeviceLostError, gpu, init, NoAdapterError } from "../tensor/device.ts";
+import { gpu, gpuName, init } from "../tensor/device.ts";
+import { DeviceLostError, NoAdapterError } from "../tensor/errors.ts";
 import { memory } from "../tensor/memory.ts";
 import { scope } from "../tensor/scope.ts";
 
@@ -16,7 +17,7 @@ Deno.test("a lost device is told by every readback and every op, until init() fi
   await assertRejects(() => x.data(), DeviceLostError);
   assertThrows(() => add(x, x), DeviceLostError);
   assertThrows(() => tensor([1]), DeviceLostError);
-  assertThrows(() => adapterName(), DeviceLostError);
+  assertThrows(() => gpuName(), DeviceLostError);
 
   await Promise.all([init(), init()]);
   const y = scope(() => add(tensor([1, 2]), tensor([3, 4])));

@@ -63,9 +63,10 @@ import {
 import { record, valueAndGrad, wrt } from "../autograd/tape.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
+import { currentEngine } from "../tensor/engine.ts";
 import { gpu } from "../tensor/device.ts";
 import { hash3, type Random } from "../tensor/random.ts";
-import { trim, write } from "../tensor/queue.ts";
+import { trim } from "../tensor/queue.ts";
 import { scope } from "../tensor/scope.ts";
 import { broadcast, numel, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -1017,7 +1018,7 @@ gpuTest("embedding() reads a table that is larger than one binding", async () =>
       values.fill(part * size + row, row * cols, (row + 1) * cols);
       values[(row + 1) * cols - 1] = -1;
     }
-    write(table.binding.buffer, part * values.byteLength, values);
+    currentEngine().queue.write(table.binding.buffer, part * values.byteLength, values);
   }
   const y = embedding(table, ids);
   const found = await y.data();

@@ -11,7 +11,7 @@ import { mean, sum } from "../autograd/ops/reduce.ts";
 import { square, sub } from "../autograd/ops/pointwise.ts";
 import { AdamW } from "../autograd/optim/adam.ts";
 import { valueAndGrad } from "../autograd/tape.ts";
-import { compileAhead } from "../kernels/kernel.ts";
+import { compileAhead } from "../kernels/warm_up.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
 import { gpu } from "../tensor/device.ts";

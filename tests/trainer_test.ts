@@ -12,9 +12,10 @@ import { Trainer, type TrainingBatch } from "../blocklora/training/trainer.ts";
 import type { Clip } from "../clip/clip.ts";
 import type { Prompts } from "../clip/text.ts";
 import { tensor } from "../tensor/create.ts";
+import { currentEngine } from "../tensor/engine.ts";
 import { isSoftware } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
-import { counters, recordedAtMost } from "../tensor/queue.ts";
+import { counters } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";
 import { scope } from "../tensor/scope.ts";
 import { gpuTest } from "./gpu.ts";
@@ -84,7 +85,9 @@ gpuTest("Trainer takes a step in one submit, and one readback if it is looked at
     const { dispatches } = counters;
     await step(trainer);
     // A GPU gets a step in parts.
-    const parts = Math.ceil((counters.dispatches - dispatches) / recordedAtMost());
+    const parts = Math.ceil(
+      (counters.dispatches - dispatches) / currentEngine().queue.recordedAtMost,
+    );
     if (isSoftware()) assertEquals(parts, 1);
     for (let i = 0; i < 3; i++) {
       const { submits, readbacks } = counters;

@@ -4,13 +4,14 @@
  * @module
  */
 
-import { type Constants, rehearsing, type Sizes } from "../../kernels/kernel.ts";
+import type { Constants, Sizes } from "../../kernels/kernel.ts";
 import { ManyKernel } from "../../kernels/many.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { during } from "../../tensor/measure.ts";
 import { owned } from "../../tensor/memory.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import { contiguousStrides, sameShape } from "../../tensor/shape.ts";
+import { StepCount } from "../../tensor/step_count.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { ones } from "../ops/create.ts";
 import { contiguous } from "../ops/view.ts";
@@ -111,7 +112,7 @@ export class Optimizer<O extends OptimizerOptions> {
   readonly #total: number;
   /** What gradients are multiplied with where nothing else is given. */
   readonly #one: Tensor;
-  #steps = 0;
+  readonly #steps = new StepCount();
 
   /**
    * Makes an optimizer, its state on the GPU all 0. It owns its state, and not the parameters.
@@ -158,11 +159,11 @@ export class Optimizer<O extends OptimizerOptions> {
 
   /** How many steps were taken. */
   get steps(): number {
-    return this.#steps;
+    return this.#steps.value;
   }
 
   /** The learning rate of each group at `step`, from 0; at the next one by default. */
-  rates(step: number = this.#steps): number[] {
+  rates(step: number = this.#steps.value): number[] {
     return this.#groups.map(({ learningRate }) =>
       typeof learningRate === "function" ? learningRate(step) : learningRate as number
     );
@@ -182,7 +183,7 @@ export class Optimizer<O extends OptimizerOptions> {
     for (const rate of rates) {
       if (atLeastZero(rate)[1]) continue;
       throw new RangeError(
-        `Cannot step ${name}: the learning rate of step ${this.#steps} is ${rate}, ` +
+        `Cannot step ${name}: the learning rate of step ${this.steps} is ${rate}, ` +
           "it must be a number from 0 on",
       );
     }
@@ -194,18 +195,18 @@ export class Optimizer<O extends OptimizerOptions> {
         const numbers = {
           total: this.#total,
           kinds: this.#state.shape[0],
-          ...sizes(options, rates[group], this.#steps),
+          ...sizes(options, rates[group], this.steps),
         };
         kernel.run(members, [factor, this.#state], numbers, constants(options));
       }
     };
     during("optimizer", () => scope(update));
-    if (!rehearsing()) this.#steps++;
+    this.#steps.value++;
   }
 
   /** What a checkpoint needs to go on. The tensors are the optimizer's own, and change with its steps. */
   state(): OptimizerState {
-    return { steps: this.#steps, tensors: Object.fromEntries(this.#saved) };
+    return { steps: this.steps, tensors: Object.fromEntries(this.#saved) };
   }
 
   /**
@@ -228,11 +229,12 @@ export class Optimizer<O extends OptimizerOptions> {
       throw new RangeError(`Cannot restore ${this.#rule.name}: ${steps} is no number of steps`);
     }
     for (const [name, own] of this.#saved) pointwiseInto(own, "x", { x: tensors[name] });
-    this.#steps = steps;
+    this.#steps.value = steps;
   }
 
   /** Releases the state. The parameters stay. */
   release(): void {
+    this.#steps.release();
     for (const tensor of [this.#one, this.#state, ...this.#saved.values()]) tensor.release();
   }
 

@@ -20,7 +20,7 @@ import { vjp } from "../../autograd/tape.ts";
 import { noise } from "../../blocklora/cost/models.ts";
 import { Kernel } from "../../kernels/kernel.ts";
 import { tensor } from "../../tensor/create.ts";
-import { adapterName, gpu, init, isSoftware } from "../../tensor/device.ts";
+import { gpu, gpuName, init, isSoftware } from "../../tensor/device.ts";
 import { profile, type ProfileRow } from "../../tensor/profile.ts";
 import { Random } from "../../tensor/random.ts";
 import { keep, scope } from "../../tensor/scope.ts";
@@ -187,7 +187,7 @@ async function timed(body: () => void): Promise<(ProfileRow & { ms: number })[]>
 if (import.meta.main) {
   const [copy, arithmetic] = [await copySpeed(), await arithmeticSpeed()];
   console.log(
-    `${adapterName()}: a copy moves ${digits(copy / 1e6)} GB/s, read and written; ` +
+    `${gpuName()}: a copy moves ${digits(copy / 1e6)} GB/s, read and written; ` +
       `fma() alone does ${digits(arithmetic / 1e6)} GFLOP/s`,
   );
   console.log(tableHead(COLUMNS));

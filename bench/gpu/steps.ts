@@ -20,7 +20,7 @@ import { COMMON_FLAGS } from "../../blocklora/commands/common_flags.ts";
 import type { Clip } from "../../clip/clip.ts";
 import { ARCHITECTURES } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
-import { adapterName, dryTwin, init, shutDown } from "../../tensor/device.ts";
+import { dryTwin, gpuName, init, shutDown } from "../../tensor/device.ts";
 import { memory, resetPeak } from "../../tensor/memory.ts";
 import { type Profile, profile, profileTable } from "../../tensor/profile.ts";
 import { flush } from "../../tensor/queue.ts";
@@ -163,7 +163,7 @@ async function run(args: readonly string[]): Promise<number> {
   }));
   shutDown();
   await init();
-  console.log(`${adapterName()}: Block-LoRA (8,4) on q, k and v of every layer, ${BATCH} images`);
+  console.log(`${gpuName()}: Block-LoRA (8,4) on q, k and v of every layer, ${BATCH} images`);
   console.log(`\n${tableHead(COLUMNS)}`);
   const after: string[] = [];
   let rate = 0; // FLOPs a millisecond of the last step

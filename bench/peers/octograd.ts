@@ -34,7 +34,7 @@ import { PROJECTIONS, ResidualBlock } from "../../clip/layers.ts";
 import { VisionTower } from "../../clip/vision.ts";
 import { Weights } from "../../clip/weights.ts";
 import config from "../../deno.json" with { type: "json" };
-import { adapterName } from "../../tensor/device.ts";
+import { gpuName } from "../../tensor/device.ts";
 import { arraysOf, BLOCK_WEIGHTS, type Case, type Inputs } from "./cases.ts";
 import type { Engine } from "./engine.ts";
 import { labelOf, RATE } from "./reference.ts";
@@ -142,7 +142,7 @@ export const engine: Engine = {
   title: `octograd ${config.version}`,
   async start() {
     await init();
-    return adapterName();
+    return gpuName();
   },
   async prepare(of, inputs) {
     const tensors = arraysOf(of, inputs, (values, shape) => keep(tensor(values, shape)));

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { NoAdapterError } from "../../tensor/device.ts";
+import { NoAdapterError } from "../../tensor/errors.ts";
 import { printable } from "../system/console.ts";
 import { type Flags, UsageError } from "../system/flag.ts";
 import { helpText } from "../system/flags.ts";

@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ARCHITECTURES, type ClipConfig, configFromOpenai } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
-import { adapterName, type DryAdapter, dryTwin, init, shutDown } from "../../tensor/device.ts";
+import { type DryGpu, dryTwin, gpuName, init, shutDown } from "../../tensor/device.ts";
 import { PHASES } from "../../tensor/measure.ts";
 import { OWNERS } from "../../tensor/memory.ts";
 import { Random } from "../../tensor/random.ts";
@@ -90,14 +90,14 @@ export async function cost(args: readonly string[]): Promise<number> {
   const given = memoryPlanOf(flags);
   if (flags.real) await init();
   const twin = flags.real ? dryTwin() : undefined;
-  // The plain step may need larger tensors than this adapter binds.
+  // The plain step may need larger tensors than this GPU binds.
   const larger = flags.real ? dryTwin({ anySize: true }) : undefined;
   const planned = limit === undefined ? null : planStep({
     config,
     precisions: [precision],
     step: { ...step, plan: given },
     limit,
-    adapter: twin,
+    gpu: twin,
   });
   const plan = planned?.plan ?? given;
   const longest = Math.max(...step.promptTokens);
@@ -111,8 +111,8 @@ export async function cost(args: readonly string[]): Promise<number> {
 
   const chosen = { ...step, plan, ...(limit !== undefined && { memoryLimit: limit }) };
   // With a real step beside it, the first step of a process is the one to count.
-  const count = (adapter: DryAdapter | undefined, precision: Precision, options: StepOptions) =>
-    dryStepCost(config, precision, { ...options, warm: !flags.real }, adapter);
+  const count = (gpu: DryGpu | undefined, precision: Precision, options: StepOptions) =>
+    dryStepCost(config, precision, { ...options, warm: !flags.real }, gpu);
   const found = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
   const plain = count(larger, "f32", { ...step, plan: {} });
   const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
@@ -145,7 +145,7 @@ async function takeStep(
 ): Promise<RealStepCost> {
   const random = new Random(1, "cost");
   await init();
-  console.say(`taking a step on ${adapterName()}`);
+  console.say(`taking a step on ${gpuName()}`);
   const clip = randomClip(config, precision, random);
   try {
     return await realStep(clip, options, random);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseBytes, type Planned, type PlanRequest } from "../cost/memory_plan.ts";
+import { parseBytes } from "../cost/memory_plan.ts";
 import { DEFAULT_ADAPTER } from "../methods/adapter_config.ts";
 import type { MethodConfig } from "../methods/method.ts";
 import { DEFAULT_RECIPE } from "../methods/recipe.ts";
@@ -22,8 +22,6 @@ import {
   type Values,
 } from "../system/flag.ts";
 import { kebab } from "../system/flags.ts";
-import type { Answer } from "../training/plan_worker.ts";
-import type { StepOptions } from "../training/step.ts";
 import { recipeOf, type RunConfig } from "../training/run_config.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
 
@@ -109,28 +107,6 @@ export function memoryLimitOf(
     return parseBytes(memoryLimit);
   } catch (error) {
     throw new UsageError(`Cannot use --memory-limit: ${(error as Error).message}`);
-  }
-}
-
-/**
- * The fastest plan whose bytes stay below a limit, found beside a real device that is in use.
- *
- * @throws {RangeError} If no plan fits.
- */
-export async function planBeside(request: PlanRequest<StepOptions>): Promise<Planned> {
-  const worker = new Worker(new URL("../training/plan_worker.ts", import.meta.url), {
-    type: "module",
-  });
-  try {
-    worker.postMessage(request);
-    const { data } = await new Promise<MessageEvent<Answer>>((resolve, reject) => {
-      worker.onmessage = resolve;
-      worker.onerror = reject;
-    });
-    if ("error" in data) throw new RangeError(data.error);
-    return data.planned;
-  } finally {
-    worker.terminate();
   }
 }
 

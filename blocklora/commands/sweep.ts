@@ -5,7 +5,7 @@
  */
 
 import { basename, join } from "node:path";
-import { adapterName } from "../../tensor/device.ts";
+import { gpuName } from "../../tensor/device.ts";
 import { ImageLoader } from "../data/loader.ts";
 import type { Baseline } from "../methods/baseline.ts";
 import type { Method } from "../methods/method.ts";
@@ -101,7 +101,7 @@ export async function sweep(args: readonly string[]): Promise<number> {
   const { workers, onError, batchSize } = flags;
   const loader = new ImageLoader(opened.preprocess, { workers, onError });
   console.note(
-    `${listed.length} runs of ${opened.name} on ${adapterName()}, in ${output}` +
+    `${listed.length} runs of ${opened.name} on ${gpuName()}, in ${output}` +
       (shard.count > 1 ? `: share ${shard.index} of ${shard.count}` : ""),
   );
   const began = performance.now();

@@ -5,9 +5,10 @@
  */
 
 import { basename, join } from "node:path";
-import { adapterName, dryTwin } from "../../tensor/device.ts";
+import { dryTwin, gpuName } from "../../tensor/device.ts";
 import { limitMemory, memory } from "../../tensor/memory.ts";
 import { profileTable } from "../../tensor/profile.ts";
+import { planStep } from "../training/step.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
 import { ImageLoader } from "../data/loader.ts";
@@ -30,7 +31,6 @@ import {
   MEMORY_FLAGS,
   memoryLimitOf,
   METHOD_FLAGS,
-  planBeside,
   planText,
   runConfigOf,
   TRAINING_FLAGS,
@@ -121,7 +121,7 @@ export async function train(args: readonly string[]): Promise<number> {
     }
     console.note(
       `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
-        `${model.name} on ${adapterName()}`,
+        `${model.name} on ${gpuName()}`,
     );
     const evaluate = async (what: string) => {
       const found = await evaluateOn(context, recipe.logitScale, learner ?? undefined);
@@ -139,7 +139,7 @@ export async function train(args: readonly string[]): Promise<number> {
     }
     if (limit !== undefined) {
       console.progress("counting what ways to need less memory would cost ...", true);
-      const { plan, cost } = await planBeside({
+      const { plan, cost } = planStep({
         config: clip.config,
         precisions: [clip.precision],
         step: {
@@ -149,7 +149,7 @@ export async function train(args: readonly string[]): Promise<number> {
           plan: config.memory,
         },
         limit,
-        adapter: dryTwin(),
+        gpu: dryTwin(),
       });
       config = { ...config, memory: plan };
       limitMemory(limit);

@@ -6,7 +6,7 @@
 
 import type { ClipConfig } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
-import { type DryAdapter, initDry } from "../../tensor/device.ts";
+import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
 import { emptyClip } from "./models.ts";
 import { countStep, type PrepareStep, type StepCost, type StepSizes } from "./step_cost.ts";
 
@@ -34,8 +34,8 @@ export interface PlanRequest<Sizes extends StepSizes = StepSizes> {
   readonly step: Sizes;
   /** Bytes that it may hold. */
   readonly limit: number;
-  /** The device that it will run on. */
-  readonly adapter?: DryAdapter;
+  /** The GPU that it will run on. */
+  readonly gpu?: DryGpu;
 }
 
 /** A plan that fits. */
@@ -55,56 +55,21 @@ export interface Planned {
 const DISPATCH_FLOPS = 5e7;
 
 /**
- * The fastest plan whose bytes stay below the limit, by FLOPs and dispatches. It takes the process's device: `init()`
- * brings a real one again.
+ * The fastest plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry engines,
+ * beside what the current engine does.
  *
  * @throws {RangeError} If no plan fits; it says the least that would.
  */
 export function planMemory<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
-  { config, precisions, step, limit, adapter }: PlanRequest<Sizes>,
+  request: PlanRequest<Sizes>,
 ): Planned {
+  const { precisions, limit, gpu = {} } = request;
   let least = Infinity;
   for (const precision of precisions) {
-    initDry(adapter);
-    const clip = emptyClip(config, precision);
-    const count = (plan: Required<MemoryPlan>, more?: Partial<StepSizes>): StepCost | null => {
-      try {
-        return countStep(prepare, clip, { ...step, plan, warm: false, ...more });
-      } catch (error) {
-        // A tensor that the device has no binding for: that plan is none.
-        if (error instanceof RangeError) return null;
-        throw error;
-      }
-    };
-    const texts = partsOf(step.plan?.textChunk, step.promptTokens.length, 4);
-    const images = partsOf(step.plan?.microBatch, step.batch, 5);
-    // How the images are split changes no FLOPs: the other choices are put in order first.
-    const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
-      for (const microBatch of images) {
-        const cost = count({ ...way, microBatch });
-        if (cost) return cost;
-      }
-      return null;
-    };
-    const ways = (step.plan?.recompute === undefined ? [false, true] : [step.plan.recompute])
-      .flatMap((recompute) => texts.map((textChunk) => ({ recompute, textChunk })))
-      .map((way) => ({ way, cost: first(way) }))
-      .filter(({ cost }) => cost !== null)
-      .sort((a, b) => weigh(a.cost!) - weigh(b.cost!));
-    for (const { way } of ways) {
-      for (const microBatch of images) {
-        const plan = { ...way, microBatch };
-        const cost = count(plan);
-        least = Math.min(least, cost?.peakGpuBytes ?? Infinity);
-        if (!cost || cost.peakGpuBytes > limit) continue;
-        const found = count(plan, { warm: true, memoryLimit: limit })!;
-        if (found.peakHeldBytes > limit) continue;
-        clip.release();
-        return { plan, precision, cost: found };
-      }
-    }
-    clip.release();
+    const { planned, needed } = onDryEngine(gpu, () => planWith(prepare, precision, request));
+    if (planned) return planned;
+    least = Math.min(least, needed);
   }
   const inMegabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   throw new RangeError(
@@ -115,6 +80,53 @@ export function planMemory<Sizes extends StepSizes>(
         }, use a smaller batch or fewer adapters`
         : "every plan has a tensor that the adapter cannot bind, use a smaller batch"),
   );
+}
+
+/** The plan for one precision, or the least bytes that any of its plans needs. */
+function planWith<Sizes extends StepSizes>(
+  prepare: PrepareStep<Sizes>,
+  precision: Precision,
+  { config, step, limit }: PlanRequest<Sizes>,
+): { planned?: Planned; needed: number } {
+  const clip = emptyClip(config, precision);
+  const count = (plan: Required<MemoryPlan>, more?: Partial<StepSizes>): StepCost | null => {
+    try {
+      return countStep(prepare, clip, { ...step, plan, warm: false, ...more });
+    } catch (error) {
+      // A tensor that the device has no binding for: that plan is none.
+      if (error instanceof RangeError) return null;
+      throw error;
+    }
+  };
+  const texts = partsOf(step.plan?.textChunk, step.promptTokens.length, 4);
+  const images = partsOf(step.plan?.microBatch, step.batch, 5);
+  // How the images are split changes no FLOPs: the other choices are put in order first.
+  const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
+    for (const microBatch of images) {
+      const cost = count({ ...way, microBatch });
+      if (cost) return cost;
+    }
+    return null;
+  };
+  const ways = (step.plan?.recompute === undefined ? [false, true] : [step.plan.recompute])
+    .flatMap((recompute) => texts.map((textChunk) => ({ recompute, textChunk })))
+    .map((way) => ({ way, cost: first(way) }))
+    .filter(({ cost }) => cost !== null)
+    .sort((a, b) => weigh(a.cost!) - weigh(b.cost!));
+  let needed = Infinity;
+  for (const { way } of ways) {
+    for (const microBatch of images) {
+      const plan = { ...way, microBatch };
+      const cost = count(plan);
+      needed = Math.min(needed, cost?.peakGpuBytes ?? Infinity);
+      if (!cost || cost.peakGpuBytes > limit) continue;
+      const found = count(plan, { warm: true, memoryLimit: limit })!;
+      if (found.peakHeldBytes <= limit) {
+        return { planned: { plan, precision, cost: found }, needed };
+      }
+    }
+  }
+  return { needed };
 }
 
 const weigh = ({ flops, dispatches }: StepCost) => flops.total + DISPATCH_FLOPS * dispatches;

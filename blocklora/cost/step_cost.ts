@@ -5,7 +5,7 @@
  */
 
 import type { Clip } from "../../clip/clip.ts";
-import { type DryAdapter, initDry } from "../../tensor/device.ts";
+import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
 import {
   measure,
   type Measured,
@@ -114,7 +114,7 @@ export function countStep<Sizes extends StepSizes>(
 }
 
 /**
- * Counts a step on a dry device, which is the one in use from then on; `make` makes the model there.
+ * Counts a step on a dry engine beside the current one; `make` makes the model there.
  *
  * @throws As {@linkcode countStep}.
  */
@@ -122,15 +122,9 @@ export function countDryStep<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
   make: () => Clip,
   sizes: Sizes,
-  adapter?: DryAdapter,
+  gpu: DryGpu = {},
 ): StepCost {
-  initDry(adapter);
-  const clip = make();
-  try {
-    return countStep(prepare, clip, sizes);
-  } finally {
-    clip.release();
-  }
+  return onDryEngine(gpu, () => countStep(prepare, make(), sizes));
 }
 
 /**

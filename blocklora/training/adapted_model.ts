@@ -7,7 +7,7 @@
 import { basename, join } from "node:path";
 import type { Clip } from "../../clip/clip.ts";
 import { isObject } from "../../clip/json.ts";
-import { NoAdapterError } from "../../tensor/device.ts";
+import { NoAdapterError } from "../../tensor/errors.ts";
 import type { Adapters } from "../methods/adapters.ts";
 import { loadAdapters } from "../methods/lookup.ts";
 import {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { compileAhead } from "../../kernels/kernel.ts";
+import { compileAhead } from "../../kernels/warm_up.ts";
 import { type BytesByOwner, memory, resetPeak } from "../../tensor/memory.ts";
 import { type Profile, profile } from "../../tensor/profile.ts";
 import { counters } from "../../tensor/queue.ts";

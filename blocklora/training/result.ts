@@ -6,7 +6,7 @@
 
 import { join, relative } from "node:path";
 import manifest from "../../deno.json" with { type: "json" };
-import { adapterName } from "../../tensor/device.ts";
+import { gpuName } from "../../tensor/device.ts";
 import type { BytesByOwner } from "../../tensor/memory.ts";
 import type { Score } from "./score.ts";
 import type { Learner } from "../methods/method.ts";
@@ -80,7 +80,7 @@ export function resultOf(
   return {
     format: 1,
     version: manifest.version,
-    device: adapterName(),
+    device: gpuName(),
     model: model.name,
     data: dataset.name,
     classes: dataset.classes,

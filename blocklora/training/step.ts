@@ -8,7 +8,7 @@ import type { Clip } from "../../clip/clip.ts";
 import type { ClipConfig } from "../../clip/config.ts";
 import { Prompts } from "../../clip/text.ts";
 import type { Precision } from "../../clip/weights.ts";
-import type { DryAdapter } from "../../tensor/device.ts";
+import type { DryGpu } from "../../tensor/device.ts";
 import { limitMemory } from "../../tensor/memory.ts";
 import { trim } from "../../tensor/queue.ts";
 import type { Random } from "../../tensor/random.ts";
@@ -45,9 +45,9 @@ export function dryStepCost(
   config: ClipConfig,
   precision: Precision,
   options: StepOptions,
-  adapter?: DryAdapter,
+  gpu?: DryGpu,
 ): StepCost {
-  return countDryStep(prepareStep, () => emptyClip(config, precision), options, adapter);
+  return countDryStep(prepareStep, () => emptyClip(config, precision), options, gpu);
 }
 
 /** Takes a step: {@linkcode takeRealStep}. */

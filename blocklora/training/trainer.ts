@@ -5,7 +5,6 @@
  */
 
 import { crossEntropy } from "../../autograd/ops/cross_entropy.ts";
-import { rehearsing } from "../../kernels/kernel.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
 import { addAll, mulScalar } from "../../autograd/ops/pointwise.ts";
 import { sum } from "../../autograd/ops/reduce.ts";
@@ -54,7 +53,6 @@ export class Trainer {
   readonly #columns: readonly number[] | null;
   /** The features of a text tower that does not change. */
   readonly #texts: Tensor | null;
-  #step = 0;
 
   /**
    * Makes the optimizer. A text tower that does not change runs here, once. The prompts stay the
@@ -97,7 +95,7 @@ export class Trainer {
 
   /** Steps taken so far. */
   get steps(): number {
-    return this.#step;
+    return this.#optimizer.steps;
   }
 
   /** The learning rate of the next step. */
@@ -116,7 +114,6 @@ export class Trainer {
       const copies = this.#groups.flatMap(({ parameters, copies }) => parameters.map(() => copies));
       const clip = maxNorm > 0 ? clipFactor(grads, maxNorm, copies) : undefined;
       this.#optimizer.step(grads, clip?.factor);
-      if (!rehearsing()) this.#step++;
       return stack([loss, accuracy], 0);
     });
   }
@@ -139,7 +136,7 @@ export class Trainer {
   gradients(
     { pixels, labels }: TrainingBatch,
   ): { loss: Tensor; accuracy: Tensor; grads: Tensor[] } {
-    const seed = hash3(this.#recipe.seed, this.#step, DROPOUT)[0];
+    const seed = hash3(this.#recipe.seed, this.steps, DROPOUT)[0];
     const size = this.#clip.config.vision.imageSize;
     const stray = labels.find((label) => !(label >= 0 && label < this.#prompts.count));
     if (stray !== undefined) {

@@ -1,0 +1,225 @@
+/** Engines: each has all its state to itself, and a warm-up leaves it as it was. */
+
+import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import { matmul } from "../autograd/ops/matmul.ts";
+import { square } from "../autograd/ops/pointwise.ts";
+import { sum } from "../autograd/ops/reduce.ts";
+import { AdamW } from "../autograd/optim/adam.ts";
+import { Sgd } from "../autograd/optim/sgd.ts";
+import { needsGradient, valueAndGrad } from "../autograd/tape.ts";
+import { pinKernels, style } from "../kernels/style.ts";
+import { compileAhead } from "../kernels/warm_up.ts";
+import { tensor } from "../tensor/create.ts";
+import { dryTwin, gpuName, init, initDry, onDryEngine, shutDown } from "../tensor/device.ts";
+import { currentEngine } from "../tensor/engine.ts";
+import { DeviceLostError } from "../tensor/errors.ts";
+import { measure } from "../tensor/measure.ts";
+import { limitMemory, memory, owned } from "../tensor/memory.ts";
+import { counters, flush } from "../tensor/queue.ts";
+import { keep, scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { gpuTest } from "./gpu.ts";
+
+/** Something with products, a tape and an optimizer's state: what it costs, and what it leaves. */
+function work() {
+  const x = tensor([[1, 2, 3], [4, 5, 6], [7, 8, 10]]);
+  const optimizer = new Sgd([x], { momentum: 0.5 });
+  const { rows, savedBytes, peakByOwner } = measure(() =>
+    scope(() => optimizer.step(valueAndGrad(() => sum(square(matmul(x, x))), [x]).grads))
+  );
+  flush();
+  const { liveBytes, liveBuffers, byOwner } = memory();
+  optimizer.release();
+  x.release();
+  return { rows, savedBytes, peakByOwner, liveBytes, liveBuffers, byOwner };
+}
+
+/** All figures of the current engine. */
+const figures = () => ({ ...memory(), ...counters });
+
+gpuTest(
+  "a dry engine beside a real one counts the same, in any order, and neither sees the other",
+  () => {
+    const dry = () => onDryEngine(dryTwin(), () => ({ cost: work(), figures: figures() }));
+    const before = figures();
+    const first = dry();
+    assertEquals(figures(), before);
+    const real = work();
+    const after = figures();
+    const second = dry();
+    assertEquals(first, second);
+    assertEquals(first.cost, real);
+    assertEquals(figures(), after);
+    assertNotEquals(after.dispatches, before.dispatches);
+    assertEquals(first.figures.dispatches, after.dispatches - before.dispatches);
+    assertEquals(first.figures.liveBuffers, 0);
+  },
+);
+
+gpuTest("a dry engine in the middle of real work changes none of it", async () => {
+  const x = tensor([[1, 2], [3, 4]]);
+  const { value, grads } = scope(() =>
+    valueAndGrad(() => {
+      const y = owned("adapterWeights", () => {
+        onDryEngine(dryTwin(), () => {
+          assert(!needsGradient(x));
+          assertEquals(work().byOwner.adapterWeights, 0);
+        });
+        assert(needsGradient(x));
+        return matmul(x, x);
+      });
+      onDryEngine({}, work);
+      return sum(y);
+    }, [x])
+  );
+  // d Σ (x x) / dx_ij = Σ_k x_jk + Σ_k x_ki
+  assertEquals([...await grads[0].data()], [3 + 4, 7 + 4, 3 + 6, 7 + 6]);
+  assertEquals(await value.item(), 7 + 10 + 15 + 22);
+  for (const each of [x, value, ...grads]) each.release();
+});
+
+gpuTest("a tensor is used on its own engine, read and released from anywhere", async () => {
+  const x = tensor([2, 3]);
+  const { liveBuffers } = memory();
+  let made: Tensor | undefined;
+  const y = tensor([5]);
+  onDryEngine({}, () => {
+    assertThrows(() => square(x), Error, "it was made on another engine");
+    assertEquals(memory().liveBuffers, 0);
+    made = keep(tensor([7, 8]));
+    y.release();
+    assertEquals(memory().liveBuffers, 1);
+  });
+  assertEquals(memory().liveBuffers, liveBuffers);
+  assertThrows(() => scope(() => square(made!)), Error, "it was made on another engine");
+  assertEquals([...await made!.data()], [0, 0]);
+  made!.release();
+  assertEquals([...await x.data()], [2, 3]);
+  assertEquals(memory().liveBuffers, liveBuffers);
+  x.release();
+});
+
+gpuTest("onDryEngine() brings the engine before it back, whatever happens", () => {
+  const engine = currentEngine();
+  assertThrows(
+    () => {
+      onDryEngine({}, () => {
+        throw new Error("as planned");
+      });
+    },
+    Error,
+    "as planned",
+  );
+  assert(currentEngine() === engine);
+  assertThrows(() => onDryEngine({}, () => Promise.resolve()), TypeError, "await outside it");
+  assert(currentEngine() === engine);
+  const names = onDryEngine({}, () => [gpuName(), onDryEngine({ lanes: 4 }, gpuName), gpuName()]);
+  assertEquals(names, ["dry run", "dry run", "dry run"]);
+  assertNotEquals(gpuName(), "dry run");
+});
+
+gpuTest("limits and pinned kernels are an engine's own", () => {
+  const ours = style();
+  onDryEngine({ software: true }, () => {
+    limitMemory(1000);
+    pinKernels({ style: "workgroup" });
+    assertEquals(style(), "workgroup");
+    onDryEngine({ software: true }, () => assertEquals(style(), "lane"));
+    assertEquals(currentEngine().pool.limit, 1000);
+  });
+  assertEquals(currentEngine().pool.limit, Infinity);
+  assertEquals(style(), ours);
+});
+
+gpuTest("a warm-up leaves counts of steps, state and parameters as they were", async () => {
+  const values = [3, -2, 0.5];
+  const x = tensor(values);
+  const rate = (step: number) => 0.1 / (1 + step);
+  const optimizer = new AdamW([x], { learningRate: rate });
+  const step = (of: AdamW) => scope(() => of.step(valueAndGrad(() => sum(square(x)), [x]).grads));
+  const snapshot = async () => ({
+    steps: optimizer.steps,
+    rates: optimizer.rates(),
+    x: [...await x.data()],
+    state: await Promise.all(
+      Object.values(optimizer.state().tensors).map(async (each) => [...await each.data()]),
+    ),
+  });
+  const untouched = await snapshot();
+  assertEquals([untouched.steps, untouched.x], [0, values]);
+  let within: number[] = [];
+  let fresh: AdamW | undefined;
+  await compileAhead(() => {
+    step(optimizer);
+    step(optimizer);
+    fresh = new AdamW([x]);
+    step(fresh);
+    within = [optimizer.steps, fresh.steps];
+  });
+  // The body sees the steps that it takes, as any other would; afterwards none of them was taken.
+  assertEquals(within, [2, 1]);
+  assertEquals(fresh!.steps, 0);
+  assertEquals(await snapshot(), untouched);
+  step(optimizer);
+  const stepped = await snapshot();
+  assertEquals(stepped.steps, 1);
+  await compileAhead(() => step(optimizer));
+  assertEquals(await snapshot(), stepped);
+  await assertRejects(
+    () =>
+      compileAhead(() => {
+        step(optimizer);
+        throw new Error("as planned");
+      }),
+    Error,
+    "as planned",
+  );
+  assertEquals(await snapshot(), stepped);
+  for (const each of [optimizer, fresh!]) each.release();
+  x.release();
+});
+
+gpuTest("a warm-up on one engine goes on when a dry engine is used meanwhile", async () => {
+  const x = tensor([[1, 2], [3, 4]]);
+  const ready: number[] = [];
+  const warming = compileAhead(
+    () => scope(() => void matmul(x, x)),
+    (done) => ready.push(done),
+  );
+  const { dispatches } = onDryEngine({}, () => (work(), figures()));
+  await warming;
+  assert(dispatches > 0);
+  const y = matmul(x, x);
+  assertEquals([...await y.data()], [7, 10, 15, 22]);
+  for (const each of [x, y]) each.release();
+});
+
+Deno.test("init() and initDry() follow each other in any order, and tell the engine before to go", async () => {
+  initDry();
+  const dry = currentEngine();
+  assertEquals(gpuName(), "dry run");
+  await init();
+  const real = currentEngine();
+  assert(dry !== real);
+  await init();
+  assert(currentEngine() === real);
+  const x = tensor([1, 2]);
+  initDry();
+  assertEquals(memory().liveBuffers, 0);
+  const { pool } = real;
+  assertEquals(pool.figures.liveBuffers, 1);
+  await assertRejects(() => x.data(), DeviceLostError);
+  x.release();
+  assertEquals(pool.figures.liveBuffers, 0);
+  await init();
+  const y = tensor([3]);
+  assertEquals(await y.item(), 3);
+  y.release();
+  // A device that was shut down is not given out again.
+  shutDown();
+  await init();
+  const z = tensor([4]);
+  assertEquals(await z.item(), 4);
+  z.release();
+  shutDown();
+});
