@@ -10,7 +10,8 @@ import { fileURLToPath } from "node:url";
 import { runCommand } from "../blocklora/commands/command.ts";
 import { reasonOf } from "../blocklora/system/files.ts";
 import { number, parseOnlyFlags, text, UsageError } from "../blocklora/system/flags.ts";
-import { COMMON_FLAGS, userPath } from "../blocklora/commands/workspace.ts";
+import { COMMON_FLAGS } from "../blocklora/commands/shared_flags.ts";
+import { userPath } from "../blocklora/system/user_path.ts";
 
 /** A part of the bench. */
 interface Section {

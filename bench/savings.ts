@@ -9,9 +9,9 @@ import { lora } from "../blocklora/methods/lora.ts";
 import { METHODS } from "../blocklora/methods/lookup.ts";
 import { runCommand } from "../blocklora/commands/command.ts";
 import { Console } from "../blocklora/system/console.ts";
-import { choice, number, parseOnlyFlags, toggle } from "../blocklora/system/flags.ts";
+import { number, oneOf, parseOnlyFlags, toggle } from "../blocklora/system/flags.ts";
 import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
-import { COMMON_FLAGS } from "../blocklora/commands/workspace.ts";
+import { COMMON_FLAGS } from "../blocklora/commands/shared_flags.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { adapterName, init, initDry, NoAdapterError, shutDown } from "../tensor/device.ts";
 import { boundRatio, type MethodCost, qkvSites } from "../blocklora/cost/formulas.ts";
@@ -105,7 +105,7 @@ backward pass, and sets each beside its formula. "bound" is the generalization b
 };
 
 const FLAGS = {
-  model: choice(Object.keys(ARCHITECTURES), "published architecture", "vit-b-16"),
+  model: oneOf(Object.keys(ARCHITECTURES), "published architecture", "vit-b-16"),
   classes: number({ from: 1, whole: true }, "class prompts, as long as ImageNet's", 1000),
   batch: number({ from: 1, whole: true }, "images a step", 32),
   time: toggle("measure adapters on the GPU too", true),

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import manifest from "../deno.json" with { type: "json" };
 import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
-import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
+import { EMBEDDED_DATA } from "../blocklora/data/open_data.ts";
 
 /** What came of a command. */
 export interface Outcome {

@@ -16,7 +16,7 @@ import { gzipSync } from "node:zlib";
 import { decodeImage } from "../blocklora/data/decode.ts";
 import { encodePng, makeFashionMnist, PACKAGE } from "../blocklora/data/make_fashion_mnist.ts";
 import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
-import { EMBEDDED_DATA } from "../blocklora/commands/workspace.ts";
+import { EMBEDDED_DATA } from "../blocklora/data/open_data.ts";
 import { makeEmbedded } from "../clip/make_embedded.ts";
 import { existsSync, filesIn, withDirectory } from "./cli.ts";
 import { shared, skip } from "./fixtures.ts";

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Adapters } from "../blocklora/methods/adapters.ts";
 import { loadAdapters } from "../blocklora/methods/lookup.ts";
-import { openAdapted } from "../blocklora/commands/chosen_model.ts";
+import { openAdapted } from "../blocklora/training/adapted_model.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { openFile } from "../blocklora/system/files.ts";
 import { EMBEDDED_MODEL, openModel, openTensors } from "../blocklora/models/open_model.ts";

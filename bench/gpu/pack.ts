@@ -9,7 +9,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runCommand } from "../../blocklora/commands/command.ts";
 import { parseOnlyFlags, text } from "../../blocklora/system/flags.ts";
-import { COMMON_FLAGS, userPath } from "../../blocklora/commands/workspace.ts";
+import { COMMON_FLAGS } from "../../blocklora/commands/shared_flags.ts";
+import { userPath } from "../../blocklora/system/user_path.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 

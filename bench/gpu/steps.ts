@@ -19,7 +19,7 @@ import {
   type StepCost,
 } from "../../blocklora/cost/step_cost.ts";
 import type { MemoryPlan } from "../../blocklora/training/trainer.ts";
-import { COMMON_FLAGS } from "../../blocklora/commands/workspace.ts";
+import { COMMON_FLAGS } from "../../blocklora/commands/shared_flags.ts";
 import type { Clip } from "../../clip/clip.ts";
 import { ARCHITECTURES } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";

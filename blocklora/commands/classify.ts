@@ -5,13 +5,16 @@
  */
 
 import { preprocess as prepare } from "../../clip/image.ts";
-import { MODEL_FLAGS, openAdapted, openChosen, type Remembered } from "./chosen_model.ts";
+import { COMMON_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
+import { openChosen } from "../models/chosen_model.ts";
+import { userPath } from "../system/user_path.ts";
+import { openAdapted, type Remembered } from "../training/adapted_model.ts";
+import { promptsFor } from "../training/prompts.ts";
 import { Classifier } from "../training/classifier.ts";
 import { Console, percent } from "../system/console.ts";
 import { decodeImage, ImageError } from "../data/decode.ts";
 import { reasonOf } from "../system/files.ts";
-import { choice, number, parseFlags, text, UsageError } from "../system/flags.ts";
-import { COMMON_FLAGS, promptsFor, userPath } from "./workspace.ts";
+import { number, oneOf, parseFlags, text, UsageError } from "../system/flags.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -36,7 +39,7 @@ export const FLAGS = {
     undefined,
   ),
   top: number({ from: 1, whole: true }, "classes an image", 5),
-  onError: choice(["fail", "skip"], "what a broken image does", "fail"),
+  onError: oneOf(["fail", "skip"], "what a broken image does", "fail"),
   ...COMMON_FLAGS,
 };
 

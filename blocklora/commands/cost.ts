@@ -22,7 +22,7 @@ import {
 } from "./run_flags.ts";
 import { Console } from "../system/console.ts";
 import { exists, openFile } from "../system/files.ts";
-import { choice, number, parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { number, oneOf, parseOnlyFlags, text, toggle } from "../system/flags.ts";
 import { fetchJson, isHubId } from "../models/hub.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { planMemory } from "../cost/memory_plan.ts";
@@ -43,7 +43,8 @@ import {
   type StepCost,
   type StepOptions,
 } from "../cost/step_cost.ts";
-import { COMMON_FLAGS, userPath } from "./workspace.ts";
+import { COMMON_FLAGS } from "./shared_flags.ts";
+import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -68,7 +69,7 @@ export const FLAGS = {
     undefined,
   ),
   ...METHOD_FLAGS,
-  precision: choice<Precision>(["f32", "f16"], "how the frozen matrices are stored", "f32"),
+  precision: oneOf<Precision>(["f32", "f16"], "how the frozen matrices are stored", "f32"),
   ...MEMORY_FLAGS,
   real: toggle("take the step too, with random weights, and compare"),
   ...COMMON_FLAGS,

@@ -4,12 +4,17 @@
  * @module
  */
 
-import { MODEL_FLAGS, openAdapted, openChosen, type Remembered } from "./chosen_model.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
+import { openData } from "../data/open_data.ts";
+import { openChosen } from "../models/chosen_model.ts";
+import { userPath } from "../system/user_path.ts";
+import { openAdapted, type Remembered } from "../training/adapted_model.ts";
+import { promptsFor } from "../training/prompts.ts";
+import { score } from "../training/score.ts";
 import { Classifier } from "../training/classifier.ts";
 import { Console, percent } from "../system/console.ts";
 import { parseOnlyFlags, text, toggle } from "../system/flags.ts";
 import { ImageLoader } from "../data/loader.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS, openData, promptsFor, score, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -9,13 +9,15 @@ import type { Clip } from "../../clip/clip.ts";
 import { encodeSafetensors } from "../../tensor/safetensors.ts";
 import { sites } from "../methods/sites.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
-import { MODEL_FLAGS, namedIn, openAdapted } from "./chosen_model.ts";
+import { COMMON_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
+import { namedIn } from "../models/chosen_model.ts";
+import { userPath } from "../system/user_path.ts";
+import { openAdapted } from "../training/adapted_model.ts";
 import { Console } from "../system/console.ts";
 import { assertWritable, namesIn, readText, writeTogether } from "../system/files.ts";
-import { choice, parseOnlyFlags, text, UsageError } from "../system/flags.ts";
+import { oneOf, parseOnlyFlags, text, UsageError } from "../system/flags.ts";
 import { MODEL_FILES } from "../models/model_files.ts";
 import { RUN_FILES } from "../training/run_directory.ts";
-import { COMMON_FLAGS, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -32,8 +34,8 @@ const { precision: _, ...modelFlags } = MODEL_FLAGS;
 export const FLAGS = {
   adapter: text<string | undefined>("DIR", "the adapter", undefined),
   output: text<string | undefined>("DIR", "where to write", undefined),
-  format: choice(["model", "peft"], "the whole model, or the adapter for PEFT", "model"),
-  dtype: choice(["F32", "F16", "BF16"], "how the model's weights are stored", "F32"),
+  format: oneOf(["model", "peft"], "the whole model, or the adapter for PEFT", "model"),
+  dtype: oneOf(["F32", "F16", "BF16"], "how the model's weights are stored", "F32"),
   ...modelFlags,
   ...COMMON_FLAGS,
 };

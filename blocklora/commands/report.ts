@@ -11,7 +11,9 @@ import { writeAtomically } from "../system/files.ts";
 import { parseOnlyFlags, text, toggle } from "../system/flags.ts";
 import { ImageHashes } from "../training/identity.ts";
 import { contestsOf, imagesOf, readRuns } from "../report/data.ts";
-import { COMMON_FLAGS, openData, userPath } from "./workspace.ts";
+import { COMMON_FLAGS } from "./shared_flags.ts";
+import { openData } from "../data/open_data.ts";
+import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -23,7 +23,11 @@ import { parameterCount, timingOf, trainedResult, writeResult } from "../trainin
 import { claimDirectory, holdsRun, replaceRun } from "../training/run_directory.ts";
 import { type RunConfig, taskOf } from "../training/run_config.ts";
 import { evaluateOn, trainLearner } from "../training/run.ts";
-import { MODEL_FLAGS, openChosen } from "./chosen_model.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
+import { openData } from "../data/open_data.ts";
+import { openChosen } from "../models/chosen_model.ts";
+import { userPath } from "../system/user_path.ts";
+import { promptsFor } from "../training/prompts.ts";
 import { writeReport } from "./report.ts";
 import {
   MEMORY_FLAGS,
@@ -34,7 +38,6 @@ import {
   runConfigOf,
   TRAINING_FLAGS,
 } from "./run_flags.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS, openData, promptsFor, userPath } from "./workspace.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -8,7 +8,7 @@ import { join, relative } from "node:path";
 import manifest from "../../deno.json" with { type: "json" };
 import { adapterName } from "../../tensor/device.ts";
 import type { BytesByOwner } from "../../tensor/memory.ts";
-import type { Score } from "../commands/workspace.ts";
+import type { Score } from "./score.ts";
 import type { Learner } from "../methods/method.ts";
 import { writeAtomically } from "../system/files.ts";
 import type { Identity } from "./identity.ts";

@@ -5,8 +5,8 @@
  */
 
 import { join } from "node:path";
-import { namedIn } from "../commands/chosen_model.ts";
-import { type Score, score } from "../commands/workspace.ts";
+import { namedIn } from "../models/chosen_model.ts";
+import { type Score, score } from "./score.ts";
 import { drawShots } from "../data/shots.ts";
 import { writeSplit } from "../data/split.ts";
 import type { Learner } from "../methods/method.ts";

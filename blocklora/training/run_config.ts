@@ -5,7 +5,7 @@
  */
 
 import type { Prompts } from "../../clip/text.ts";
-import type { ChosenModel } from "../commands/chosen_model.ts";
+import type { ChosenModel } from "../models/chosen_model.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { ImageLoader } from "../data/loader.ts";
 import type { MethodConfig, Task } from "../methods/method.ts";

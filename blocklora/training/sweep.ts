@@ -8,7 +8,7 @@
 import { basename, dirname, join } from "node:path";
 import { tensor } from "../../tensor/create.ts";
 import { scope } from "../../tensor/scope.ts";
-import type { Score } from "../commands/workspace.ts";
+import type { Score } from "./score.ts";
 import type { Sample } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
 import type { Baseline, Features } from "../methods/baseline.ts";

@@ -1,0 +1,26 @@
+/**
+ * The data set that a command line names, or the embedded one.
+ *
+ * @module
+ */
+
+import { fileURLToPath } from "node:url";
+import { userPath } from "../system/user_path.ts";
+import { type Dataset, openDataset } from "./dataset.ts";
+
+/** The data set that comes with the project. */
+export const EMBEDDED_DATA: URL = new URL("../fashion_mnist/", import.meta.url);
+
+/**
+ * Opens a data set by its directory and its split file; the embedded one if no directory is named.
+ * `given` is what the user called it.
+ */
+export async function openData(
+  { data, split }: { readonly data: string | undefined; readonly split: string | undefined },
+): Promise<{ dataset: Dataset; given: string }> {
+  const root = data === undefined ? fileURLToPath(EMBEDDED_DATA) : userPath(data);
+  const dataset = await openDataset(root, {
+    split: split === undefined ? undefined : userPath(split),
+  });
+  return { dataset, given: data ?? "fashion_mnist" };
+}

@@ -1,0 +1,28 @@
+/**
+ * The prompts that a run names its classes with.
+ *
+ * @module
+ */
+
+import type { Prompts } from "../../clip/text.ts";
+import type { OpenedModel } from "../models/open_model.ts";
+import type { Console } from "../system/console.ts";
+import { classPrompts, sameClasses } from "./classifier.ts";
+
+/** The prompts of classes, with a remark if two of them are the same. */
+export function promptsFor(
+  { clip, tokenizer }: Pick<OpenedModel, "clip" | "tokenizer">,
+  classes: readonly string[],
+  template: string,
+  console: Console,
+): Prompts {
+  const same = sameClasses(classes, template);
+  if (same) {
+    const names = same.map((name) => JSON.stringify(name)).join(" and ");
+    console.note(
+      `the classes ${names} have the same prompt: ` +
+        "no image can be told to be of one and not of the other",
+    );
+  }
+  return classPrompts(clip, tokenizer, classes, template);
+}

@@ -1,0 +1,70 @@
+/**
+ * How well a classifier does on images whose classes are known.
+ *
+ * @module
+ */
+
+import type { Sample } from "../data/dataset.ts";
+import type { ImageLoader } from "../data/loader.ts";
+import type { Console } from "../system/console.ts";
+import type { Classifier, Prediction } from "./classifier.ts";
+
+/** How a classifier does on labelled images. */
+export interface Score {
+  /** Images classified. */
+  readonly images: number;
+  /** Images whose first prediction is their label. */
+  readonly correct: number;
+  /** `correct / images`. */
+  readonly accuracy: number;
+  /** The same for each class. */
+  readonly classes: readonly {
+    readonly name: string;
+    readonly images: number;
+    readonly correct: number;
+  }[];
+  /** The class of each image. */
+  readonly labels: readonly number[];
+  /** What was predicted of it. */
+  readonly predictions: readonly number[];
+  /** Its file. */
+  readonly paths: readonly string[];
+}
+
+/** Classifies every sample and compares with its label. */
+export async function score(
+  classifier: Classifier,
+  loader: ImageLoader,
+  samples: readonly Sample[],
+  names: readonly string[],
+  batchSize: number,
+  console: Console,
+): Promise<Score> {
+  const classes = names.map((name) => ({ name, images: 0, correct: 0 }));
+  const [truth, guesses]: [number[], number[]] = [[], []];
+  const missed = new Set<string>();
+  let [images, correct] = [0, 0];
+  for await (const { pixels, labels, skipped } of loader.evaluation(samples, batchSize)) {
+    for (const path of skipped) {
+      missed.add(path);
+      console.note(`skipped ${path}`);
+    }
+    if (labels.length === 0) continue;
+    const predictions: Prediction[] = await classifier.predict(pixels);
+    for (const [i, label] of labels.entries()) {
+      const [guess] = predictions[i].classes;
+      const hit = guess === label ? 1 : 0;
+      truth.push(label);
+      guesses.push(guess);
+      classes[label].images++;
+      classes[label].correct += hit;
+      images++;
+      correct += hit;
+    }
+    console.progress(`evaluating ${images} of ${samples.length} images`, false);
+  }
+  if (images === 0) throw new Error("Cannot evaluate: not one image could be read");
+  const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
+  const accuracy = correct / images;
+  return { images, correct, accuracy, classes, labels: truth, predictions: guesses, paths };
+}
