@@ -28,7 +28,7 @@ import { openData } from "../data/open_data.ts";
 import { openChosen } from "../models/chosen_model.ts";
 import { userPath } from "../system/user_path.ts";
 import { promptsFor } from "../training/prompts.ts";
-import { writeReport } from "./report.ts";
+import { writeReport } from "../report/write.ts";
 import {
   MEMORY_FLAGS,
   memoryLimitOf,
