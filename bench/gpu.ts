@@ -9,8 +9,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runCommand } from "../blocklora/commands/command.ts";
 import { reasonOf } from "../blocklora/system/files.ts";
-import { number, parseOnlyFlags, text, UsageError } from "../blocklora/system/flags.ts";
-import { COMMON_FLAGS } from "../blocklora/commands/shared_flags.ts";
+import { number, text, UsageError } from "../blocklora/system/flag.ts";
+import { parseOnlyFlags } from "../blocklora/system/flags.ts";
+import { COMMON_FLAGS } from "../blocklora/commands/common_flags.ts";
 import { userPath } from "../blocklora/system/user_path.ts";
 
 /** A part of the bench. */

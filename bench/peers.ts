@@ -8,8 +8,9 @@
 import { dirname } from "node:path";
 import { runCommand } from "../blocklora/commands/command.ts";
 import { Console } from "../blocklora/system/console.ts";
-import { number, parseOnlyFlags, text, toggle, UsageError } from "../blocklora/system/flags.ts";
-import { COMMON_FLAGS } from "../blocklora/commands/shared_flags.ts";
+import { number, text, toggle, UsageError } from "../blocklora/system/flag.ts";
+import { parseOnlyFlags } from "../blocklora/system/flags.ts";
+import { COMMON_FLAGS } from "../blocklora/commands/common_flags.ts";
 import { userPath } from "../blocklora/system/user_path.ts";
 import { type Case, CASES, draw } from "./peers/cases.ts";
 import type { Measured } from "./peers/engine.ts";

@@ -10,7 +10,9 @@ import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { blockLora } from "../blocklora/methods/block_lora.ts";
 import { lora } from "../blocklora/methods/lora.ts";
 import { METHODS } from "../blocklora/methods/lookup.ts";
-import { emptyClip, imagenetTokens, stepCost } from "../blocklora/cost/step_cost.ts";
+import { imagenetTokens } from "../blocklora/cost/imagenet.ts";
+import { emptyClip } from "../blocklora/cost/models.ts";
+import { stepCost } from "../blocklora/training/step.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { initDry } from "../tensor/device.ts";
 

@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { fitProbe, probePredictions } from "../blocklora/methods/linear_probe.ts";
 import { runsOf } from "../blocklora/commands/sweep.ts";
 import { shardOf } from "../blocklora/training/shard.ts";
-import { UsageError } from "../blocklora/system/flags.ts";
+import { UsageError } from "../blocklora/system/flag.ts";
 import { memory } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
 import { copyData, octograd, outcomeOf, spawn, withDirectory } from "./cli.ts";

@@ -17,7 +17,7 @@ import { transpose } from "../../autograd/ops/view.ts";
 import { clipFactor } from "../../autograd/optim/clip_norm.ts";
 import { AdamW } from "../../autograd/optim/adam.ts";
 import { vjp } from "../../autograd/tape.ts";
-import { noise } from "../../blocklora/cost/step_cost.ts";
+import { noise } from "../../blocklora/cost/models.ts";
 import { Kernel } from "../../kernels/kernel.ts";
 import { tensor } from "../../tensor/create.ts";
 import { adapterName, gpu, init, isSoftware } from "../../tensor/device.ts";

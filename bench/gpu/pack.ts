@@ -8,8 +8,9 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runCommand } from "../../blocklora/commands/command.ts";
-import { parseOnlyFlags, text } from "../../blocklora/system/flags.ts";
-import { COMMON_FLAGS } from "../../blocklora/commands/shared_flags.ts";
+import { text } from "../../blocklora/system/flag.ts";
+import { parseOnlyFlags } from "../../blocklora/system/flags.ts";
+import { COMMON_FLAGS } from "../../blocklora/commands/common_flags.ts";
 import { userPath } from "../../blocklora/system/user_path.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));

@@ -9,17 +9,14 @@ import { DEFAULT_ADAPTER } from "../../blocklora/methods/adapter_config.ts";
 import { planText } from "../../blocklora/commands/run_flags.ts";
 import { runCommand } from "../../blocklora/commands/command.ts";
 import { reasonOf } from "../../blocklora/system/files.ts";
-import { number, parseOnlyFlags } from "../../blocklora/system/flags.ts";
-import {
-  dryStepCost,
-  imagenetTokens,
-  type PreparedStep,
-  prepareStep,
-  randomClip,
-  type StepCost,
-} from "../../blocklora/cost/step_cost.ts";
-import type { MemoryPlan } from "../../blocklora/training/trainer.ts";
-import { COMMON_FLAGS } from "../../blocklora/commands/shared_flags.ts";
+import { number } from "../../blocklora/system/flag.ts";
+import { parseOnlyFlags } from "../../blocklora/system/flags.ts";
+import { imagenetTokens } from "../../blocklora/cost/imagenet.ts";
+import { randomClip } from "../../blocklora/cost/models.ts";
+import type { PreparedStep, StepCost } from "../../blocklora/cost/step_cost.ts";
+import { dryStepCost, prepareStep } from "../../blocklora/training/step.ts";
+import type { MemoryPlan } from "../../blocklora/cost/memory_plan.ts";
+import { COMMON_FLAGS } from "../../blocklora/commands/common_flags.ts";
 import type { Clip } from "../../clip/clip.ts";
 import { ARCHITECTURES } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";

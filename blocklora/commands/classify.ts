@@ -5,16 +5,18 @@
  */
 
 import { preprocess as prepare } from "../../clip/image.ts";
-import { COMMON_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
-import { userPath } from "../system/user_path.ts";
 import { openAdapted, type Remembered } from "../training/adapted_model.ts";
-import { promptsFor } from "../training/prompts.ts";
 import { Classifier } from "../training/classifier.ts";
 import { Console, percent } from "../system/console.ts";
 import { decodeImage, ImageError } from "../data/decode.ts";
 import { reasonOf } from "../system/files.ts";
-import { number, oneOf, parseFlags, text, UsageError } from "../system/flags.ts";
+import { number, oneOf, text, UsageError } from "../system/flag.ts";
+import { parseFlags } from "../system/flags.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
+import { userPath } from "../system/user_path.ts";
+import { promptsFor } from "../training/prompts.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

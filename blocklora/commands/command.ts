@@ -6,7 +6,8 @@
 
 import { NoAdapterError } from "../../tensor/device.ts";
 import { printable } from "../system/console.ts";
-import { type Flags, helpText, UsageError } from "../system/flags.ts";
+import { type Flags, UsageError } from "../system/flag.ts";
+import { helpText } from "../system/flags.ts";
 
 /** A command. */
 export interface Command {

@@ -22,10 +22,11 @@ import {
 } from "./run_flags.ts";
 import { Console } from "../system/console.ts";
 import { exists, openFile } from "../system/files.ts";
-import { number, oneOf, parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { number, oneOf, text, toggle } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
 import { fetchJson, isHubId } from "../models/hub.ts";
 import { methodNamed } from "../methods/lookup.ts";
-import { planMemory } from "../cost/memory_plan.ts";
+import { planStep } from "../training/step.ts";
 import {
   configOf,
   EMBEDDED_MODEL,
@@ -34,16 +35,11 @@ import {
   readStated,
   shapesOf,
 } from "../models/open_model.ts";
-import {
-  dryStepCost,
-  imagenetTokens,
-  randomClip,
-  realStep,
-  type RealStepCost,
-  type StepCost,
-  type StepOptions,
-} from "../cost/step_cost.ts";
-import { COMMON_FLAGS } from "./shared_flags.ts";
+import { imagenetTokens } from "../cost/imagenet.ts";
+import { randomClip } from "../cost/models.ts";
+import type { RealStepCost, StepCost } from "../cost/step_cost.ts";
+import { dryStepCost, realStep, type StepOptions } from "../training/step.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
 import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
@@ -96,7 +92,7 @@ export async function cost(args: readonly string[]): Promise<number> {
   const twin = flags.real ? dryTwin() : undefined;
   // The plain step may need larger tensors than this adapter binds.
   const larger = flags.real ? dryTwin({ anySize: true }) : undefined;
-  const planned = limit === undefined ? null : planMemory({
+  const planned = limit === undefined ? null : planStep({
     config,
     precisions: [precision],
     step: { ...step, plan: given },

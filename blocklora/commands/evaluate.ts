@@ -4,17 +4,19 @@
  * @module
  */
 
-import { COMMON_FLAGS, IMAGE_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
-import { openData } from "../data/open_data.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
-import { userPath } from "../system/user_path.ts";
 import { openAdapted, type Remembered } from "../training/adapted_model.ts";
-import { promptsFor } from "../training/prompts.ts";
-import { score } from "../training/score.ts";
 import { Classifier } from "../training/classifier.ts";
 import { Console, percent } from "../system/console.ts";
-import { parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { text, toggle } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
 import { ImageLoader } from "../data/loader.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
+import { openData } from "../data/open_data.ts";
+import { userPath } from "../system/user_path.ts";
+import { promptsFor } from "../training/prompts.ts";
+import { score } from "../training/score.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

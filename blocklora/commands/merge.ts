@@ -9,15 +9,17 @@ import type { Clip } from "../../clip/clip.ts";
 import { encodeSafetensors } from "../../tensor/safetensors.ts";
 import { sites } from "../methods/sites.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
-import { COMMON_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
 import { namedIn } from "../models/chosen_model.ts";
-import { userPath } from "../system/user_path.ts";
 import { openAdapted } from "../training/adapted_model.ts";
 import { Console } from "../system/console.ts";
 import { assertWritable, namesIn, readText, writeTogether } from "../system/files.ts";
-import { oneOf, parseOnlyFlags, text, UsageError } from "../system/flags.ts";
+import { oneOf, text, UsageError } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
 import { MODEL_FILES } from "../models/model_files.ts";
 import { RUN_FILES } from "../training/run_directory.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
+import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

@@ -11,9 +11,10 @@ import { contestsOf } from "../report/contests.ts";
 import { readRuns } from "../report/runs.ts";
 import { rootsOf, writePage } from "../report/write.ts";
 import { Console } from "../system/console.ts";
-import { parseOnlyFlags, text, toggle } from "../system/flags.ts";
+import { text, toggle } from "../system/flag.ts";
+import { parseOnlyFlags } from "../system/flags.ts";
 import { userPath } from "../system/user_path.ts";
-import { COMMON_FLAGS } from "./shared_flags.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

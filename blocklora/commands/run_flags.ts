@@ -23,8 +23,9 @@ import {
 } from "../system/flag.ts";
 import { kebab } from "../system/flags.ts";
 import type { Answer } from "../training/plan_worker.ts";
+import type { StepOptions } from "../training/step.ts";
 import { recipeOf, type RunConfig } from "../training/run_config.ts";
-import type { MemoryPlan } from "../training/trainer.ts";
+import type { MemoryPlan } from "../cost/memory_plan.ts";
 
 /** The flags of all methods. One that is not given has the preset of the method that is chosen. */
 const OF_METHODS: Flags = Object.fromEntries(
@@ -116,7 +117,7 @@ export function memoryLimitOf(
  *
  * @throws {RangeError} If no plan fits.
  */
-export async function planBeside(request: PlanRequest): Promise<Planned> {
+export async function planBeside(request: PlanRequest<StepOptions>): Promise<Planned> {
   const worker = new Worker(new URL("../training/plan_worker.ts", import.meta.url), {
     type: "module",
   });

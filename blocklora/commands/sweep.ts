@@ -18,12 +18,13 @@ import { completed } from "../training/completed.ts";
 import type { RunConfig } from "../training/run_config.ts";
 import { ARRAY_VARIABLES, shardOf } from "../training/shard.ts";
 import { DatasetRuns, directoryOf } from "../training/sweep.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
-import { openData } from "../data/open_data.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
+import { MEMORY_FLAGS, METHOD_FLAGS, runConfigOf, TRAINING_FLAGS } from "./run_flags.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
+import { openData } from "../data/open_data.ts";
 import { userPath } from "../system/user_path.ts";
 import { promptsFor } from "../training/prompts.ts";
-import { MEMORY_FLAGS, METHOD_FLAGS, runConfigOf, TRAINING_FLAGS } from "./run_flags.ts";
 
 const BASELINE_NAMES = BASELINES.map(({ name }) => name).join(", ");
 const METHOD_NAMES = METHODS.map(({ name }) => name).join(", ");

@@ -13,6 +13,7 @@ import { drawShots } from "../data/shots.ts";
 import { ImageLoader } from "../data/loader.ts";
 import type { Learner } from "../methods/method.ts";
 import { methodNamed } from "../methods/lookup.ts";
+import { writeReport } from "../report/write.ts";
 import { Console, duration, megabytes, percent } from "../system/console.ts";
 import { number, text, toggle } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
@@ -23,12 +24,8 @@ import { parameterCount, timingOf, trainedResult, writeResult } from "../trainin
 import { claimDirectory, holdsRun, replaceRun } from "../training/run_directory.ts";
 import { type RunConfig, taskOf } from "../training/run_config.ts";
 import { evaluateOn, trainLearner } from "../training/run.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS, MODEL_FLAGS } from "./shared_flags.ts";
-import { openData } from "../data/open_data.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
-import { userPath } from "../system/user_path.ts";
-import { promptsFor } from "../training/prompts.ts";
-import { writeReport } from "../report/write.ts";
 import {
   MEMORY_FLAGS,
   memoryLimitOf,
@@ -38,6 +35,10 @@ import {
   runConfigOf,
   TRAINING_FLAGS,
 } from "./run_flags.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
+import { openData } from "../data/open_data.ts";
+import { userPath } from "../system/user_path.ts";
+import { promptsFor } from "../training/prompts.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {

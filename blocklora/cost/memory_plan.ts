@@ -7,17 +7,31 @@
 import type { ClipConfig } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
 import { type DryAdapter, initDry } from "../../tensor/device.ts";
-import { emptyClip, type StepCost, stepCost, type StepOptions } from "./step_cost.ts";
-import type { MemoryPlan } from "../training/trainer.ts";
+import { emptyClip } from "./models.ts";
+import { countStep, type PrepareStep, type StepCost, type StepSizes } from "./step_cost.ts";
+
+/** What a step does to need less memory; each costs time, none changes its gradients. Nothing of it by default. */
+export interface MemoryPlan {
+  /** Whether each block keeps only its input, and runs again in the backward pass: a forward pass more. */
+  readonly recompute?: boolean;
+  /**
+   * Prompts that the text tower takes at once: it runs without a tape first, and again, part by part, when the gradients
+   * of its features are there (Gao et al., arXiv 2101.06983). A forward pass of the text tower more, though parts of
+   * short prompts are cut shorter. All at once if 0.
+   */
+  readonly textChunk?: number;
+  /** Images that the image tower takes at once, each part's gradients being computed before the next. All if 0. */
+  readonly microBatch?: number;
+}
 
 /** What is to be planned. */
-export interface PlanRequest {
+export interface PlanRequest<Sizes extends StepSizes = StepSizes> {
   /** The model. */
   readonly config: ClipConfig;
   /** How its frozen matrices may be stored: the first precision with which a step fits is taken. */
   readonly precisions: readonly Precision[];
   /** The step; what its plan says already is not changed. */
-  readonly step: StepOptions;
+  readonly step: Sizes;
   /** Bytes that it may hold. */
   readonly limit: number;
   /** The device that it will run on. */
@@ -46,14 +60,17 @@ const DISPATCH_FLOPS = 5e7;
  *
  * @throws {RangeError} If no plan fits; it says the least that would.
  */
-export function planMemory({ config, precisions, step, limit, adapter }: PlanRequest): Planned {
+export function planMemory<Sizes extends StepSizes>(
+  prepare: PrepareStep<Sizes>,
+  { config, precisions, step, limit, adapter }: PlanRequest<Sizes>,
+): Planned {
   let least = Infinity;
   for (const precision of precisions) {
     initDry(adapter);
     const clip = emptyClip(config, precision);
-    const count = (plan: Required<MemoryPlan>, more?: Partial<StepOptions>): StepCost | null => {
+    const count = (plan: Required<MemoryPlan>, more?: Partial<StepSizes>): StepCost | null => {
       try {
-        return stepCost(clip, { ...step, plan, warm: false, ...more });
+        return countStep(prepare, clip, { ...step, plan, warm: false, ...more });
       } catch (error) {
         // A tensor that the device has no binding for: that plan is none.
         if (error instanceof RangeError) return null;

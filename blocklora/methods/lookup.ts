@@ -45,6 +45,11 @@ export function methodNamed(name: string): Method {
   throw new RangeError(`Cannot find method "${name}": there are ${names}`);
 }
 
+/** Whether a name is that of a method, and not of a baseline. */
+export function isMethod(name: string): boolean {
+  return METHODS.some((method) => method.name === name);
+}
+
 /** Where it comes in a report: baselines first, what does not learn before what does. */
 export function orderOf({ method }: MethodConfig): number {
   const baselines = BASELINES.toSorted((a, b) => Number(a.learns) - Number(b.learns));

@@ -18,9 +18,9 @@ export interface MethodConfig {
   /** The method's name. */
   readonly method: string;
   /** The nominal rank, of a method that has one. */
-  readonly rank?: number;
+  readonly rank?: number | null;
   /** In how many blocks the rank is cut, of a method that does it. */
-  readonly blocks?: number;
+  readonly blocks?: number | null;
 }
 
 /** A few-shot method. Its methods are given the configurations that it made itself. */

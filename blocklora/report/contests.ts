@@ -4,9 +4,9 @@
  * @module
  */
 
-import { orderOf } from "../methods/lookup.ts";
+import { isMethod, labelOf, orderOf } from "../methods/lookup.ts";
 import type { RunResult } from "../training/result.ts";
-import { contestOf, imagesOf, methodLabel } from "./runs.ts";
+import { contestOf, imagesOf } from "./runs.ts";
 
 /** A value with its spread. */
 export interface Summary {
@@ -81,7 +81,7 @@ export function contestsOf(runs: readonly RunResult[]): Contest[] {
       : isModels
       ? `${data}, ${model}`
       : `${data} (${i + 1})`;
-    const rows = [...Map.groupBy(compared, methodLabel)].map(([label, runs]): Row => ({
+    const rows = [...Map.groupBy(compared, labelOf)].map(([label, runs]): Row => ({
       method: runs[0].method,
       label,
       parameters: runs[0].trainableParameters,
@@ -105,7 +105,12 @@ export function contestsOf(runs: readonly RunResult[]): Contest[] {
   });
 }
 
-/** Whether a method learns from the shots. */
+/** Whether a row is of a method that is trained in steps, as no baseline is. */
+export function isTrained({ method }: Row): boolean {
+  return isMethod(method);
+}
+
+/** Whether a row's method learns from the shots. */
 export function learns({ cells }: Row): boolean {
   return cells.some(({ shots }) => shots > 0);
 }

@@ -5,8 +5,9 @@
  */
 
 import { OWNERS } from "../../tensor/memory.ts";
+import { labelOf } from "../methods/lookup.ts";
 import type { RunResult } from "../training/result.ts";
-import { type Contest, contestsOf, type Row } from "./contests.ts";
+import { type Contest, contestsOf, isTrained, type Row } from "./contests.ts";
 import { escaped, figure, swatch, wordsOf } from "./html.ts";
 import css from "./page.css" with { type: "text" };
 import {
@@ -18,7 +19,6 @@ import {
   memoryByCategory,
   MOST_CLASSES,
 } from "./plots.ts";
-import { isTrained, methodLabel } from "./runs.ts";
 import { accuracyTable, configurationTable, differenceTable } from "./tables.ts";
 import { testImages } from "./test_images.ts";
 
@@ -40,10 +40,8 @@ export async function pageOf(
     sections.push(await sectionOf(contest, roots.get(contest.images), budget));
   }
   const one = runs.length === 1 ? runs[0] : null;
-  const title = one
-    ? `${methodLabel(one)} on ${one.data}`
-    : "What few labelled images teach a CLIP";
-  const methods = new Set(runs.map(methodLabel)).size;
+  const title = one ? `${labelOf(one)} on ${one.data}` : "What few labelled images teach a CLIP";
+  const methods = new Set(runs.map(labelOf)).size;
   const lead = one
     ? `${one.accuracy.toFixed(1)} % of ${one.labels.length} test images right` +
       (one.zeroShotAccuracy === null

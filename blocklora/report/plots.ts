@@ -7,8 +7,7 @@
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 import { OWNERS } from "../../tensor/memory.ts";
-import { type Cell, type Contest, learns, type Row } from "./contests.ts";
-import { isTrained } from "./runs.ts";
+import { type Cell, type Contest, isTrained, learns, type Row } from "./contests.ts";
 
 /** As wide as a phone's page, so that text keeps its size there. */
 const WIDTH = 358;

@@ -5,23 +5,9 @@
  */
 
 import { join } from "node:path";
-import { labelOf, METHODS } from "../methods/lookup.ts";
+import { labelOf } from "../methods/lookup.ts";
 import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
-
-/**
- * What to call the method of a run.
- *
- * @throws {RangeError} If there is no such method.
- */
-export function methodLabel({ method, rank, blocks }: RunResult): string {
-  return labelOf({ method, rank: rank ?? undefined, blocks: blocks ?? undefined });
-}
-
-/** Whether a method of that name is trained in steps, as no baseline is. */
-export function isTrained({ method }: { readonly method: string }): boolean {
-  return METHODS.some(({ name }) => name === method);
-}
 
 /** Tells the test images of a run from others: by their contents, or by their data set's name in runs of 0.1. */
 export function imagesOf({ data, identity }: RunResult): string {
@@ -65,7 +51,7 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
   found.sort((a, b) => a.path < b.path ? -1 : 1);
   const seen = new Map<string, string>();
   for (const { path, run } of found) {
-    const key = JSON.stringify([contestOf(run), methodLabel(run), run.shots, run.seed]);
+    const key = JSON.stringify([contestOf(run), labelOf(run), run.shots, run.seed]);
     const other = seen.get(key);
     if (other !== undefined) {
       throw new Error(
@@ -91,7 +77,7 @@ async function readRun(path: string): Promise<RunResult> {
     );
   }
   try {
-    methodLabel(run);
+    labelOf(run);
     return run;
   } catch (error) {
     return fail(error as Error, `${path} names it, leave it out or mend it`);

@@ -5,12 +5,12 @@
  */
 
 import { DEFAULT_ADAPTER } from "../methods/adapter_config.ts";
+import { isMethod } from "../methods/lookup.ts";
 import type { RunResult } from "../training/result.ts";
 import { accuracies } from "./accuracies.ts";
 import { type Contest, difference, learns, spread } from "./contests.ts";
 import { escaped, shotsName, swatch, table, wordsOf } from "./html.ts";
 import { colorsOf } from "./plots.ts";
-import { isTrained } from "./runs.ts";
 
 /** The accuracies of a contest, each method with its colour in the plots. */
 export function accuracyTable(contest: Contest): string {
@@ -59,7 +59,7 @@ export function configurationTable(runs: readonly RunResult[]): string {
     for (const key of ["model", "device", "version", "template", "seed"] as const) {
       note(key, run[key]);
     }
-    if (!isTrained(run)) continue;
+    if (!isMethod(run.method)) continue;
     note("iterations", run.iterations);
     for (const [key, value] of Object.entries(run.settings ?? {})) {
       if (!["model", "template", "seed", "iterations"].includes(key)) note(key, value);

@@ -5,10 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-
 import { type Flags, UsageError, type Values } from "./flag.ts";
-
-export * from "./flag.ts";
 
 /** A name as the command line has it: `learningRate` is `learning-rate`. */
 export const kebab = (name: string): string =>

@@ -4,19 +4,20 @@
  * @module
  */
 
-import { planMemory, type Planned, type PlanRequest } from "../cost/memory_plan.ts";
+import type { Planned, PlanRequest } from "../cost/memory_plan.ts";
+import { planStep, type StepOptions } from "./step.ts";
 
 /** What the worker answers. */
 export type Answer = { readonly planned: Planned } | { readonly error: string };
 
 const worker = self as unknown as {
-  onmessage: (event: MessageEvent<PlanRequest>) => void;
+  onmessage: (event: MessageEvent<PlanRequest<StepOptions>>) => void;
   postMessage(answer: Answer): void;
 };
 
 worker.onmessage = ({ data }) => {
   try {
-    worker.postMessage({ planned: planMemory(data) });
+    worker.postMessage({ planned: planStep(data) });
   } catch (error) {
     worker.postMessage({ error: (error as Error).message });
   }

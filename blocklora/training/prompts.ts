@@ -1,5 +1,5 @@
 /**
- * The prompts that a run names its classes with.
+ * The prompts of classes, with what is to be said of them.
  *
  * @module
  */
@@ -18,9 +18,10 @@ export function promptsFor(
 ): Prompts {
   const same = sameClasses(classes, template);
   if (same) {
-    const names = same.map((name) => JSON.stringify(name)).join(" and ");
     console.note(
-      `the classes ${names} have the same prompt: ` +
+      `the classes ${
+        same.map((name) => JSON.stringify(name)).join(" and ")
+      } have the same prompt: ` +
         "no image can be told to be of one and not of the other",
     );
   }

@@ -12,7 +12,7 @@ import type { MethodConfig, Task } from "../methods/method.ts";
 import type { Recipe } from "../methods/recipe.ts";
 import type { Console } from "../system/console.ts";
 import { classPrompts } from "./classifier.ts";
-import type { MemoryPlan } from "./trainer.ts";
+import type { MemoryPlan } from "../cost/memory_plan.ts";
 
 /** What runs on: a model, a data set, and how its images come. */
 export interface RunContext {

@@ -1,5 +1,5 @@
 /**
- * How well a classifier does on images whose classes are known.
+ * How well a classifier does on labelled images.
  *
  * @module
  */

@@ -23,6 +23,7 @@ import { tensor } from "../../tensor/create.ts";
 import { hash3 } from "../../tensor/random.ts";
 import { adopt, keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { MemoryPlan } from "../cost/memory_plan.ts";
 import type { Learner, TrainableGroup } from "../methods/method.ts";
 import type { Recipe } from "../methods/recipe.ts";
 import { encodePrompts, placesOf } from "./classifier.ts";
@@ -33,20 +34,6 @@ export interface TrainingBatch {
   readonly pixels: Float32Array<ArrayBuffer>;
   /** The class of each image, `[B]`. */
   readonly labels: Int32Array<ArrayBuffer>;
-}
-
-/** What a step does to need less memory; each costs time, none changes its gradients. Nothing of it by default. */
-export interface MemoryPlan {
-  /** Whether each block keeps only its input, and runs again in the backward pass: a forward pass more. */
-  readonly recompute?: boolean;
-  /**
-   * Prompts that the text tower takes at once: it runs without a tape first, and again, part by part, when the gradients
-   * of its features are there (Gao et al., arXiv 2101.06983). A forward pass of the text tower more, though parts of
-   * short prompts are cut shorter. All at once if 0.
-   */
-  readonly textChunk?: number;
-  /** Images that the image tower takes at once, each part's gradients being computed before the next. All if 0. */
-  readonly microBatch?: number;
 }
 
 /** Keeps the dropout's random numbers apart from others of the same seed. */

@@ -7,9 +7,9 @@
  */
 
 import { openChosen } from "../../blocklora/models/chosen_model.ts";
-import { userPath } from "../../blocklora/system/user_path.ts";
 import { openAdapted } from "../../blocklora/training/adapted_model.ts";
 import { Console } from "../../blocklora/system/console.ts";
+import { userPath } from "../../blocklora/system/user_path.ts";
 import { tensor } from "../../tensor/create.ts";
 import { shutDown } from "../../tensor/device.ts";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/safetensors.ts";

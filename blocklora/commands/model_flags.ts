@@ -1,11 +1,11 @@
 /**
- * Flags that several commands have.
+ * Flags of every command that opens a model.
  *
  * @module
  */
 
 import type { PrecisionChoice } from "../../clip/weights.ts";
-import { number, oneOf, text, toggle } from "../system/flag.ts";
+import { oneOf, text, toggle } from "../system/flag.ts";
 
 /** Flags of every command that opens a model. */
 export const MODEL_FLAGS = {
@@ -26,21 +26,4 @@ export const MODEL_FLAGS = {
     "how the frozen matrices are stored on the GPU; auto is as in the model's files",
     "auto",
   ),
-};
-
-/** Flags of every command that reads images. */
-export const IMAGE_FLAGS = {
-  batchSize: number({ from: 1, whole: true }, "images a batch", 32),
-  workers: number<number | undefined>(
-    { from: 1, whole: true },
-    "threads that decode images",
-    undefined,
-  ),
-  onError: oneOf(["fail", "skip"], "what a broken image does", "fail"),
-};
-
-/** Flags of every command. */
-export const COMMON_FLAGS = {
-  json: toggle("print one JSON document on stdout, everything else on stderr"),
-  help: toggle("print this help"),
 };

@@ -1,0 +1,65 @@
+/**
+ * Models without files: of no values, to be counted, and of random ones.
+ *
+ * @module
+ */
+
+import { Clip } from "../../clip/clip.ts";
+import type { ClipConfig } from "../../clip/config.ts";
+import { type Precision, storedAs, Weights, weightShapes } from "../../clip/weights.ts";
+import { tensor } from "../../tensor/create.ts";
+import { owned } from "../../tensor/memory.ts";
+import type { Random } from "../../tensor/random.ts";
+import { keep } from "../../tensor/scope.ts";
+import { numel, type Shape } from "../../tensor/shape.ts";
+import { type Dtype, Tensor } from "../../tensor/tensor.ts";
+
+/** A model whose weights are there, in their sizes, and have no values. */
+export function emptyClip(config: ClipConfig, precision: Precision = "f32"): Clip {
+  return clipOf(config, precision, (_name, shape, dtype) => Tensor.empty(shape, dtype));
+}
+
+/** A model of random weights, by which activations keep about their size from layer to layer. */
+export function randomClip(config: ClipConfig, precision: Precision, random: Random): Clip {
+  return clipOf(config, precision, (name, shape, dtype) => {
+    const isNormScale = /norm\d?\.weight$/.test(name);
+    const deviation = shape.length < 2 ? 0.02 : 1 / Math.sqrt(numel(shape.slice(1)));
+    const mean = name === "logit_scale" ? Math.log(100) : isNormScale ? 1 : 0;
+    return tensor(noise(random.fork(name), numel(shape), deviation, mean), shape, dtype);
+  });
+}
+
+function clipOf(
+  config: ClipConfig,
+  precision: Precision,
+  make: (name: string, shape: Shape, dtype: Dtype) => Tensor,
+): Clip {
+  const tensors = [...weightShapes(config)].map(([name, shape]) => {
+    const made = () => keep(make(name, shape, storedAs(name, shape, precision)));
+    return [name, owned("frozenWeights", made)] as const;
+  });
+  return new Clip(config, new Weights(new Map(tensors)));
+}
+
+/** A prime, so that no row of a tensor begins where another does. */
+const DRAWN = 65_521;
+
+/**
+ * Numbers of the given mean and standard deviation, spread evenly. Only so many are drawn and repeat: a model of 150
+ * million weights is there in a second.
+ */
+export function noise(
+  random: Random,
+  count: number,
+  deviation = 1,
+  mean = 0,
+): Float32Array<ArrayBuffer> {
+  const width = deviation * Math.sqrt(12);
+  const values = new Float32Array(count);
+  const drawn = values.subarray(0, DRAWN);
+  for (let i = 0; i < drawn.length; i++) drawn[i] = mean + width * (random.uniform() - 0.5);
+  for (let at = DRAWN; at < count; at += DRAWN) {
+    values.set(drawn.subarray(0, Math.min(DRAWN, count - at)), at);
+  }
+  return values;
+}

@@ -1,0 +1,104 @@
+/**
+ * Training steps to be counted, or taken for their time: for any model, any method and any sizes.
+ *
+ * @module
+ */
+
+import type { Clip } from "../../clip/clip.ts";
+import type { ClipConfig } from "../../clip/config.ts";
+import { Prompts } from "../../clip/text.ts";
+import type { Precision } from "../../clip/weights.ts";
+import type { DryAdapter } from "../../tensor/device.ts";
+import { limitMemory } from "../../tensor/memory.ts";
+import { trim } from "../../tensor/queue.ts";
+import type { Random } from "../../tensor/random.ts";
+import { planMemory, type Planned, type PlanRequest } from "../cost/memory_plan.ts";
+import { emptyClip, noise } from "../cost/models.ts";
+import {
+  countDryStep,
+  countStep,
+  type PreparedStep,
+  type RealStepCost,
+  type StepCost,
+  type StepSizes,
+  takeRealStep,
+} from "../cost/step_cost.ts";
+import type { MethodConfig } from "../methods/method.ts";
+import { methodNamed } from "../methods/lookup.ts";
+import { DEFAULT_RECIPE } from "../methods/recipe.ts";
+import { parameterCount } from "./result.ts";
+import { Trainer } from "./trainer.ts";
+
+/** A training step. */
+export interface StepOptions extends StepSizes {
+  /** What learns. */
+  readonly method: MethodConfig;
+}
+
+/** Counts a step of a model: {@linkcode countStep}. */
+export function stepCost(clip: Clip, options: StepOptions): StepCost {
+  return countStep(prepareStep, clip, options);
+}
+
+/** Counts a step of a model that is not there: {@linkcode countDryStep}. */
+export function dryStepCost(
+  config: ClipConfig,
+  precision: Precision,
+  options: StepOptions,
+  adapter?: DryAdapter,
+): StepCost {
+  return countDryStep(prepareStep, () => emptyClip(config, precision), options, adapter);
+}
+
+/** Takes a step: {@linkcode takeRealStep}. */
+export async function realStep(
+  clip: Clip,
+  options: Omit<StepOptions, "warm">,
+  random: Random,
+): Promise<RealStepCost> {
+  return await takeRealStep(prepareStep, clip, options, random);
+}
+
+/** Finds the fastest plan that fits: {@linkcode planMemory}. */
+export function planStep(request: PlanRequest<StepOptions>): Planned {
+  return planMemory(prepareStep, request);
+}
+
+/**
+ * Makes a step ready, on images and prompts of zeros if not of random values.
+ *
+ * @throws {RangeError} If the adapters do not fit the model.
+ */
+export function prepareStep(
+  clip: Clip,
+  { method, promptTokens, batch, plan, memoryLimit = Infinity }: StepOptions,
+  random?: Random,
+): PreparedStep {
+  const { vision, text } = clip.config;
+  const longest = Math.max(...promptTokens);
+  const draw = (below: number) => random ? random.next() % below : 0;
+  const prompts = new Prompts(promptTokens.map((tokens) => ({
+    ids: Int32Array.from({ length: longest }, () => draw(text.vocabulary)),
+    end: tokens - 1,
+  })));
+  const task = { clip, classes: promptTokens.length, prompts: () => prompts };
+  const learner = methodNamed(method.method).learner(task, method, 1);
+  const trainer = new Trainer(clip, learner, prompts, DEFAULT_RECIPE, plan);
+  const count = batch * 3 * vision.imageSize ** 2;
+  const images = {
+    pixels: random ? noise(random, count) : new Float32Array(count),
+    labels: Int32Array.from({ length: batch }, () => draw(promptTokens.length)),
+  };
+  trim();
+  limitMemory(memoryLimit);
+  return {
+    parameters: parameterCount(learner),
+    take: () => trainer.step(images),
+    release: () => {
+      limitMemory(Infinity);
+      trainer.release();
+      learner.release();
+      prompts.release();
+    },
+  };
+}
