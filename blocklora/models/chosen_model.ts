@@ -1,6 +1,6 @@
 /**
- * The model that a user names, or the embedded one: where it is looked for, and what is written down
- * of it so that it is found again.
+ * The model that a user names, or the embedded one: where it is looked for, and what is written
+ * down of it so that it is found again.
  *
  * @module
  */
@@ -65,7 +65,9 @@ export interface ModelSource {
   readonly weightsRevision?: string;
 }
 
-/** Makes the GPU ready and opens a model on it: the one that is asked for, else the embedded one. */
+/**
+ * Makes the GPU ready and opens a model on it: the one that is asked for, else the embedded one.
+ */
 export async function openChosen(request: ModelRequest, console: Console): Promise<ChosenModel> {
   return await openAt(await sourceOf(request.model), request, console);
 }
@@ -111,8 +113,8 @@ export async function openAt(
 }
 
 /**
- * What PEFT is told of a model. Of its revisions PEFT gets the one whose weights are in the form that
- * was read.
+ * What PEFT is told of a model. Of its revisions PEFT gets the one whose weights are in the form
+ * that was read.
  */
 export function namedIn(
   { model, revision, weightsRevision }: ModelOrigin,

@@ -11,7 +11,9 @@ import { shotsName } from "./html.ts";
 export interface Accuracies {
   /** Headings of all columns. */
   readonly header: readonly string[];
-  /** A row a method: its label, which the first heading is above, and the cells below the others. */
+  /**
+   * A row a method: its label, which the first heading is above, and the cells below the others.
+   */
   readonly rows: readonly { readonly label: string; readonly cells: readonly string[] }[];
 }
 

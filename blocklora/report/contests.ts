@@ -46,7 +46,9 @@ export interface Contest {
   readonly title: string;
   /** The data set's name. */
   readonly data: string;
-  /** What tells its test images from others, {@linkcode Identity.test}; its name for runs of 0.1. */
+  /**
+   * What tells its test images from others, {@linkcode Identity.test}; its name for runs of 0.1.
+   */
   readonly images: string;
   /** The names of its classes. */
   readonly classes: readonly string[];
@@ -116,8 +118,8 @@ export function learns({ cells }: Row): boolean {
 }
 
 /**
- * How much one method is ahead of another with the same shots, in percent points, its runs paired by
- * seed; null if there are no pairs.
+ * How much one method is ahead of another with the same shots, in percent points, its runs paired
+ * by seed; null if there are no pairs.
  */
 export function difference(row: Row, other: Row, shots: number): Summary | null {
   const runsOf = ({ cells }: Row) => cells.find((cell) => cell.shots === shots)?.runs ?? [];

@@ -9,12 +9,17 @@ import { labelOf } from "../methods/lookup.ts";
 import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
 
-/** Tells the test images of a run from others: by their contents, or by their data set's name in runs of 0.1. */
+/**
+ * Tells the test images of a run from others: by their contents, or by their data set's name in
+ * runs of 0.1.
+ */
 export function imagesOf({ data, identity }: RunResult): string {
   return identity?.test ?? data;
 }
 
-/** Tells what a run is compared with: runs of the same model and classes on the same test images. */
+/**
+ * Tells what a run is compared with: runs of the same model and classes on the same test images.
+ */
 export function contestOf(run: RunResult): string {
   return JSON.stringify([run.data, run.identity?.model ?? run.model, imagesOf(run), run.classes]);
 }

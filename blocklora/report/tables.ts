@@ -24,8 +24,8 @@ export function accuracyTable(contest: Contest): string {
 }
 
 /**
- * How far the default method is ahead of each other one that learns, seed by seed; empty if there is
- * nothing to compare.
+ * How far the default method is ahead of each other one that learns, seed by seed; empty if there
+ * is nothing to compare.
  */
 export function differenceTable({ rows, shots }: Contest): string {
   const leading = rows.find(({ method }) => method === DEFAULT_ADAPTER.method);

@@ -36,7 +36,10 @@ export async function writeReport(
   await writePage(join(directory, "report.html"), runs, new Map([[imagesOf(runs[0]), root]]));
 }
 
-/** Where the test images of runs are, by {@linkcode imagesOf}: in the data sets that have the same ones now. */
+/**
+ * Where the test images of runs are, by {@linkcode imagesOf}: in the data sets that have the same
+ * ones now.
+ */
 export async function rootsOf(
   runs: readonly RunResult[],
   datasets: readonly Dataset[],

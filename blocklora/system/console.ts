@@ -40,8 +40,8 @@ export class Console {
   }
 
   /**
-   * How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds and
-   * the last.
+   * How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds
+   * and the last.
    */
   progress(line: string, last = false): void {
     if (this.#terminal) {

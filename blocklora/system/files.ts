@@ -7,7 +7,9 @@
 import { basename, dirname, join } from "node:path";
 import type { ByteSource } from "../../tensor/tensor_file.ts";
 
-/** Why a file could not be used: what the operating system says, without its number and the path. */
+/**
+ * Why a file could not be used: what the operating system says, without its number and the path.
+ */
 export function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "no such file or directory";
   const message = error instanceof Error ? error.message : String(error);
@@ -34,8 +36,8 @@ export async function namesIn(directory: string): Promise<string[]> {
 }
 
 /**
- * The content of a text file, or null where there is none. The byte order mark that Windows' editors
- * put before UTF-8 is left out.
+ * The content of a text file, or null where there is none. The byte order mark that Windows'
+ * editors put before UTF-8 is left out.
  *
  * @throws {Error} If it cannot be read, or is not UTF-8.
  */
@@ -124,8 +126,9 @@ export async function openFile(path: string): Promise<ByteSource & Disposable> {
 }
 
 /**
- * Writes a file so that nobody ever finds it half written: under another name in the same directory,
- * then renamed once everything has reached the disk. What was at `path` before stays if this fails.
+ * Writes a file so that nobody ever finds it half written: under another name in the same
+ * directory, then renamed once everything has reached the disk. What was at `path` before stays if
+ * this fails.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -137,8 +140,8 @@ export async function writeAtomically(
 }
 
 /**
- * Writes files of a directory that belong together: what was there before is replaced once all of them
- * have reached the disk, and stays if that fails.
+ * Writes files of a directory that belong together: what was there before is replaced once all of
+ * them have reached the disk, and stays if that fails.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -170,8 +173,8 @@ export async function writeTogether(
 }
 
 /**
- * Makes sure that so many bytes can be written to a directory, before work begins whose results would
- * be lost otherwise: by writing as many there. Nothing of it stays.
+ * Makes sure that so many bytes can be written to a directory, before work begins whose results
+ * would be lost otherwise: by writing as many there. Nothing of it stays.
  *
  * @throws {Error} If the directory cannot be written to, or its file system is full.
  */

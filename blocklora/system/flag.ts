@@ -67,7 +67,9 @@ interface Range {
   readonly integer?: boolean;
 }
 
-/** Whether kernels can take a number: as a float32 it is finite, and not 0 unless it is 0 itself. */
+/**
+ * Whether kernels can take a number: as a float32 it is finite, and not 0 unless it is 0 itself.
+ */
 function isFloat(value: number): boolean {
   const float = Math.fround(value);
   return Number.isFinite(float) && (float !== 0 || value === 0);

@@ -7,7 +7,9 @@
 /** The exit code of a run that Ctrl-C ended. */
 export const INTERRUPTED = 130;
 
-/** Whether somebody wants to stop. Once it is disposed of, Ctrl-C ends the process at once again. */
+/**
+ * Whether somebody wants to stop. Once it is disposed of, Ctrl-C ends the process at once again.
+ */
 export interface Interrupt extends Disposable {
   /** Whether Ctrl-C was pressed, or the process was asked to end. */
   readonly wanted: boolean;
