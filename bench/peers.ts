@@ -55,7 +55,7 @@ const FLAGS = {
   json: COMMON_FLAGS.json,
   help: COMMON_FLAGS.help,
   only: text("TEXT", "compare in the cases whose names hold this", ""),
-  rounds: number({ from: 1, whole: true }, "take the median of this many turns", 1),
+  rounds: number({ from: 1, integer: true }, "take the median of this many turns", 1),
   output: text("FILE", "where the table is saved, as Markdown", "dist/peers.md"),
   minutes: number<number | undefined>(
     { from: 0.1 },

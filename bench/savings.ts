@@ -110,8 +110,8 @@ backward pass, and sets each beside its formula. "bound" is the generalization b
 
 const FLAGS = {
   model: oneOf(Object.keys(ARCHITECTURES), "published architecture", "vit-b-16"),
-  classes: number({ from: 1, whole: true }, "class prompts, as long as ImageNet's", 1000),
-  batch: number({ from: 1, whole: true }, "images a step", 32),
+  classes: number({ from: 1, integer: true }, "class prompts, as long as ImageNet's", 1000),
+  batch: number({ from: 1, integer: true }, "images a step", 32),
   time: toggle("measure adapters on the GPU too", true),
   ...COMMON_FLAGS,
 };

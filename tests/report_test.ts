@@ -10,13 +10,14 @@ import {
   assertMatch,
   assertRejects,
   assertStringIncludes,
-  assertThrows,
 } from "@std/assert";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { labelOf } from "../blocklora/methods/lookup.ts";
-import { contestsOf, difference, readRuns, spread, summarize } from "../blocklora/report/data.ts";
-import { accuracies, pageOf } from "../blocklora/report/page.ts";
+import { METHODS } from "../blocklora/methods/lookup.ts";
+import { accuracies } from "../blocklora/report/accuracies.ts";
+import { contestsOf, difference, spread, summarize } from "../blocklora/report/contests.ts";
+import { pageOf } from "../blocklora/report/page.ts";
+import { readRuns } from "../blocklora/report/runs.ts";
 import type { RunResult } from "../blocklora/training/result.ts";
 import { octograd, withDirectory } from "./cli.ts";
 
@@ -135,23 +136,21 @@ Deno.test("contestsOf() keeps apart what was run on other images or with another
   assertEquals(titles({ data: "one" }, { data: "other" }), [["one", 1], ["other", 1]]);
 });
 
-Deno.test("labelOf() names every method", () => {
-  const names = ["linear-probe", "lora-dense", "block-lora-collapsed"].map((method) =>
-    labelOf(runOf({ method, rank: 8, blocks: 2 }))
-  );
-  assertEquals(names, ["linear probe", "LoRA r = 8, dense", "Block-LoRA (8, 2), collapsed"]);
-  const error = assertThrows(() => labelOf(runOf({ method: "block-lora-2" })), RangeError);
-  assertStringIncludes(error.message, 'Cannot find method "block-lora-2": there are block-lora, ');
-});
+for (const { name } of METHODS) {
+  Deno.test(`the page of a run of ${name} has its losses and its memory`, async () => {
+    const page = await pageOf([runOf({ method: name, rank: 8, blocks: 2 })], new Map());
+    for (const title of ["Training loss", "Peak GPU memory"]) assertStringIncludes(page, title);
+  });
+}
 
-Deno.test("the page has every part, and asks for nothing", async () => {
+Deno.test("the page has all that it should, and asks for nothing", async () => {
   const path = (await Array.fromAsync(Deno.readDir(join(IMAGES, "test", "bag"))))[0].name;
   const images = Array.from({ length: 4 }, () => `test/bag/${path}`);
   const runs = RUNS.map((run) => ({ ...run, images }));
   const page = await pageOf(runs, new Map([["two things", IMAGES]]));
-  const parts = ["Accuracy against shots", "Accuracy against trained parameters", "Training loss"]
-    .concat("Peak GPU memory", "Confusion matrix", "Test images", "Settings", "learning rate");
-  for (const part of parts) assertStringIncludes(page, part);
+  const titles = ["Accuracy against shots", "Accuracy against trained parameters", "Training loss"]
+    .concat("Peak GPU memory", "Confusion matrix", "Test images", "Configuration", "learning rate");
+  for (const title of titles) assertStringIncludes(page, title);
   assertEquals(page.match(/<svg/g)?.length, 5);
   assertEquals(page.match(/src="data:image\/png;base64,/g)?.length, 4);
   assertStringIncludes(page, "✗ plain");
@@ -206,9 +205,18 @@ Deno.test("a report is made of all runs below a directory, and of nothing else",
     );
     await Deno.remove(join(directory, "again"), { recursive: true });
 
-    await write("d", JSON.stringify({ format: 2 }));
-    const error = await assertRejects(() => readRuns([directory]), Error, "d/result.json");
-    assertStringIncludes(error.message, "it is not the result of a run of this version");
+    const broken: Record<string, string> = {
+      [JSON.stringify({ format: 2 })]: "it is not the result of a run of this version, remove it",
+      [JSON.stringify({ ...RUNS[1], method: "none" })]:
+        'Cannot find method "none": there are block',
+      '{"format": 1, ': "it is not JSON",
+    };
+    for (const [content, reason] of Object.entries(broken)) {
+      await write("d", content);
+      const error = await assertRejects(() => readRuns([directory]), Error, reason);
+      assertStringIncludes(error.message, join(directory, "d", "result.json"));
+      assertMatch(error.message, /(remove it, or run that again|leave it out or mend it)$/);
+    }
     await assertRejects(() => readRuns([join(directory, "none")]), Error, "no such directory");
   });
 });

@@ -40,7 +40,7 @@ export const FLAGS = {
     'the prompt; the adapter\'s, else "a photo of a {}."',
     undefined,
   ),
-  top: number({ from: 1, whole: true }, "classes an image", 5),
+  top: number({ from: 1, integer: true }, "classes an image", 5),
   onError: oneOf(["fail", "skip"], "what a broken image does", "fail"),
   ...COMMON_FLAGS,
 };

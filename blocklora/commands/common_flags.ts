@@ -8,9 +8,9 @@ import { number, oneOf, toggle } from "../system/flag.ts";
 
 /** Flags of every command that reads images. */
 export const IMAGE_FLAGS = {
-  batchSize: number({ from: 1, whole: true }, "images a batch", 32),
+  batchSize: number({ from: 1, integer: true }, "images a batch", 32),
   workers: number<number | undefined>(
-    { from: 1, whole: true },
+    { from: 1, integer: true },
     "threads that decode images",
     undefined,
   ),

@@ -57,10 +57,10 @@ With --real the step is taken too, on this machine's GPU with random weights, an
 /** The flags of `cost`. */
 export const FLAGS = {
   model: text<string | undefined>("NAME|DIR|FILE|ID", "CLIP model", undefined),
-  classes: number({ from: 1, whole: true }, "class prompts", 1000),
-  batch: number({ from: 1, whole: true }, "images a step", 32),
+  classes: number({ from: 1, integer: true }, "class prompts", 1000),
+  batch: number({ from: 1, integer: true }, "images a step", 32),
   promptTokens: number<number | undefined>(
-    { from: 2, whole: true },
+    { from: 2, integer: true },
     "tokens of every prompt [those of ImageNet's prompts]",
     undefined,
   ),

@@ -10,9 +10,16 @@ import { encodeSafetensors } from "../../tensor/safetensors.ts";
 import { sites } from "../methods/sites.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
 import { MODEL_FLAGS } from "./model_flags.ts";
-import { namedIn, openAdapted } from "../training/adapted_model.ts";
+import { namedIn } from "../models/chosen_model.ts";
+import { openAdapted } from "../training/adapted_model.ts";
 import { Console } from "../system/console.ts";
-import { assertWritable, namesIn, readText, writeTogether } from "../system/files.ts";
+import {
+  assertWritable,
+  makeDirectory,
+  namesIn,
+  readText,
+  writeTogether,
+} from "../system/files.ts";
 import { oneOf, text, UsageError } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
 import { MODEL_FILES } from "../models/model_files.ts";
@@ -71,8 +78,8 @@ export async function merge(args: readonly string[]): Promise<number> {
       : await modelFiles(opened, tokenizer, flags.dtype);
     await checkOutput(output, Object.keys(files), [adapterPath, opened.directory]);
     const bytes = Object.values(files).reduce((sum, { length }) => sum + length, 0);
+    await using _made = await makeDirectory(output);
     await assertWritable(output, bytes);
-    await Deno.mkdir(output, { recursive: true });
     await writeTogether(output, files);
     console.say(`${flags.format === "peft" ? "PEFT adapter" : "merged model"}: ${output}`);
     console.finish({ model: opened.name, adapterPath, output, format: flags.format });

@@ -4,17 +4,17 @@
  * @module
  */
 
-// Not the page itself: what draws its plots takes a while to load, and other commands do without.
 import { join } from "node:path";
+import { openData } from "../data/open_data.ts";
+import { markdownOf } from "../report/accuracies.ts";
+import { contestsOf } from "../report/contests.ts";
+import { readRuns } from "../report/runs.ts";
+import { rootsOf, writePage } from "../report/write.ts";
 import { Console } from "../system/console.ts";
-import { writeAtomically } from "../system/files.ts";
 import { text, toggle } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
-import { ImageHashes } from "../training/identity.ts";
-import { contestsOf, imagesOf, readRuns } from "../report/data.ts";
-import { COMMON_FLAGS } from "./common_flags.ts";
-import { openData } from "../data/open_data.ts";
 import { userPath } from "../system/user_path.ts";
+import { COMMON_FLAGS } from "./common_flags.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -47,31 +47,19 @@ export async function report(args: readonly string[]): Promise<number> {
   const console = new Console(flags.json);
   const directories = flags.runs.split(",").map((path) => userPath(path.trim()));
   const runs = await readRuns(directories);
-  const roots = new Map<string, string>();
-  for (const data of [undefined, ...flags.data?.split(",") ?? []]) {
-    const { dataset } = await openData({ data: data?.trim(), split: undefined });
-    // Under the same name there may be other images now.
-    const own = runs.filter((run) => run.data === dataset.name).map(imagesOf);
-    const names = [dataset.name, await new ImageHashes(dataset).of(dataset.test)];
-    for (const name of names.filter((name) => own.includes(name))) roots.set(name, dataset.root);
-  }
+  const names = [undefined, ...flags.data?.split(",") ?? []];
+  const opened = await Promise.all(
+    names.map((data) => openData({ data: data?.trim(), split: undefined })),
+  );
+  const roots = await rootsOf(runs, opened.map(({ dataset }) => dataset));
   const output = flags.output === undefined
     ? join(directories[0], "report.html")
     : userPath(flags.output);
-  const { accuracies, pageOf } = await import("../report/page.ts");
-  const page = await pageOf(runs, roots);
-  await writeAtomically(output, page);
+  const bytes = await writePage(output, runs, roots);
   if (flags.markdown) {
-    for (const contest of contestsOf(runs)) {
-      const { header, rows } = accuracies(contest, (text) => `**${text}**`);
-      console.say(`${contest.title}:\n`);
-      console.say(`| ${header.join(" | ")} |`);
-      console.say(`| --- |${" ---: |".repeat(header.length - 1)}`);
-      for (const { label, cells } of rows) console.say(`| ${label} | ${cells.join(" | ")} |`);
-      console.say("");
-    }
+    for (const contest of contestsOf(runs)) console.say(`${markdownOf(contest)}\n`);
   }
-  const kilobytes = Math.round(new TextEncoder().encode(page).length / 1000);
+  const kilobytes = Math.round(bytes / 1000);
   console.note(`report: ${output} (${runs.length} runs, ${kilobytes} kB)`);
   console.finish({ output, runs: runs.length, kilobytes });
   return 0;

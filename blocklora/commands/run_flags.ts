@@ -76,12 +76,12 @@ export const MEMORY_FLAGS = {
     "auto",
   ),
   textChunk: number<number | undefined>(
-    { from: 0, whole: true },
+    { from: 0, integer: true },
     "class prompts encoded at once, in two passes; 0 for all in one",
     undefined,
   ),
   microBatch: number<number | undefined>(
-    { from: 0, whole: true },
+    { from: 0, integer: true },
     "images encoded at once; 0 for all",
     undefined,
   ),
@@ -123,7 +123,7 @@ export function planText({ recompute, textChunk, microBatch }: MemoryPlan): stri
 /** Flags that say how adapters are trained. */
 export const TRAINING_FLAGS = {
   iterations: number<number | undefined>(
-    { from: 1, whole: true },
+    { from: 1, integer: true },
     "training steps [500 a shot]",
     undefined,
   ),

@@ -59,9 +59,9 @@ export const FLAGS = {
     undefined,
   ),
   split: text<string | undefined>("FILE", "a split file, as CoOp's split_zhou_*.json", undefined),
-  shots: number({ from: 1, whole: true }, "training images a class", 16),
+  shots: number({ from: 1, integer: true }, "training images a class", 16),
   seed: number(
-    { from: 0, to: 2 ** 32 - 1, whole: true },
+    { from: 0, to: 2 ** 32 - 1, integer: true },
     "seed of the shots, the adapters, the crops and the dropout",
     1,
   ),

@@ -8,15 +8,24 @@ import { join } from "node:path";
 import { readJson } from "../system/files.ts";
 import { realFile } from "./folders.ts";
 
-/** Names and prompt from `classnames.json`. */
+/** What `classnames.json` says. */
 export interface ClassNames {
+  /** What to call the data set. */
   readonly dataset?: string;
+  /** The prompt, `{}` standing for the name. */
   readonly template: string | null;
-  /** Pairs of folder and name, in the order of the labels; or names alone, in the order of the folders. */
+  /**
+   * Pairs of a folder and its name, in the order of the labels; or names alone, in the order of the
+   * folders. Null if there is no such file.
+   */
   readonly names: readonly (readonly [folder: string, name: string])[] | readonly string[] | null;
 }
 
-/** Brings the folders into the order of their labels, and names them. */
+/**
+ * Brings the folders into the order of their labels, and names them.
+ *
+ * @throws {Error} If the names do not fit the folders.
+ */
 export function nameClasses(
   root: string,
   folders: readonly string[],
@@ -45,8 +54,10 @@ function readable(folder: string): string {
 }
 
 /**
- * `classnames.json` as `{dataset?, template?, classes: [{folder, name}]}`, as a map of folders to names, or as a list
- * of names.
+ * Reads `classnames.json`: `{dataset?, template?, classes: [{folder, name}]}`, a map of folders to
+ * names, or a list of names.
+ *
+ * @throws {Error} If it is none of these, or a name is empty.
  */
 export async function readClassNames(root: string): Promise<ClassNames> {
   const path = join(root, "classnames.json");
@@ -57,7 +68,8 @@ export async function readClassNames(root: string): Promise<ClassNames> {
   };
   if (typeof parsed !== "object" || parsed === null) {
     fail(
-      'it must be {"classes": [{"folder": …, "name": …}]}, a map of folders to names, or a list of names',
+      'it must be {"classes": [{"folder": …, "name": …}]}, a map of folders to names, ' +
+        "or a list of names",
     );
   }
   const structured = Array.isArray(parsed.classes);

@@ -35,9 +35,9 @@ export interface Dataset {
   readonly test: readonly Sample[];
   /** The prompt that `classnames.json` asks for, `{}` standing for the name. */
   readonly template: string | null;
-  /** Whether train and test were told apart here: write the split down with {@linkcode writeSplit}. */
+  /** Whether the split was drawn here: write it down with {@linkcode writeSplit}. */
   readonly drawn: boolean;
-  /** How many files in the folders are no images; hidden ones are not counted. */
+  /** How many files in the class folders are no images; hidden ones are not counted. */
   readonly ignored: number;
 }
 
@@ -45,13 +45,13 @@ export interface Dataset {
 export interface DatasetOptions {
   /** Seed of the split that is made where there is none. Default 1. */
   readonly seed?: number;
-  /** Share of each class that this split keeps for testing. Default 0.3. */
+  /** Share of each class that this split sets aside for testing. Default 0.3. */
   readonly testShare?: number;
   /** A split file: CoOp's, or one from {@linkcode writeSplit}. */
   readonly split?: string;
 }
 
-/** A sample, and the file that it really is: one that is linked to twice counts once. */
+/** A sample, and the file that its path leads to: two links to one file are one image. */
 export interface FoundSample extends Sample {
   readonly real: string;
 }
@@ -65,16 +65,18 @@ export type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored">
 /**
  * Reads a directory of images in one of these layouts:
  *
- * - a split file, given or found as the only `split_zhou_*.json` (the format of CoOp, github.com/KaiyangZhou/CoOp);
- *   its paths start at the root or at one folder in it, its `val` part is not used;
+ * - a split file, given or found as the only `split_zhou_*.json` (the format of CoOp,
+ *   github.com/KaiyangZhou/CoOp); its paths start at the root or at one folder in it, its `val`
+ *   list is not used;
  * - `train/CLASS/*` and `test/CLASS/*`;
  * - `CLASS/*` alone: a split is made for each class by seed.
  *
- * `classnames.json` beside the folders gives readable names, their order and a prompt; without it classes are in
- * natural order, and underscores and hyphens of the folders become spaces.
+ * `classnames.json` beside the folders gives readable names, their order and a prompt; without it
+ * classes are in natural order, and underscores and hyphens of the folders become spaces.
  *
- * @throws {Error} If there is no such directory, a class is empty, there are less than two classes, one is tested but
- *   never trained, an image is on both sides, or a file that describes the images does not fit them.
+ * @throws {Error} If there is no such directory, a class is empty, there are less than two classes,
+ * one is tested but never trained, an image is in both train and test, or a file that describes the
+ * images does not fit them.
  */
 export async function openDataset(root: string, options: DatasetOptions = {}): Promise<Dataset> {
   const { seed = 1, testShare = 0.3 } = options;
@@ -111,7 +113,9 @@ export async function openDataset(root: string, options: DatasetOptions = {}): P
   };
 }
 
-/** Whether `train` or `test` is a folder of classes; one that has images itself is a class of that name. */
+/**
+ * Whether `train` or `test` is a folder of classes; with images right in it, it is itself a class.
+ */
 async function isSide(
   root: string,
   entries: readonly Entry[],
@@ -131,7 +135,8 @@ async function readTrainAndTest(
   const training = folderNames(await list(trainRoot));
   if (!await isSide(root, entries, "test")) {
     throw new Error(
-      `Cannot use ${root}: it has train/CLASS but no test/CLASS, add it, or pass ${trainRoot} to split that`,
+      `Cannot use ${root}: it has train/CLASS but no test/CLASS, ` +
+        `add it, or pass ${trainRoot} to split that`,
     );
   }
   const testing = folderNames(await list(testRoot));
@@ -152,7 +157,7 @@ async function readTrainAndTest(
   };
 }
 
-/** `CLASS/*`, of which some are kept for testing. */
+/** `CLASS/*`, of which some images are set aside for testing. */
 async function readClasses(
   root: string,
   entries: readonly Entry[],
@@ -165,14 +170,15 @@ async function readClasses(
   const random = new Random(seed, "split");
   const tested = new Set<FoundSample>();
   for (const [label, folder] of folders.entries()) {
-    const own = samples.filter((sample) => sample.label === label);
-    if (own.length < 2) {
+    const images = samples.filter((sample) => sample.label === label);
+    if (images.length < 2) {
       throw new Error(
-        `Cannot split class "${folder}" of ${root}: it has 1 image, one to train and one to test are needed`,
+        `Cannot split class "${folder}" of ${root}: it has 1 image, ` +
+          "one to train and one to test are needed",
       );
     }
-    const count = Math.min(Math.max(Math.round(own.length * testShare), 1), own.length - 1);
-    for (const sample of random.fork(folder).shuffle(own).slice(0, count)) tested.add(sample);
+    const count = Math.min(Math.max(Math.round(images.length * testShare), 1), images.length - 1);
+    for (const sample of random.fork(folder).shuffle(images).slice(0, count)) tested.add(sample);
   }
   return {
     classes,
@@ -184,7 +190,7 @@ async function readClasses(
   };
 }
 
-/** The images of each class folder, in natural order; of those not `present`, none. */
+/** The images of the class folders that are `present`, in natural order. */
 async function readFolders(
   root: string,
   folders: readonly string[],
@@ -199,7 +205,8 @@ async function readFolders(
     const images = files.filter(({ name }) => IMAGE.test(name));
     if (images.length === 0) {
       throw new Error(
-        `Cannot use class "${folder}": ${directory} has no images (jpg, jpeg, png or webp), add some or remove it`,
+        `Cannot use class "${folder}": ${directory} has no images (jpg, jpeg, png or webp), ` +
+          "add some or remove it",
       );
     }
     ignored += files.length - images.length;

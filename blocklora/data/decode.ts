@@ -13,6 +13,7 @@ import loadJpeg from "@jsquash/jpeg/codec/dec/mozjpeg_dec.js";
 import loadPng, { decode as decodePng } from "@jsquash/png/codec/pkg/squoosh_png.js";
 import loadWebp from "@jsquash/webp/codec/dec/webp_dec.js";
 import type { Image } from "../../clip/image.ts";
+import { crc32 } from "./crc32.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -40,7 +41,7 @@ export class ImageError extends Error {
 /**
  * The pixels of a JPEG, PNG or WebP file, told apart by their first bytes. As with Pillow's
  * `convert("RGB")`, alpha is dropped without compositing, and the orientation in EXIF data is
- * ignored; of 16 bits the higher 8 are kept.
+ * ignored; of 16 bits the lower 8 are dropped.
  *
  * @param name What errors call the file.
  * @throws {ImageError} If the file is of another kind, cut short or damaged, a CMYK JPEG, an
@@ -84,7 +85,7 @@ class Codec {
       const decoded = decoder.decode(bytes, ...options);
       if (decoded) return decoded;
     } catch {
-      // It has exited in the midst of its work, and a hundred such exits exhaust its stack.
+      // The codec has exited in the midst of its work; a hundred such exits exhaust its stack.
       this.#loaded = undefined;
     }
     throw damaged(name, this.#complaint);
@@ -96,8 +97,8 @@ const WEBP = new Codec(loadWebp);
 let pngLoaded: ReturnType<typeof loadPng> | undefined;
 
 /**
- * Walks a JPEG's markers to its end: libjpeg paints what is missing grey, and says nothing. What
- * follows the end is no concern of ours.
+ * Walks a JPEG's markers to its end: libjpeg paints what is missing grey, and says nothing. Bytes
+ * after the end are ignored.
  */
 function jpeg(bytes: Bytes, name: string): Promise<ImageData> {
   const plain = bytes.slice();
@@ -158,7 +159,7 @@ async function png(bytes: Bytes, name: string): Promise<ImageData> {
 
 /**
  * Reads the size that stands in a WebP's first chunk, and leaves the rest to libwebp, which refuses
- * what is not whole.
+ * what is damaged.
  */
 function webp(bytes: Bytes, name: string): Promise<ImageData> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -219,16 +220,4 @@ function damaged(name: string, detail = ""): ImageError {
 
 function ascii(bytes: Bytes, from: number, length: number): string {
   return String.fromCharCode(...bytes.subarray(from, from + length));
-}
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ byte >>> 1 : byte >>> 1;
-  return byte;
-});
-
-/** The checksum of PNG's chunks (RFC 2083, section 15). */
-function crc32(bytes: Bytes): number {
-  let crc = -1;
-  for (let i = 0; i < bytes.length; i++) crc = CRC_TABLE[(crc ^ bytes[i]) & 0xff] ^ crc >>> 8;
-  return ~crc >>> 0;
 }

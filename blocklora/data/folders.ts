@@ -10,10 +10,13 @@ import { reasonOf } from "../system/files.ts";
 /** Files that are images, by their names. */
 export const IMAGE = /\.(jpe?g|png|webp)$/i;
 
-/** What a directory holds, links followed. */
+/** One of the things that a directory holds, links followed. */
 export interface Entry {
+  /** What the directory calls it. */
   readonly name: string;
+  /** Whether it is a directory too. */
   readonly isDirectory: boolean;
+  /** The path that it has without any link. */
   readonly real: string;
 }
 
@@ -71,7 +74,7 @@ export function below(root: string, path: string): string {
   return relative(root, path).replaceAll(sep, "/");
 }
 
-/** Orders texts with their numbers by value: `a2` before `a10`. No locale has a say in it. */
+/** Orders texts with their numbers by value, `a2` before `a10`, the same in every locale. */
 export function compareNaturally(a: string, b: string): number {
   const [x, y] = [a, b].map((text) => text.match(/\d+|\D+/g) ?? []);
   const isNumber = (piece: string) => /^\d/.test(piece);

@@ -1,6 +1,6 @@
 /**
- * Batches of images, read, decoded and augmented by workers while the GPU is at work: waiting for it blocks the main
- * thread, which therefore asks some batches ahead.
+ * Batches of images, read, decoded and augmented by workers while the GPU is at work. Waiting for
+ * the GPU blocks the main thread, which therefore asks for some batches ahead.
  *
  * @module
  */
@@ -9,7 +9,8 @@ import type { PreprocessConfig } from "../../clip/config.ts";
 import { Random } from "../../tensor/random.ts";
 import type { Sample } from "./dataset.ts";
 import { ImageError } from "./decode.ts";
-import type { Augmentation, Reply, Request, STOP } from "./loader_worker.ts";
+import { LoaderPool } from "./loader_pool.ts";
+import type { Augmentation, Reply, Request } from "./loader_worker.ts";
 
 /** Images, ready for the vision tower. */
 export interface Batch {
@@ -25,7 +26,7 @@ export interface Batch {
 export interface LoaderOptions {
   /** Threads that decode. Default: one for each core, 4 at most. */
   readonly workers?: number;
-  /** Bytes of decoded training images that are kept, by all workers together. Default 256 MiB. */
+  /** Bytes of decoded training images that all workers together may cache. Default 256 MiB. */
   readonly cacheBytes?: number;
   /** What an image that cannot be read does: fail, or be left out. Default `"fail"`. */
   readonly onError?: "fail" | "skip";
@@ -51,19 +52,21 @@ export interface TrainingOptions {
 const AHEAD = 3;
 
 /** A batch to be made: which samples, and what becomes of them. */
-interface Plan {
+interface BatchSpec {
   readonly indices: readonly number[];
   readonly work: Request["work"];
 }
 
 /**
- * Loads images in workers, which start with the first batch and end with the last, with a generator's `return()`, or
- * with {@linkcode ImageLoader.close}.
+ * Loads images in workers, which start with the first batch and end with the last, with a
+ * generator's `return()`, or with {@linkcode ImageLoader.close}.
  *
  * @example
  * ```ts ignore
  * await using loader = new ImageLoader(config);
- * for await (const { pixels, labels } of loader.evaluation(dataset.test, 32)) score(pixels, labels);
+ * for await (const { pixels, labels } of loader.evaluation(dataset.test, 32)) {
+ *   score(pixels, labels);
+ * }
  * ```
  */
 export class ImageLoader implements AsyncDisposable {
@@ -71,12 +74,12 @@ export class ImageLoader implements AsyncDisposable {
   readonly #count: number;
   readonly #cacheBytes: number;
   readonly #skip: boolean;
-  #pool: Pool | undefined;
+  #pool: LoaderPool | undefined;
 
   /**
    * A loader for a model's image size, mean and deviation.
    *
-   * @throws {RangeError} If `workers` is not a whole number above 0.
+   * @throws {RangeError} If `workers` is not an integer above 0.
    */
   constructor(config: PreprocessConfig, options: LoaderOptions = {}) {
     const { workers = Math.min(4, navigator.hardwareConcurrency), cacheBytes = 2 ** 28 } = options;
@@ -90,8 +93,8 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * All samples in order, as the model's preprocessing has them; the last batch may be smaller. Where images are left
-   * out a batch has fewer, or none.
+   * All samples in order, prepared as the model asks; the last batch may be smaller. A batch lacks
+   * the images that are left out, and may be empty.
    *
    * @throws {ImageError} If an image cannot be read and is not to be left out.
    */
@@ -106,10 +109,11 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * Shuffled epochs of samples, cropped and mirrored at random, as torch's `DataLoader(shuffle=True)` with
-   * torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` gives them: the last batch of an epoch has what is
-   * left of it. Which images a batch has, and their pixels, depend on the seed and the batch's number alone. Images to
-   * be left out are found before the first batch, which names them.
+   * Shuffled epochs of samples, cropped and mirrored at random, as torch's
+   * `DataLoader(shuffle=True)` with torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`
+   * gives them: the last batch of an epoch has what is left of it. Which images a batch has, and
+   * their pixels, depend on the seed and the batch's number alone. Images to be left out are found
+   * before the first batch, which names them.
    *
    * @throws {ImageError} If an image cannot be read and is not to be left out, or none can be read.
    */
@@ -129,7 +133,9 @@ export class ImageLoader implements AsyncDisposable {
     }, this.#skip);
   }
 
-  /** Ends the workers, each after the image it is at. A batch that somebody waits for fails at once. */
+  /**
+   * Ends the workers, each after the image it is at. A batch that somebody waits for fails at once.
+   */
   async close(): Promise<void> {
     const pool = this.#pool;
     this.#pool = undefined;
@@ -143,10 +149,10 @@ export class ImageLoader implements AsyncDisposable {
 
   async *#batches(
     samples: readonly Sample[],
-    plan: (readable: readonly number[]) => Iterable<Plan>,
+    specsOf: (readable: readonly number[]) => Iterable<BatchSpec>,
     check = false,
   ): AsyncGenerator<Batch, void> {
-    const pool = this.#pool ??= new Pool(this.#count);
+    const pool = this.#pool ??= new LoaderPool(this.#count);
     pool.users++;
     try {
       let skipped: string[] = [];
@@ -159,10 +165,10 @@ export class ImageLoader implements AsyncDisposable {
           throw new ImageError(samples[0].path, `${reasons[0]}, nor can any other`);
         }
       }
-      const plans = plan(readable)[Symbol.iterator]();
+      const specs = specsOf(readable)[Symbol.iterator]();
       const queue: Promise<Batch>[] = [];
       const ask = () => {
-        for (let next; queue.length < AHEAD && !(next = plans.next()).done;) {
+        for (let next; queue.length < AHEAD && !(next = specs.next()).done;) {
           const batch = this.#load(pool, samples, next.value);
           batch.catch(() => {}); // until somebody waits for it
           queue.push(batch);
@@ -183,38 +189,41 @@ export class ImageLoader implements AsyncDisposable {
     }
   }
 
-  /** Why each of the samples cannot be read; null where it can. What is decoded here, training finds in the cache. */
-  async #check(pool: Pool, samples: readonly Sample[]): Promise<(string | null)[]> {
+  /**
+   * Why each of the samples cannot be read; null where it can. Training finds in the cache what is
+   * decoded here.
+   */
+  async #check(pool: LoaderPool, samples: readonly Sample[]): Promise<(string | null)[]> {
     const reasons = new Array<string | null>(samples.length);
     await this.#distribute(
       pool,
       samples,
       { indices: [...samples.keys()], work: "check" },
-      (reply, places) => {
-        for (const [i, place] of places.entries()) reasons[place] = reply.reasons[i];
+      (reply, positions) => {
+        for (const [i, position] of positions.entries()) reasons[position] = reply.reasons[i];
       },
     );
     return reasons;
   }
 
-  async #load(pool: Pool, samples: readonly Sample[], plan: Plan): Promise<Batch> {
+  async #load(pool: LoaderPool, samples: readonly Sample[], spec: BatchSpec): Promise<Batch> {
     const size = 3 * this.#config.crop ** 2;
-    const images = new Array<Float32Array<ArrayBuffer> | string>(plan.indices.length);
-    await this.#distribute(pool, samples, plan, ({ pixels, reasons }, places) => {
+    const images = new Array<Float32Array<ArrayBuffer> | string>(spec.indices.length);
+    await this.#distribute(pool, samples, spec, ({ pixels, reasons }, positions) => {
       let made = 0;
-      for (const [i, place] of places.entries()) {
-        images[place] = reasons[i] ?? pixels.subarray(made * size, ++made * size);
+      for (const [i, position] of positions.entries()) {
+        images[position] = reasons[i] ?? pixels.subarray(made * size, ++made * size);
       }
     });
     const skipped: string[] = [];
     const labels: number[] = [];
     const pixels: Float32Array<ArrayBuffer>[] = [];
-    for (const [place, image] of images.entries()) {
-      const { path, label } = samples[plan.indices[place]];
+    for (const [position, image] of images.entries()) {
+      const { path, label } = samples[spec.indices[position]];
       if (typeof image !== "string") {
         labels.push(label);
         pixels.push(image);
-      } else if (this.#skip && plan.work === "evaluate") skipped.push(path);
+      } else if (this.#skip && spec.work === "evaluate") skipped.push(path);
       else throw new ImageError(path, image);
     }
     const batch = new Float32Array(labels.length * size);
@@ -222,83 +231,25 @@ export class ImageLoader implements AsyncDisposable {
     return { pixels: batch, labels: Int32Array.from(labels), skipped };
   }
 
-  /** Sends each image of a plan to its worker: always the same one, so that no two keep the same image. */
+  /** Sends each image to its worker: always the same one, so that no two cache the same image. */
   async #distribute(
-    pool: Pool,
+    pool: LoaderPool,
     samples: readonly Sample[],
-    { indices, work }: Plan,
-    receive: (reply: Reply, places: readonly number[]) => void,
+    { indices, work }: BatchSpec,
+    receive: (reply: Reply, positions: readonly number[]) => void,
   ): Promise<void> {
     const shares = Array.from({ length: this.#count }, (): number[] => []);
-    for (const [place, index] of indices.entries()) shares[index % this.#count].push(place);
-    const asked = shares.map(async (places, worker) => {
-      if (places.length === 0) return;
-      const images = places.map((place) => ({ path: samples[indices[place]].path, place }));
+    for (const [position, index] of indices.entries()) shares[index % this.#count].push(position);
+    const asked = shares.map(async (positions, worker) => {
+      if (positions.length === 0) return;
+      const images = positions.map((position) => ({
+        path: samples[indices[position]].path,
+        position,
+      }));
       const [config, cacheBytes] = [this.#config, this.#cacheBytes];
-      receive(await pool.ask(worker, { config, cacheBytes, work, images }), places);
+      receive(await pool.ask(worker, { config, cacheBytes, work, images }), positions);
     });
     await Promise.all(asked);
-  }
-}
-
-/** A worker, and a promise that it has come to rest. */
-interface Thread {
-  readonly worker: Worker;
-  readonly rest: Promise<void>;
-}
-
-/** Workers, each started when it is first asked. */
-class Pool {
-  users = 0;
-  readonly #threads: (Thread | undefined)[];
-  readonly #waiting = new Map<number, PromiseWithResolvers<Reply>>();
-  #nextId = 0;
-  #failure: Error | undefined;
-
-  constructor(count: number) {
-    this.#threads = new Array(count);
-  }
-
-  ask(thread: number, request: Omit<Request, "id">): Promise<Reply> {
-    if (this.#failure) return Promise.reject(this.#failure);
-    const id = this.#nextId++;
-    const answer = Promise.withResolvers<Reply>();
-    this.#waiting.set(id, answer);
-    (this.#threads[thread] ??= this.#start()).worker.postMessage({ ...request, id });
-    return answer.promise;
-  }
-
-  async close(): Promise<void> {
-    this.#fail(new Error("Cannot go on loading images: the loader has been closed"));
-    const stop: typeof STOP = "stop";
-    await Promise.all(this.#threads.map(async (thread) => {
-      if (!thread) return;
-      thread.worker.postMessage(stop);
-      await thread.rest;
-      thread.worker.terminate();
-    }));
-  }
-
-  #start(): Thread {
-    const worker = new Worker(new URL("./loader_worker.ts", import.meta.url), { type: "module" });
-    const { promise: rest, resolve } = Promise.withResolvers<void>();
-    worker.onmessage = ({ data }: MessageEvent<Reply | typeof STOP>) => {
-      if (data === "stop") return resolve();
-      this.#waiting.get(data.id)?.resolve(data);
-      this.#waiting.delete(data.id);
-    };
-    worker.onerror = (event) => {
-      event.preventDefault(); // it reaches the caller instead
-      this.#fail(new Error(`Cannot load images: a worker failed (${event.message})`));
-      resolve();
-    };
-    return { worker, rest };
-  }
-
-  #fail(reason: Error): void {
-    this.#failure ??= reason;
-    for (const { reject } of this.#waiting.values()) reject(this.#failure);
-    this.#waiting.clear();
   }
 }
 

@@ -13,14 +13,14 @@ import {
   resizedCrop,
 } from "../../clip/image.ts";
 import { Random } from "../../tensor/random.ts";
-import { decodeImage, ImageError } from "./decode.ts";
 import { reasonOf } from "../system/files.ts";
+import { decodeImage, ImageError } from "./decode.ts";
 
 /** How training images are cropped and mirrored. */
 export interface Augmentation {
   /** Seed of all draws. */
   readonly seed: number;
-  /** The number of the batch: an image's draws depend on the seed, this and its place. */
+  /** The number of the batch: an image's draws depend on the seed, this and its position. */
   readonly batch: number;
   /** Least and largest share of the area. */
   readonly scale?: readonly [number, number];
@@ -38,10 +38,13 @@ export interface Request {
   readonly config: PreprocessConfig;
   /** Bytes of decoded images that the worker may keep. */
   readonly cacheBytes: number;
-  /** What becomes of them: nothing but a look whether they can be decoded, the model's own crop, or a random one. */
+  /**
+   * What becomes of them: they are only tried whether they can be decoded, prepared as the model
+   * asks, or cropped at random.
+   */
   readonly work: "check" | "evaluate" | Augmentation;
-  /** The files, with the place of each in its batch. */
-  readonly images: readonly { readonly path: string; readonly place: number }[];
+  /** The files, with the position of each in its batch. */
+  readonly images: readonly { readonly path: string; readonly position: number }[];
 }
 
 /** What a worker made of a request. */
@@ -57,8 +60,9 @@ export interface Reply {
 /** Asks a worker to stop. It answers with the same when it is safe to terminate. */
 export const STOP = "stop";
 
-// The same few shots are seen thousands of times. What is in stays in: in epochs, where all images come equally often,
-// throwing out the oldest for the newest would make every look a miss.
+// The same few shots are seen thousands of times. What is in the cache stays there: in epochs all
+// images come equally often, and to throw out the oldest for the newest would make every look a
+// miss.
 const cache = new Map<string, Image>();
 let cachedBytes = 0;
 
@@ -78,9 +82,9 @@ function augment(
   image: Image,
   { mean, std, crop }: PreprocessConfig,
   { seed, batch, scale, ratio, flip }: Augmentation,
-  place: number,
+  position: number,
 ): Float32Array<ArrayBuffer> {
-  const random = new Random(seed, "augmentation").fork(batch).fork(place);
+  const random = new Random(seed, "augmentation").fork(batch).fork(position);
   const draw = () => random.uniform();
   const box = randomResizedCropBox(image.width, image.height, draw, { scale, ratio });
   return normalize(resizedCrop(image, box, crop, flip && draw() < 0.5), mean, std);
@@ -91,12 +95,12 @@ async function answer({ id, config, cacheBytes, work, images }: Request): Promis
   const pixels = new Float32Array(work === "check" ? 0 : images.length * size);
   const reasons: (string | null)[] = [];
   let made = 0;
-  for (const { path, place } of images) {
+  for (const { path, position } of images) {
     if (stopping) break;
     try {
       const image = await open(path, work === "evaluate" ? 0 : cacheBytes);
       if (work === "evaluate") pixels.set(preprocess(image, config), made * size);
-      else if (work !== "check") pixels.set(augment(image, config, work, place), made * size);
+      else if (work !== "check") pixels.set(augment(image, config, work, position), made * size);
       made++;
       reasons.push(null);
     } catch (error) {
@@ -113,8 +117,8 @@ const worker = self as unknown as {
   postMessage(reply: Reply | typeof STOP, transfer?: Transferable[]): void;
 };
 
-// V8 brings the whole process down if a worker is terminated while it compiles a codec ("Check failed:
-// validate_functions_job_handle_", Deno 2.9.6), so that it has to come to rest first.
+// V8 ends the process if a worker is terminated while it compiles a codec ("Check failed:
+// validate_functions_job_handle_", Deno 2.9.6): the worker has to come to rest first.
 let stopping = false;
 let answering = 0;
 

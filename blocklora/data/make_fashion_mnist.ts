@@ -1,14 +1,19 @@
 /**
- * Makes the embedded data set: 16 training and 50 test images a class of Fashion-MNIST, as PNG files, from the four
- * files of Debian's package `dataset-fashion-mnist`.
+ * Makes the embedded data set: 16 training and 50 test images a class of Fashion-MNIST, as PNG
+ * files, from the four files of Debian's package `dataset-fashion-mnist`. `DIRECTORY` is where
+ * these are, if not where the package puts them.
  *
- * `apt-get install dataset-fashion-mnist && deno run -A blocklora/data/make_fashion_mnist.ts [DIRECTORY]`
+ * ```sh
+ * apt-get install dataset-fashion-mnist
+ * deno run -A blocklora/data/make_fashion_mnist.ts [DIRECTORY]
+ * ```
  *
  * @module
  */
 
 import { deflateSync, gunzipSync } from "node:zlib";
 import { Random } from "../../tensor/random.ts";
+import { crc32 } from "./crc32.ts";
 
 /** Where the package puts its files. */
 export const PACKAGE = "/usr/share/datasets/fashion-mnist";
@@ -30,7 +35,10 @@ const CLASSES = [
   ["ankle-boot", "ankle boot"],
 ] as const;
 
-/** The bytes of an IDX file after its header: a magic number that ends in the count of axes, then their sizes. */
+/**
+ * The bytes after an IDX file's header: a magic number that ends in the count of axes, then their
+ * sizes.
+ */
 async function readIdx(path: string): Promise<Uint8Array> {
   const bytes = gunzipSync(await Deno.readFile(path));
   return bytes.subarray(4 + 4 * bytes[3]);
@@ -48,13 +56,13 @@ export function encodePng(pixels: Uint8Array, side: number): Uint8Array {
   );
   const smallest = packed.reduce((best, next) => next.length < best.length ? next : best);
   const signature = Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10);
-  const parts = [
-    signature,
-    chunk("IHDR", header),
-    chunk("IDAT", smallest),
-    chunk("IEND", new Uint8Array()),
+  const file = [
+    ...signature,
+    ...chunk("IHDR", header),
+    ...chunk("IDAT", smallest),
+    ...chunk("IEND", new Uint8Array()),
   ];
-  return Uint8Array.from(parts.flatMap((part) => [...part]));
+  return Uint8Array.from(file);
 }
 
 /** Each row as its differences from what the filter predicts (PNG specification, section 9). */
@@ -73,6 +81,7 @@ function filtered(pixels: Uint8Array, side: number, filter: number): Uint8Array 
   return rows;
 }
 
+/** Of three neighbours the one nearest to `left + up - corner`, PNG's fourth filter. */
 function paeth(left: number, up: number, corner: number): number {
   const [a, b, c] = [
     Math.abs(up - corner),
@@ -82,6 +91,7 @@ function paeth(left: number, up: number, corner: number): number {
   return a <= b && a <= c ? left : b <= c ? up : corner;
 }
 
+/** A chunk of a PNG file: its length, its type, its data, its checksum. */
 function chunk(type: string, data: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(12 + data.length);
   const view = new DataView(bytes.buffer);
@@ -92,16 +102,9 @@ function chunk(type: string, data: Uint8Array): Uint8Array {
   return bytes;
 }
 
-function crc32(bytes: Uint8Array): number {
-  let crc = ~0;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = crc >>> 1 ^ (crc & 1 ? 0xedb88320 : 0);
-  }
-  return ~crc >>> 0;
-}
-
-/** Writes the data set into `to` from the package's files in `from`; gives the bytes of all PNGs. */
+/**
+ * Writes the data set into `to`, from the package's files in `from`; gives the bytes of all PNGs.
+ */
 export async function makeFashionMnist(to: URL, from = PACKAGE): Promise<number> {
   let total = 0;
   for (const [split, [prefix, shots]] of Object.entries(SHOTS)) {

@@ -1,5 +1,5 @@
 /**
- * The data set that a command line names.
+ * The data set that a command line names, or the embedded one.
  *
  * @module
  */
@@ -11,7 +11,10 @@ import { type Dataset, openDataset } from "./dataset.ts";
 /** The data set that comes with the project. */
 export const EMBEDDED_DATA: URL = new URL("../fashion_mnist/", import.meta.url);
 
-/** Opens the data set that was chosen, by the split that was, else the embedded one; `given` is what the user called it. */
+/**
+ * Opens a data set by its directory and its split file; the embedded one if no directory is named.
+ * `given` is what the user called it.
+ */
 export async function openData(
   { data, split }: { readonly data: string | undefined; readonly split: string | undefined },
 ): Promise<{ dataset: Dataset; given: string }> {

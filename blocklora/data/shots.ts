@@ -9,15 +9,15 @@ import type { Dataset, Sample } from "./dataset.ts";
 import { compareNaturally } from "./folders.ts";
 
 /**
- * Draws `shots` training images of each class, class by class. The draw depends on the seed, the class's name and the
- * images' paths below the root, not on the order in which a directory lists them; fewer shots of the same seed are the
- * first of more.
+ * Draws `shots` training images of each class, class by class. The draw depends on the seed, the
+ * class's name and the images' paths below the root, not on the order in which a directory lists
+ * them; fewer shots of the same seed are the first of more.
  *
  * @throws {RangeError} If a class has fewer images than `shots`.
  */
 export function drawShots(dataset: Dataset, shots: number, seed: number): Sample[] {
   if (!Number.isInteger(shots) || shots < 1) {
-    throw new RangeError(`Cannot draw ${shots} shots: it must be a whole number above 0`);
+    throw new RangeError(`Cannot draw ${shots} shots: it must be an integer above 0`);
   }
   const random = new Random(seed, "shots");
   const classes: Sample[][] = dataset.classes.map(() => []);
@@ -25,10 +25,8 @@ export function drawShots(dataset: Dataset, shots: number, seed: number): Sample
   return classes.flatMap((samples, label) => {
     if (samples.length < shots) {
       throw new RangeError(
-        `Cannot draw ${shots} shots of class "${
-          dataset.classes[label]
-        }": it has ${samples.length} ` +
-          "training images, add some or ask for fewer shots",
+        `Cannot draw ${shots} shots of class "${dataset.classes[label]}": ` +
+          `it has ${samples.length} training images, add some or ask for fewer shots`,
       );
     }
     const sorted = samples.toSorted((a, b) => compareNaturally(a.path, b.path));

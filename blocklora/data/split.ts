@@ -1,5 +1,6 @@
 /**
- * Split files, in the format of CoOp's (github.com/KaiyangZhou/CoOp): which images train, which test.
+ * Split files, in the format of CoOp's (github.com/KaiyangZhou/CoOp): which images train, which
+ * test.
  *
  * @module
  */
@@ -14,8 +15,8 @@ import { below, type Entry, folderNames, realFile } from "./folders.ts";
 type SplitEntry = readonly [path: string, label: number, name: string];
 
 /**
- * Writes which images train and which test, in the format of CoOp's split files, for {@linkcode openDataset}'s
- * `split`.
+ * Writes which images train and which test, in the format of CoOp's split files, for
+ * {@linkcode openDataset}'s `split`.
  *
  * @throws {Error} If the file cannot be written.
  */
@@ -33,7 +34,11 @@ export async function writeSplit(dataset: Dataset, path: string): Promise<void> 
   );
 }
 
-/** The split file in a directory; undefined if there is none. */
+/**
+ * The split file in a directory; undefined if there is none.
+ *
+ * @throws {Error} If there are several.
+ */
 export function findSplit(root: string, entries: readonly Entry[]): string | undefined {
   const found = entries.filter(({ name }) => /^split_zhou_.*\.json$/.test(name));
   if (found.length < 2) return found[0] && join(root, found[0].name);
@@ -44,7 +49,11 @@ export function findSplit(root: string, entries: readonly Entry[]): string | und
   );
 }
 
-/** Reads a split file: its paths start at the root, or at one folder in it. */
+/**
+ * Reads a split file: its paths start at the root, or at one folder in it.
+ *
+ * @throws {Error} If it is no split file, or does not fit the images.
+ */
 export async function readSplit(
   root: string,
   entries: readonly Entry[],
@@ -55,20 +64,19 @@ export async function readSplit(
   };
   if (!await exists(file)) fail("no such file or directory");
   const parsed = await readJson(file) as { train?: unknown; test?: unknown } | null;
-  const parts = [parsed?.train, parsed?.test].map((part, i) => {
-    if (!Array.isArray(part) || part.length === 0) {
+  const [train, test] = [parsed?.train, parsed?.test].map((list, i) => {
+    if (!Array.isArray(list) || list.length === 0) {
       return fail(`"${["train", "test"][i]}" must be a list of [path, label, class name]`);
     }
-    for (const entry of part) {
+    for (const entry of list) {
       const [path, label, name] = Array.isArray(entry) ? entry : [];
       if (typeof path === "string" && Number.isInteger(label) && label >= 0 && isName(name)) {
         continue;
       }
       fail(`${JSON.stringify(entry)} is not [path, label, class name]`);
     }
-    return part as SplitEntry[];
+    return list as SplitEntry[];
   });
-  const [train, test] = parts;
 
   const classes: string[] = [];
   for (const [path, label, name] of [...train, ...test]) {

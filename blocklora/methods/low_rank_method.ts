@@ -21,9 +21,9 @@ import { LAYER_FLAGS, layersOf } from "./sites.ts";
 
 /** The flags of the family; `blocks` belongs to those that split the rank. */
 const FLAGS = {
-  rank: number({ from: 1, to: 4096, whole: true }, "nominal rank r", DEFAULT_ADAPTER.rank),
+  rank: number({ from: 1, to: 4096, integer: true }, "nominal rank r", DEFAULT_ADAPTER.rank),
   blocks: number(
-    { from: 1, whole: true },
+    { from: 1, integer: true },
     "blocks n, which divide the rank",
     DEFAULT_ADAPTER.blocks,
   ),

@@ -104,7 +104,7 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
   name: "vera",
   label: ({ rank }) => `VeRA r = ${rank}`,
   flags: {
-    rank: number({ from: 1, to: 4096, whole: true }, "nominal rank r", 256),
+    rank: number({ from: 1, to: 4096, integer: true }, "nominal rank r", 256),
     initial: number({}, "what VeRA's d begins with", 0.1),
     dropout: number({ from: 0, to: 0.999 }, "share of an adapter's input that is dropped", 0),
     ...LAYER_FLAGS,

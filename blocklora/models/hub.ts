@@ -41,7 +41,10 @@ export interface DownloadProgress {
 export interface ResolveOptions {
   /** A branch, a tag or a commit. Default `"main"`. */
   readonly revision?: string;
-  /** The commit that the weights are from, where it is not that of the revision. Default: looked for. */
+  /**
+   * The commit that the weights are from, where it is not that of the revision. Default: looked
+   * for.
+   */
   readonly weightsRevision?: string;
   /** Whether a path of the model's name is none. Default false. */
   readonly onlyHub?: boolean;
@@ -57,14 +60,15 @@ export function isHubId(text: string): boolean {
 }
 
 /**
- * Where the model `spec` is: itself if there is such a path, else the local copy of the hub's repository `spec`
- * (`OWNER/NAME`), which holds its configuration, tokenizer and weights. It is fetched once: a later call makes no request.
- * Weights that a revision has as a pickle alone are taken from the pull request in which the hub's bot has converted the
- * same file to safetensors, if there is one, as Transformers does. `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
+ * Where the model `spec` is: itself if there is such a path, else the local copy of the hub's
+ * repository `spec` (`OWNER/NAME`), which holds its configuration, tokenizer and weights. It is
+ * fetched once: a later call makes no request. Weights that a revision has as a pickle alone are
+ * taken from the pull request in which the hub's bot has converted the same file to safetensors, if
+ * there is one, as Transformers does. `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
  * `HF_HUB_OFFLINE` mean what they mean to Python's `huggingface_hub`.
  *
- * @throws {Error} If there is no such path or repository, it is gated, it has no weights that can be read, or it is not in
- *   the cache and the hub cannot be reached.
+ * @throws {Error} If there is no such path or repository, it is gated, it has no weights that can
+ * be read, or it is not in the cache and the hub cannot be reached.
  */
 export async function resolveModel(
   spec: string,
@@ -96,8 +100,8 @@ export async function resolveModel(
 }
 
 /**
- * A JSON file of a repository of the hub, or null if there is no such file or repository: the cached one, else what the
- * hub has.
+ * A JSON file of a repository of the hub, or null if there is no such file or repository: the
+ * cached one, else what the hub has.
  *
  * @throws {Error} If it is gated, it is no JSON, or the hub cannot be reached.
  */

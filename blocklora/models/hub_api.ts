@@ -70,8 +70,9 @@ const CONVERSION_TITLE = "Adding `safetensors` variant of this model";
 export type Conversion = Commit & { readonly revision: string };
 
 /**
- * The open pull request of the hub's bot, whom alone Transformers trusts with this, that has the same pickle as a commit
- * and beside it what it was converted to; null if there is none, or the hub does not say.
+ * The open pull request of the hub's bot, whom alone Transformers trusts with this, that has the
+ * same pickle as a commit and beside it what it was converted to; null if there is none, or the hub
+ * does not say.
  */
 export async function findConversion(
   repository: Repository,

@@ -15,7 +15,10 @@ import { isIndex, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 export interface ModelLocation {
   /** Its file, or the directory of its configuration and its tokenizer. */
   readonly path: string;
-  /** The directory of its weights: another one if the hub has them as safetensors in a pull request alone. */
+  /**
+   * The directory of its weights: another one if the hub has them as safetensors in a pull request
+   * alone.
+   */
   readonly weights: string;
   /** Where the hub has it; null for a path. */
   readonly hub: HubRevision | null;
@@ -92,7 +95,10 @@ async function hasWeights(
   return (await shardsOf(directory, layout.weights)).every((name) => names.includes(name));
 }
 
-/** The ref of ours that says which commit has the weights of another converted: Python's tools take it for a branch. */
+/**
+ * The ref of ours that says which commit has the weights of another converted: Python's tools take
+ * it for a branch.
+ */
 export function conversionRef(commit: string): string {
   return `octograd/${commit}`;
 }

@@ -56,8 +56,9 @@ export interface Layout {
 }
 
 /**
- * The layout of files that lie together, of which `config` is the parsed `config.json`, null without one. A CLIP's is
- * Hugging Face's; that of other models stands beside many of open_clip's. Null if there are no weights.
+ * The layout of files that lie together, of which `config` is the parsed `config.json`, null
+ * without one. A CLIP's is Hugging Face's; that of other models stands beside many of open_clip's.
+ * Null if there are no weights.
  */
 export function layoutOf(names: Iterable<string>, config: unknown): Layout | null {
   const held = new Set(names);

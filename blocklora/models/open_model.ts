@@ -56,15 +56,21 @@ export interface OpenedModel {
   readonly directory: string;
   /** Whose files describe it; `"openai"` if none do. */
   readonly kind: Kind;
-  /** The revision of the hub that this is a copy of; null for a model that was named by its path. */
+  /**
+   * The revision of the hub that this is a copy of; null for a model that was named by its path.
+   */
   readonly hub: HubRevision | null;
-  /** Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and its weights. */
+  /**
+   * Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and
+   * its weights.
+   */
   readonly fingerprint: string;
 }
 
 /**
- * Opens a model: a directory in Hugging Face's layout or open_clip's, one file of weights with what belongs to it beside
- * it, or a hub id. Weights are safetensors or PyTorch's; a file with openai/CLIP's names needs no configuration.
+ * Opens a model: a directory in Hugging Face's layout or open_clip's, one file of weights with what
+ * belongs to it beside it, or a hub id. Weights are safetensors or PyTorch's; a file with
+ * openai/CLIP's names needs no configuration.
  *
  * @throws {Error} In one line, if anything is missing, broken or does not fit.
  */
@@ -182,7 +188,10 @@ export async function readStated(directory: string): Promise<Stated> {
   return { config, openClip, processor, preprocessor };
 }
 
-/** Whose files describe a file of weights: a file of openai/CLIP's may lie beside the configuration of any other model. */
+/**
+ * Whose files describe a file of weights: a file of openai/CLIP's may lie beside the configuration
+ * of any other model.
+ */
 export function kindOfFile(names: Iterable<string>, { config, openClip }: Stated): Kind {
   if (!isOpenai(names)) return config === null ? "openai" : "transformers";
   return openClip !== null ? "open_clip" : isClip(config) ? "transformers" : "openai";
@@ -190,7 +199,10 @@ export function kindOfFile(names: Iterable<string>, { config, openClip }: Stated
 
 type Kind = Layout["kind"] | "openai";
 
-/** The sizes of a model, as the files of one kind state them; if neither is asked for, those of a CLIP count first. */
+/**
+ * The sizes of a model, as the files of one kind state them; if neither is asked for, those of a
+ * CLIP count first.
+ */
 export function configOf(kind: Layout["kind"] | null, { config, openClip }: Stated): ClipConfig {
   const isOpenClip = kind === "open_clip" || (!kind && !isClip(config) && openClip !== null);
   return isOpenClip ? parseOpenClip(openClip).config : parseConfig(config);

@@ -7,7 +7,7 @@
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 import { OWNERS } from "../../tensor/memory.ts";
-import { type Cell, type Contest, learns, type Row } from "./data.ts";
+import { type Cell, type Contest, isTrained, learns, type Row } from "./contests.ts";
 
 /** As wide as a phone's page, so that text keeps its size there. */
 const WIDTH = 358;
@@ -46,10 +46,10 @@ function draw(label: string, options: Plot.PlotOptions): string {
 }
 
 const lastCell = ({ cells }: Row): Cell => cells.at(-1)!;
-const trained = ({ rows }: Contest) => rows.filter(learns);
-const adapters = ({ rows }: Contest) => rows.filter(({ trains }) => trains);
+const learning = ({ rows }: Contest) => rows.filter(learns);
+const trained = ({ rows }: Contest) => rows.filter(isTrained);
 
-/** The colour of each method of a contest. */
+/** The colour of each method of a contest, by its label. */
 export function colorsOf({ rows }: Contest): Map<string, string> {
   return new Map(rows.map(({ label }, i) => [label, COLORS[i % COLORS.length]]));
 }
@@ -57,19 +57,21 @@ export function colorsOf({ rows }: Contest): Map<string, string> {
 /** Accuracy against shots, with bars of one standard deviation. */
 export function accuracyByShots(contest: Contest): string {
   const colors = colorsOf(contest);
-  const points = trained(contest).flatMap(({ label, cells }, i, { length }) =>
+  const points = learning(contest).flatMap(({ label, cells }, i, { length }) =>
     cells.map(({ shots, accuracy: { mean, deviation } }) => ({
       label,
       mean,
       // Side by side, or bars would cover each other.
       x: Math.log2(shots) + (i - (length - 1) / 2) * 0.06,
-      low: mean - (deviation ?? 0),
-      high: mean + (deviation ?? 0),
+      least: mean - (deviation ?? 0),
+      most: mean + (deviation ?? 0),
       stroke: colors.get(label),
     }))
   );
-  const untrained = contest.rows.find((row) => !learns(row));
-  const floor = untrained ? [lastCell(untrained).accuracy.mean] : [];
+  const unlearned = contest.rows.filter((row) => !learns(row)).map((row) => ({
+    mean: lastCell(row).accuracy.mean,
+    stroke: colors.get(row.label),
+  }));
   return draw(`Accuracy against shots on ${contest.data}`, {
     x: {
       label: "shots",
@@ -79,11 +81,8 @@ export function accuracyByShots(contest: Contest): string {
     },
     y: { label: "accuracy, %", grid: true, nice: true },
     marks: [
-      Plot.ruleY(floor, {
-        stroke: colors.get(untrained?.label ?? ""),
-        strokeDasharray: "5,4",
-      }),
-      Plot.link(points, { x1: "x", x2: "x", y1: "low", y2: "high", stroke: "stroke" }),
+      Plot.ruleY(unlearned, { y: "mean", stroke: "stroke", strokeDasharray: "5,4" }),
+      Plot.link(points, { x1: "x", x2: "x", y1: "least", y2: "most", stroke: "stroke" }),
       Plot.line(points, { x: "x", y: "mean", z: "label", stroke: "stroke", strokeWidth: 1.75 }),
       Plot.dot(points, { x: "x", y: "mean", fill: "stroke", r: 3 }),
     ],
@@ -93,14 +92,14 @@ export function accuracyByShots(contest: Contest): string {
 /** Accuracy at the most shots against trained numbers. */
 export function accuracyByParameters(contest: Contest): string {
   const colors = colorsOf(contest);
-  const points = trained(contest).map((row) => {
+  const points = learning(contest).map((row) => {
     const { mean, deviation } = lastCell(row).accuracy;
     return {
       label: row.label,
       parameters: row.parameters,
       mean,
-      low: mean - (deviation ?? 0),
-      high: mean + (deviation ?? 0),
+      least: mean - (deviation ?? 0),
+      most: mean + (deviation ?? 0),
       fill: colors.get(row.label),
     };
   });
@@ -111,8 +110,8 @@ export function accuracyByParameters(contest: Contest): string {
       Plot.link(points, {
         x1: "parameters",
         x2: "parameters",
-        y1: "low",
-        y2: "high",
+        y1: "least",
+        y2: "most",
         stroke: "fill",
       }),
       Plot.dot(points, { x: "parameters", y: "mean", fill: "fill", r: 5 }),
@@ -121,34 +120,34 @@ export function accuracyByParameters(contest: Contest): string {
 }
 
 /** What the peak of GPU memory was made of, a bar for each method. */
-export function memoryByOwner(contest: Contest): string {
-  const bars = adapters(contest).flatMap((row) => {
+export function memoryByCategory(contest: Contest): string {
+  const bars = trained(contest).flatMap((row) => {
     const bytes = lastCell(row).runs[0].peakBytesByOwner;
     return bytes
-      ? OWNERS.map((owner, i) => ({
+      ? OWNERS.map((category, i) => ({
         label: row.label,
-        megabytes: bytes[owner] / 1e6,
-        fill: OWNER_COLORS[i],
+        megabytes: bytes[category] / 1e6,
+        fill: CATEGORY_COLORS[i],
       }))
       : [];
   });
   const rows = new Set(bars.map(({ label }) => label)).size;
-  return draw(`Peak GPU memory by owner on ${contest.data}`, {
+  return draw(`Peak GPU memory by category on ${contest.data}`, {
     height: 68 + 30 * rows,
     marginLeft: 118,
     x: { label: "megabytes", grid: true },
-    y: { label: null, domain: adapters(contest).map(({ label }) => label) },
+    y: { label: null, domain: trained(contest).map(({ label }) => label) },
     marks: [Plot.barX(bars, { x: "megabytes", y: "label", fill: "fill" })],
   });
 }
 
 /** The colours of {@linkcode OWNERS}. */
-export const OWNER_COLORS = ["#8a8f98", "#e0604c", "#b58900", "#a463f2", "#4c86e8", "#2aa198"];
+export const CATEGORY_COLORS = ["#8a8f98", "#e0604c", "#b58900", "#a463f2", "#4c86e8", "#2aa198"];
 
 /** Losses at the most shots: each seed thin, their mean thick. */
 export function lossCurves(contest: Contest): string {
   const colors = colorsOf(contest);
-  const curves = adapters(contest).flatMap((row) => {
+  const curves = trained(contest).flatMap((row) => {
     const { runs } = lastCell(row);
     return runs.flatMap(({ losses, seed }) =>
       losses.map(([step, loss]) => ({
@@ -198,17 +197,17 @@ export function confusion(contest: Contest, { runs }: Cell): string {
     labels.forEach((label, i) => counts[label][predictions[i]]++);
   }
   const cells = counts.flatMap((row, label) => {
-    const all = Math.max(1, row.reduce((sum, count) => sum + count));
+    const images = Math.max(1, row.reduce((sum, count) => sum + count));
     return row.map((count, guess) => ({
       truth: classes[label],
       guess: classes[guess],
-      share: 100 * count / all,
-      text: count === 0 ? "" : `${Math.round(100 * count / all)}`,
+      share: 100 * count / images,
+      text: count === 0 ? "" : `${Math.round(100 * count / images)}`,
     }));
   });
   const longest = Math.max(...classes.map((name) => name.length));
   const margin = Math.min(160, 12 + 5.8 * longest);
-  // Names above the columns lean over the right edge.
+  // The last name above the columns leans to the right, out of the matrix.
   const lean = Math.min(60, 4 * classes.at(-1)!.length);
   const size = Math.max(14, (WIDTH - margin - lean) / classes.length);
   return draw(`Confusion matrix on ${contest.data}`, {

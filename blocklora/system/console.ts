@@ -1,15 +1,16 @@
 /**
- * What a command says: results on stdout, everything else on stderr, and one JSON document on stdout if asked.
+ * What a command says: results on stdout, everything else on stderr. If JSON is asked for, one
+ * document of all results is all that stdout gets.
  *
  * @module
  */
 
 /**
- * Text without what a terminal obeys: names of folders, files and classes, and what a hub says, come from others.
- * Line breaks and tabs stay.
+ * Text without the characters that a terminal obeys, except line breaks and tabs: names of folders,
+ * files and classes, and what a hub says, are other people's.
  */
 export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex -- they are what it is about
+  // deno-lint-ignore no-control-regex -- control characters are what it removes
   return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
@@ -20,7 +21,7 @@ export class Console {
   #lineOpen = false;
   #lastReport = 0;
 
-  /** With `json`, stdout is kept for the one document that {@linkcode finish} prints. */
+  /** With `json`, stdout gets nothing but the document that {@linkcode finish} prints. */
   constructor(json: boolean) {
     this.#json = json;
   }
@@ -38,7 +39,10 @@ export class Console {
     console.error(printable(line));
   }
 
-  /** How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds and the last. */
+  /**
+   * How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds
+   * and the last.
+   */
   progress(line: string, last = false): void {
     if (this.#terminal) {
       const { columns } = Deno.consoleSize();
@@ -52,7 +56,7 @@ export class Console {
     }
   }
 
-  /** The command's result as a whole. */
+  /** All of the command's results, if JSON is asked for. */
   finish(result: Record<string, unknown>): void {
     this.#endLine();
     if (this.#json) console.log(JSON.stringify(result, null, 2));
@@ -66,10 +70,10 @@ export class Console {
 
 /** Seconds in a form that fits a progress line: `45 s`, `3 min 20 s`, `1 h 5 min`. */
 export function duration(seconds: number): string {
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor(whole % 3600 / 60)} min`;
+  const rounded = Math.round(seconds);
+  if (rounded < 60) return `${rounded} s`;
+  if (rounded < 3600) return `${Math.floor(rounded / 60)} min ${rounded % 60} s`;
+  return `${Math.floor(rounded / 3600)} h ${Math.floor(rounded % 3600 / 60)} min`;
 }
 
 /** Bytes in a form that fits a progress line: `12.3 MB`. */

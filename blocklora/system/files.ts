@@ -1,5 +1,5 @@
 /**
- * Files: read in pieces, written whole or not at all.
+ * Files: read at any offset, written completely or not at all.
  *
  * @module
  */
@@ -7,7 +7,9 @@
 import { basename, dirname, join } from "node:path";
 import type { ByteSource } from "../../tensor/tensor_file.ts";
 
-/** What went wrong with a file, in a few words: the operating system's reason, without its number and the path. */
+/**
+ * Why a file could not be used: what the operating system says, without its number and the path.
+ */
 export function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "no such file or directory";
   const message = error instanceof Error ? error.message : String(error);
@@ -34,12 +36,13 @@ export async function namesIn(directory: string): Promise<string[]> {
 }
 
 /**
- * The content of a text file, or null where there is none. The mark that Windows' editors put before UTF-8 is left out.
+ * The content of a text file, or null where there is none. The byte order mark that Windows'
+ * editors put before UTF-8 is left out.
  *
  * @throws {Error} If it cannot be read, or is not UTF-8.
  */
-export async function readText(...parts: string[]): Promise<string | null> {
-  const path = join(...parts);
+export async function readText(...segments: string[]): Promise<string | null> {
+  const path = join(...segments);
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
   } catch (error) {
@@ -56,13 +59,15 @@ export async function readText(...parts: string[]): Promise<string | null> {
  *
  * @throws {Error} If it cannot be read, or is not JSON.
  */
-export async function readJson(...parts: string[]): Promise<unknown> {
-  const content = await readText(...parts);
+export async function readJson(...segments: string[]): Promise<unknown> {
+  const content = await readText(...segments);
   if (content === null) return null;
   try {
     return JSON.parse(content);
   } catch (error) {
-    throw new Error(`Cannot read ${join(...parts)}: it is not JSON (${(error as Error).message})`);
+    throw new Error(
+      `Cannot read ${join(...segments)}: it is not JSON (${(error as Error).message})`,
+    );
   }
 }
 
@@ -103,7 +108,7 @@ class FileSource implements ByteSource, Disposable {
 }
 
 /**
- * Opens a file for reading at any place. The caller closes it: `using file = await openFile(path)`.
+ * Opens a file for reading. The caller closes it: `using file = await openFile(path)`.
  *
  * @throws {Error} If there is no such file, or it cannot be read.
  */
@@ -121,8 +126,9 @@ export async function openFile(path: string): Promise<ByteSource & Disposable> {
 }
 
 /**
- * Writes a file so that nobody ever finds it half written: under another name in the same directory, which is renamed
- * once everything has reached the disk. What was at `path` before stays if this fails.
+ * Writes a file so that nobody ever finds it half written: under another name in the same
+ * directory, then renamed once everything has reached the disk. What was at `path` before stays if
+ * this fails.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -134,8 +140,8 @@ export async function writeAtomically(
 }
 
 /**
- * Writes files of a directory that belong together: what was there before is replaced once all of them have reached the
- * disk, and stays if that fails.
+ * Writes files of a directory that belong together: what was there before is replaced once all of
+ * them have reached the disk, and stays if that fails.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -161,38 +167,41 @@ export async function writeTogether(
     }
     for (const { path, temporary } of pairs) await Deno.rename(temporary, current = path);
   } catch (error) {
-    // Some may not even have been created.
     for (const { temporary } of pairs) await Deno.remove(temporary).catch(() => {});
     throw new Error(`Cannot write ${current}: ${reasonOf(error)}`, { cause: error });
   }
 }
 
 /**
- * Makes sure that files of so many bytes together can be written to a directory, before the work begins that they are
- * to keep: by writing as many there. Nothing of it stays, nor do directories that had to be made for it.
+ * Makes sure that so many bytes can be written to a directory, before work begins whose results
+ * would be lost otherwise: by writing as many there. Nothing of it stays.
  *
- * @throws {Error} If the directory cannot be made or written to, or its file system is full.
+ * @throws {Error} If the directory cannot be written to, or its file system is full.
  */
 export async function assertWritable(directory: string, bytes: number): Promise<void> {
-  const probe = join(directory, `.probe-${crypto.randomUUID().slice(0, 8)}`);
-  await using _made = await makeDirectory(directory);
+  const trial = join(directory, `.trial-${crypto.randomUUID().slice(0, 8)}`);
   try {
-    using file = await Deno.open(probe, { write: true, createNew: true });
+    using file = await Deno.open(trial, { write: true, createNew: true });
     const zeros = new Uint8Array(Math.min(bytes, 1 << 24));
     for (let left = bytes; left > 0;) left -= await file.write(zeros.subarray(0, left));
   } catch (error) {
     throw unwritable(directory, error);
   } finally {
-    await Deno.remove(probe).catch(() => {});
+    await Deno.remove(trial).catch(() => {});
   }
 }
 
-/** Makes a directory and those above it; disposing takes away those that were made, and that nothing is in. */
+/**
+ * Makes a directory and those above it. Disposing removes those that were made, unless something is
+ * in them by then.
+ *
+ * @throws {Error} If it cannot be made.
+ */
 export async function makeDirectory(directory: string): Promise<AsyncDisposable> {
   const missing: string[] = [];
   for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
   const made = {
-    // Not with all they hold: another run may have written there meanwhile.
+    // Not recursively: another run may have written there meanwhile.
     async [Symbol.asyncDispose]() {
       for (const path of missing) await Deno.remove(path).catch(() => {});
     },

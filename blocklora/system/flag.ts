@@ -9,7 +9,7 @@ export class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** What a flag's value may be. */
+/** What type a flag's value may have. */
 export type FlagValue = string | number | boolean | readonly number[] | undefined;
 
 /** One flag: its help, and how its text becomes a value. */
@@ -64,10 +64,12 @@ export type FlagValues = Readonly<Record<string, FlagValue>>;
 interface Range {
   readonly from?: number;
   readonly to?: number;
-  readonly whole?: boolean;
+  readonly integer?: boolean;
 }
 
-/** Whether a number stays one, and 0 alone becomes 0, where kernels take it. */
+/**
+ * Whether kernels can take a number: as a float32 it is finite, and not 0 unless it is 0 itself.
+ */
 function isFloat(value: number): boolean {
   const float = Math.fround(value);
   return Number.isFinite(float) && (float !== 0 || value === 0);
@@ -75,16 +77,18 @@ function isFloat(value: number): boolean {
 
 function numberIn(
   given: string,
-  { from = -Infinity, to = Infinity, whole = false }: Range,
+  { from = -Infinity, to = Infinity, integer = false }: Range,
 ): number {
   const value = Number(given);
   const fits = given.trim() !== "" && Number.isFinite(value) && value >= from && value <= to &&
-    (!whole || Number.isSafeInteger(value));
-  if (fits && (whole || isFloat(value))) return value;
+    (!integer || Number.isSafeInteger(value));
+  if (fits && (integer || isFloat(value))) return value;
   if (fits) throw new UsageError(`"${given}" is beyond what a float32 holds`);
   const bounds = [from > -Infinity ? `from ${from}` : "", to < Infinity ? `to ${to}` : ""].join(" ")
     .trim();
-  throw new UsageError(`"${given}" is not a ${whole ? "whole " : ""}number ${bounds}`.trimEnd());
+  throw new UsageError(
+    `"${given}" is not ${integer ? "an integer" : "a number"} ${bounds}`.trimEnd(),
+  );
 }
 
 /** A flag that takes a number. */
@@ -94,7 +98,7 @@ export function number<T extends number | undefined = number>(
   preset: T,
 ): Flag<T | number> {
   return {
-    placeholder: range.whole ? "N" : "X",
+    placeholder: range.integer ? "N" : "X",
     help,
     preset,
     parse: (given) => numberIn(given, range),
@@ -112,11 +116,11 @@ export function pair(
     help,
     preset,
     parse(given) {
-      const parts = given.split(",");
-      if (parts.length !== 2) {
+      const values = given.split(",");
+      if (values.length !== 2) {
         throw new UsageError(`"${given}" is not two numbers with a comma between them`);
       }
-      return parts.map((part) => numberIn(part, range));
+      return values.map((value) => numberIn(value, range));
     },
   };
 }

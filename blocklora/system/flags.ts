@@ -68,7 +68,10 @@ export function parseOnlyFlags<F extends Flags>(args: readonly string[], flags: 
   throw new UsageError(`Cannot understand "${stray}": it belongs to no flag, see --help`);
 }
 
-/** The name that was probably meant: one that begins like it, or is two changes of a letter away at most. */
+/**
+ * The name that was probably meant: one that begins like it, or is two changes of a letter away at
+ * most.
+ */
 function nearest(key: string, names: readonly string[]): string | undefined {
   const near = names.find((name) => name.startsWith(key) || key.startsWith(name));
   if (near !== undefined) return near;

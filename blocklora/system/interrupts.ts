@@ -7,13 +7,18 @@
 /** The exit code of a run that Ctrl-C ended. */
 export const INTERRUPTED = 130;
 
-/** Whether somebody wants to stop. Disposed of, Ctrl-C ends the process again as it does by itself. */
+/**
+ * Whether somebody wants to stop. Once it is disposed of, Ctrl-C ends the process at once again.
+ */
 export interface Interrupt extends Disposable {
   /** Whether Ctrl-C was pressed, or the process was asked to end. */
   readonly wanted: boolean;
 }
 
-/** Listens for Ctrl-C and for the signal to end; told of the first, the second ends the process. */
+/**
+ * Listens for Ctrl-C and for the signal to end. The first calls `onFirst`, the second ends the
+ * process.
+ */
 export function catchInterrupts(onFirst: () => void): Interrupt {
   const signals = ["SIGINT", "SIGTERM"] as const;
   let wanted = false;

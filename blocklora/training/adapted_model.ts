@@ -1,11 +1,11 @@
 /**
- * The model that an adapter was trained on, with the adapter in it.
+ * A model with the adapters of a directory in it: the model that they were trained on, or the one
+ * that the user names instead.
  *
  * @module
  */
 
 import { basename, join } from "node:path";
-import type { Clip } from "../../clip/clip.ts";
 import { isObject } from "../../clip/json.ts";
 import { NoAdapterError } from "../../tensor/errors.ts";
 import type { Adapters } from "../methods/adapters.ts";
@@ -13,11 +13,11 @@ import { loadAdapters } from "../methods/lookup.ts";
 import {
   type ChosenModel,
   EMBEDDED_NAME,
-  locationOf,
-  type ModelLocation,
-  type NamedBy,
+  type ModelOrigin,
+  type ModelRequest,
+  type ModelSource,
   openAt,
-  type Origin,
+  sourceOf,
 } from "../models/chosen_model.ts";
 import { isHubId } from "../models/hub.ts";
 import { openTensors } from "../models/open_model.ts";
@@ -25,16 +25,8 @@ import type { Console } from "../system/console.ts";
 import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 
-/** What an adapter directory remembers of its training, beside the adapters. */
-export interface Remembered {
-  /** The model: an absolute path, the id of a repository on the hub, or the embedded one's name. */
-  readonly model?: string;
-  /** The commit of the repository. */
-  readonly revision?: string;
-  /** The commit of the pull request that the weights are from, if they are not from the same. */
-  readonly weightsRevision?: string;
-  /** The model's {@linkcode OpenedModel.fingerprint}; 0.1 did not keep it, nor whole paths. */
-  readonly fingerprint?: string;
+/** What an adapter directory remembers of its training, beside the adapters; 0.1 kept no whole paths. */
+export interface Remembered extends Partial<ModelOrigin> {
   /** The class names, in the order of the labels. */
   readonly classes?: readonly string[];
   /** What the names were put into. */
@@ -43,21 +35,17 @@ export interface Remembered {
   readonly logitScale?: number;
 }
 
-/** What PEFT is told of a model: of its revisions, the one that has the weights in the form that is read. */
-export function namedIn(
-  { model, revision, weightsRevision }: Origin,
-  clip: Clip,
-): { name: string; revision?: string; clip: Clip } {
-  return { name: model, revision: weightsRevision ?? revision, clip };
-}
-
 /**
- * Opens the model that an adapter directory was made for, and puts its adapters into it. A model that the adapter itself
- * names must be the one that it was trained on; one that the user names, one of that kind.
+ * Opens the model that an adapter directory was made for, and puts its adapters into it. A model that
+ * the adapter names must be the one that it was trained on; one that the user names must have the
+ * sizes and, where the adapter tells, the weights of that one.
+ *
+ * @throws {Error} If there is no adapter, or its model is not found or is another one now.
+ * @throws {RangeError} If the adapter does not fit the model.
  */
 export async function openAdapted(
   directory: string,
-  chosen: NamedBy,
+  request: ModelRequest,
   console: Console,
 ): Promise<ChosenModel & { adapters: Adapters; remembered: Remembered }> {
   const config = await readJson(directory, "adapter_config.json");
@@ -66,24 +54,25 @@ export async function openAdapted(
     .find((name) => names.includes(name));
   if (config === null || !weights) {
     throw new Error(
-      `Cannot find an adapter in ${directory}: it needs adapter_config.json and adapter_model.safetensors`,
+      `Cannot find an adapter in ${directory}: ` +
+        "it needs adapter_config.json and adapter_model.safetensors",
     );
   }
   const base = baseOf(config);
-  const location = chosen.model === undefined
-    ? await locationOfBase(base, directory)
-    : await locationOf(chosen.model);
-  const opened = await openAt(location, chosen, console).catch((error) => {
-    if (chosen.model !== undefined || error instanceof NoAdapterError) throw error;
+  const source = request.model === undefined
+    ? await sourceOfBase(base, directory)
+    : await sourceOf(request.model);
+  const opened = await openAt(source, request, console).catch((error) => {
+    if (request.model !== undefined || error instanceof NoAdapterError) throw error;
     throw new Error(
       `${error.message}; the adapter was trained on it, say with --model where it is`,
     );
   });
   try {
-    if (chosen.model !== undefined) await checkNamed(opened, base, directory, console);
-    else if (chosen.revision === undefined) checkSame(opened, base, directory);
-    using source = await openFile(join(directory, weights));
-    const { adapters, extra } = await loadAdapters(opened.clip, await openTensors(source), config);
+    if (request.model !== undefined) await checkNamed(opened, base, directory, console);
+    else if (request.revision === undefined) checkSame(opened, base, directory);
+    using file = await openFile(join(directory, weights));
+    const { adapters, extra } = await loadAdapters(opened.clip, await openTensors(file), config);
     return { ...opened, adapters, remembered: extra };
   } catch (error) {
     opened.clip.release();
@@ -92,10 +81,8 @@ export async function openAdapted(
   }
 }
 
-/** The model that an adapter's files name, and whose files they are. */
-type Base =
-  & Pick<Remembered, "model" | "revision" | "weightsRevision" | "fingerprint">
-  & { readonly by: "octograd" | "PEFT" };
+/** The model that an adapter's files name, and which program wrote them. */
+type Base = Partial<ModelOrigin> & { readonly by: "octograd" | "PEFT" };
 
 function baseOf(config: unknown): Base {
   const { octograd, base_model_name_or_path, revision } = isObject(config) ? config : {};
@@ -112,7 +99,7 @@ function baseOf(config: unknown): Base {
 }
 
 /** Where the model is that an adapter names. */
-async function locationOfBase(base: Base, directory: string): Promise<ModelLocation> {
+async function sourceOfBase(base: Base, directory: string): Promise<ModelSource> {
   const { by, model, revision, weightsRevision, fingerprint } = base;
   if (model === undefined) {
     throw new Error(
@@ -123,28 +110,29 @@ async function locationOfBase(base: Base, directory: string): Promise<ModelLocat
   if (fingerprint !== undefined && isHubId(model)) return onHub;
   const path = userPath(model);
   if (await exists(path)) return { name: model, spec: path };
-  if (model === EMBEDDED_NAME) return await locationOf(undefined);
-  // What 0.1 kept may be a path as it was typed in some directory: the hub has other models of such names.
+  if (model === EMBEDDED_NAME) return await sourceOf(undefined);
+  // 0.1 wrote down paths as they were typed: the hub may have another model of such a name.
   if (by === "PEFT" && isHubId(model)) return onHub;
   throw new Error(
-    `Cannot use the adapter in ${directory}: the model that it was trained on, ${model}, is not there, ` +
-      "say with --model where it is",
+    `Cannot use the adapter in ${directory}: the model that it was trained on, ${model}, ` +
+      "is not there, say with --model where it is",
   );
 }
 
 /** Throws unless the model that an adapter names is still what it was. */
 function checkSame({ fingerprint, origin }: ChosenModel, base: Base, directory: string): void {
   if (base.fingerprint === undefined || base.fingerprint === fingerprint) return;
-  if (origin.model === EMBEDDED_NAME) return; // its weights are compared, as with a model that is named
+  if (origin.model === EMBEDDED_NAME) return; // loading the adapters compares its weights
   throw new Error(
-    `Cannot use the adapter in ${directory}: ${base.model} is not the model any more that it was trained on ` +
-      "(other weights, tokenizer or settings), say with --model where that is",
+    `Cannot use the adapter in ${directory}: ${base.model} is not the model any more that it was ` +
+      "trained on (other weights, tokenizer or settings), say with --model where that is",
   );
 }
 
 /**
- * Throws if the model that the user names cannot be the one that a PEFT adapter names; where neither is certain, says so.
- * In ours, weights are compared.
+ * Throws if the model that the user names cannot be the one that a PEFT adapter names, and says so
+ * where that is uncertain. An adapter of octograd's tells its model by the weights: loading it
+ * compares them.
  */
 async function checkNamed(
   { name, path, hub, origin }: ChosenModel,
@@ -153,14 +141,15 @@ async function checkNamed(
   console: Console,
 ): Promise<void> {
   if (by === "octograd" || model === undefined) return;
-  const own = await readJson(path, "config.json").catch(() => null);
-  const other = isObject(own) ? own._name_or_path : undefined;
+  const config = await readJson(path, "config.json").catch(() => null);
+  const stated = isObject(config) ? config._name_or_path : undefined;
   const last = (name: unknown) => basename(String(name)).toLowerCase();
-  const names = [name, path, hub?.id, origin.model, other];
+  const names = [name, path, hub?.id, origin.model, stated];
   if (names.some((name) => last(name) === last(model))) return;
   const message = `the adapter in ${directory} was made for ${model}, and --model is ${name}`;
   if (!isHubId(model) && !await exists(userPath(model))) return console.note(message);
   throw new Error(
-    `Cannot use ${name}: ${message}; if they are the same, name it as base_model_name_or_path in adapter_config.json`,
+    `Cannot use ${name}: ${message}; ` +
+      "if they are the same, name it as base_model_name_or_path in adapter_config.json",
   );
 }

@@ -5,7 +5,7 @@
  */
 
 import { join } from "node:path";
-import { namedIn } from "./adapted_model.ts";
+import { namedIn } from "../models/chosen_model.ts";
 import { type Score, score } from "./score.ts";
 import { drawShots } from "../data/shots.ts";
 import { writeSplit } from "../data/split.ts";

@@ -31,27 +31,30 @@ export interface Claim extends AsyncDisposable {
 }
 
 /**
- * Takes the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no other is writing to. It is
- * there then; disposed of, it goes again unless something has been written to it.
+ * Takes the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no other
+ * is writing to. It is there then; disposed of, it goes again unless something has been written to it.
  *
- * @throws {Error} If the directory cannot be made or written to, or its file system has no room for so many bytes.
+ * @throws {Error} If the directory cannot be made or written to, or its file system has no room for
+ * so many bytes.
  */
 export async function claimDirectory(directory: string, bytes: number): Promise<Claim> {
   for (let number = 1;; number++) {
     const path = number === 1 ? directory : `${directory}-${number}`;
     if (await holdsRun(path)) continue;
-    await assertWritable(path, bytes);
-    const claim = await tryClaim(path);
-    if (!claim) continue;
+    await using claims = new AsyncDisposableStack();
+    const claim = claims.use(await tryClaim(path));
     // The run that was being written may have ended since.
-    if (!await holdsRun(path)) return claim;
-    await claim[Symbol.asyncDispose]();
+    if (!claim || await holdsRun(path)) continue;
+    await assertWritable(path, bytes);
+    claims.move();
+    return claim;
   }
 }
 
 /**
- * Takes a directory unless it is taken, by a lock on the directory itself: a process that is killed leaves nothing. Windows
- * has no such lock, and some file systems of a network have none.
+ * Takes a directory unless it is taken, by a lock on the directory itself: a process that is killed
+ * leaves nothing. Where there is no such lock, as on Windows and some network file systems, it is
+ * taken without.
  */
 async function tryClaim(path: string): Promise<Claim | null> {
   const made = await makeDirectory(path);

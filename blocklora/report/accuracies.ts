@@ -1,0 +1,54 @@
+/**
+ * The table that a report is about: accuracies by method and by shots.
+ *
+ * @module
+ */
+
+import { type Contest, type Row, spread } from "./contests.ts";
+import { shotsName } from "./html.ts";
+
+/** The cells of a table. */
+export interface Accuracies {
+  /** Headings of all columns. */
+  readonly header: readonly string[];
+  /**
+   * A row a method: its label, which the first heading is above, and the cells below the others.
+   */
+  readonly rows: readonly { readonly label: string; readonly cells: readonly string[] }[];
+}
+
+/** The accuracies of a contest; `mark` is given the best of each number of shots. */
+export function accuracies({ rows, shots }: Contest, mark: (text: string) => string): Accuracies {
+  const columns = shots.length > 0 ? shots : [0];
+  // What takes no shots is the same in every column.
+  const cellOf = ({ cells }: Row, count: number) =>
+    cells.find(({ shots }) => shots === count) ?? cells.find(({ shots }) => shots === 0);
+  const best = columns.map((count) =>
+    Math.max(...rows.map((row) => cellOf(row, count)?.accuracy.mean ?? -Infinity))
+  );
+  return {
+    header: ["method", ...columns.map(shotsName), "trained parameters", "seeds"],
+    rows: rows.map((row) => {
+      const cells = columns.map((count, i) => {
+        const cell = cellOf(row, count);
+        if (!cell) return "";
+        return cell.accuracy.mean === best[i] ? mark(spread(cell.accuracy)) : spread(cell.accuracy);
+      });
+      const seeds = new Set(row.cells.flatMap(({ runs }) => runs.map(({ seed }) => seed)));
+      seeds.delete(null);
+      const parameters = row.parameters.toLocaleString("en");
+      return { label: row.label, cells: [...cells, parameters, seeds.size ? `${seeds.size}` : ""] };
+    }),
+  };
+}
+
+/** The accuracies of a contest as a table in Markdown, below its title. */
+export function markdownOf(contest: Contest): string {
+  const { header, rows } = accuracies(contest, (text) => `**${text}**`);
+  return [
+    `${contest.title}:\n`,
+    `| ${header.join(" | ")} |`,
+    `| --- |${" ---: |".repeat(header.length - 1)}`,
+    ...rows.map(({ label, cells }) => `| ${label} | ${cells.join(" | ")} |`),
+  ].join("\n");
+}
