@@ -20,7 +20,7 @@ import {
   sourceOf,
 } from "../models/chosen_model.ts";
 import { isHubId } from "../models/hub.ts";
-import { openTensors } from "../models/open_model.ts";
+import { openTensors } from "../models/tensor_files.ts";
 import type { Console } from "../system/console.ts";
 import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
