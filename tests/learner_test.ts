@@ -96,9 +96,9 @@ gpuTest(
     const outcomes: number[][] = [];
     for (const plan of plans) {
       const learner = contextLearner(clip);
-      const recipe = { ...DEFAULT_RECIPE, learningRate: 3e-2, logitScale: 50, iterations: 40 };
+      const recipe = { ...DEFAULT_RECIPE, learningRate: 1e-2, logitScale: 50, iterations: 40 };
       const trainer = new Trainer(clip, learner, prompts, recipe, plan);
-      const [first, last] = await trained(trainer, Array(40).fill(BATCH));
+      const [first, last] = await trained(trainer, Array(120).fill(BATCH));
       assertLess(last, first / 2);
       outcomes.push([first]);
       const classifier = new Classifier(clip, prompts, 50, learner);
@@ -128,7 +128,7 @@ gpuTest(
     const values = await features.data() as Float32Array<ArrayBuffer>;
     features.release();
     const learner = residualLearner(clip);
-    const recipe = { ...DEFAULT_RECIPE, learningRate: 0.3, logitScale: 50, iterations: 40 };
+    const recipe = { ...DEFAULT_RECIPE, learningRate: 0.3, logitScale: 50, iterations: 120 };
     const trainer = new Trainer(clip, learner, prompts, recipe);
     // The same loss from pixels and from features.
     const losses = [BATCH, { features: values, labels: BATCH.labels }].map((batch) => {
