@@ -27,10 +27,10 @@ export interface StepSizes {
   /** Images. */
   readonly batch: number;
   /** What the step does to need less memory. */
-  readonly plan?: MemoryPlan;
+  readonly memory?: MemoryPlan;
   /** What live and shelved bytes together may not exceed, if live ones alone do not; no limit by default. */
   readonly memoryLimit?: number;
-  /** Whether a step comes before the counted one, which then finds its buffers on the shelves; true by default. */
+  /** Whether a step comes before the counted one, which then finds its buffers in the pool; true by default. */
   readonly warm?: boolean;
 }
 
@@ -59,7 +59,7 @@ export interface StepCost {
   readonly peakGpuBytes: number;
   /** What they were. */
   readonly peakBytesByOwner: BytesByOwner;
-  /** The most bytes that were live or on the shelves: what the GPU has to have. */
+  /** The most bytes that were live or in the pool: what the GPU has to have. */
   readonly peakHeldBytes: number;
   /** Arithmetic operations. */
   readonly flops: Readonly<Record<Phase | "total", number>>;
@@ -75,7 +75,7 @@ export interface StepCost {
   readonly dispatches: number;
   /** How often work is handed to the GPU. */
   readonly submits: number;
-  /** The work, a row for each kernel, phase and part. */
+  /** The work, a row for each kernel, phase and part of the model. */
   readonly rows: readonly WorkRow[];
 }
 
@@ -88,8 +88,8 @@ export interface RealStepCost extends StepCost {
 }
 
 /**
- * Takes two steps of a model and counts the second, which uses again what the first left on the
- * shelves. On a dry device (`initDry()`) it computes nothing, and counts what a real one does to the
+ * Takes two steps of a model and counts the second, which uses again what the first left in
+ * the pool. On a dry device (`initDry()`) it computes nothing, and counts what a real one does to the
  * byte.
  *
  * @throws {RangeError} If what learns does not fit the model, or a tensor is too large for the device.
@@ -158,9 +158,9 @@ export async function takeRealStep<Sizes extends StepSizes>(
 
 function costOf({ parameters }: PreparedStep, measured: Measured<unknown>): StepCost {
   const { rows, submits, savedBytes, peakBytes, peakByOwner } = measured;
-  const flopsOf = (part?: string) => {
+  const flopsOf = (label?: string) => {
     const of = (phase?: Phase) =>
-      total(rows, { ...(part !== undefined && { part }), ...(phase && { phase }) }).flops;
+      total(rows, { ...(label !== undefined && { part: label }), ...(phase && { phase }) }).flops;
     const phases = Object.fromEntries(PHASES.map((phase) => [phase, of(phase)]));
     return { ...phases as Record<Phase, number>, total: of() };
   };
