@@ -14,7 +14,9 @@ import {
 
 const SHORT = ["--iterations", "2", "--shots", "4", "--batch-size", "8"];
 
-/** That a command ended with one line that says why, the last on stderr, and without a stack trace. */
+/**
+ * That a command ended with one line that says why, the last on stderr, and without a stack trace.
+ */
 function assertRefused({ code, stdout, stderr }: Outcome, reason: RegExp, expected = 1): void {
   assertEquals(code, expected, stderr);
   assertEquals(stdout, "");
@@ -147,15 +149,15 @@ Deno.test("commands refuse models that are damaged, incomplete or do not fit", a
     const data = await copyData(join(directory, "data"));
     const model = await copyModel(join(directory, "model"));
     const weights = join(model, "model.safetensors");
-    const whole = await Deno.readFile(weights);
+    const intact = await Deno.readFile(weights);
     const refused = (reason: RegExp, ...args: string[]) =>
       assertUntrained(directory, ["--data", data, "--model", model, ...args], reason);
 
     const damaged: [Uint8Array, RegExp][] = [
-      [whole.slice(0, -1000), /model\.safetensors.*(short|bytes|end)/],
-      [whole.slice(0, 5), /model\.safetensors/],
-      [withHeaderLength(whole, 2 ** 40), /model\.safetensors.*header/],
-      [withOverlap(whole), /model\.safetensors.*overlap/],
+      [intact.slice(0, -1000), /model\.safetensors.*(short|bytes|end)/],
+      [intact.slice(0, 5), /model\.safetensors/],
+      [withHeaderLength(intact, 2 ** 40), /model\.safetensors.*header/],
+      [withOverlap(intact), /model\.safetensors.*overlap/],
     ];
     for (const [content, reason] of damaged) {
       await Deno.writeFile(weights, content);
@@ -163,7 +165,7 @@ Deno.test("commands refuse models that are damaged, incomplete or do not fit", a
     }
     await Deno.remove(weights);
     await refused(/neither model\.safetensors nor model\.safetensors\.index\.json/);
-    await Deno.writeFile(weights, whole);
+    await Deno.writeFile(weights, intact);
 
     const path = join(model, "config.json");
     const config = await Deno.readTextFile(path);
@@ -204,7 +206,7 @@ Deno.test("train refuses settings that fit neither the model nor each other", as
   });
 });
 
-Deno.test("evaluate, classify and merge refuse adapters that are damaged or for another model", async () => {
+Deno.test("evaluate, classify and merge refuse damaged or foreign adapters", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const adapter = join(directory, "adapter");
@@ -231,10 +233,10 @@ Deno.test("evaluate, classify and merge refuse adapters that are damaged or for 
 
     const [file, config] = ["adapter_model.safetensors", "adapter_config.json"]
       .map((name) => join(adapter, name));
-    const [whole, text] = [await Deno.readFile(file), await Deno.readTextFile(config)];
-    await Deno.writeFile(file, whole.slice(0, -100));
+    const [intact, text] = [await Deno.readFile(file), await Deno.readTextFile(config)];
+    await Deno.writeFile(file, intact.slice(0, -100));
     await refused(/adapter_model\.safetensors/, commands);
-    await Deno.writeFile(file, whole);
+    await Deno.writeFile(file, intact);
     for (
       const [from, to, reason] of [
         ['"r": 8', '"r": 16', /lora_A.* is \[2,128\]/],
@@ -263,7 +265,7 @@ Deno.test("a terminal is not told to do what a folder's name says", async () => 
   });
 });
 
-Deno.test("train and merge write nothing to a directory that is full, read-only or none", async () => {
+Deno.test("train and merge write nothing where there is no room or no right to", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const adapter = join(directory, "adapter");

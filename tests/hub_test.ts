@@ -11,7 +11,7 @@ import { fetchJson, resolveModel, type ResolveOptions } from "../blocklora/model
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 const OTHER_COMMIT = "fedcba9876543210fedcba9876543210fedcba98";
-const ID = "owner/tiny-clip";
+const ID = "someone/tiny-clip";
 const LARGE = Uint8Array.from({ length: 300_000 }, (_, i) => (i * i) >> 3);
 
 type Files = Record<string, string | Uint8Array<ArrayBuffer>>;
@@ -75,7 +75,10 @@ const gitHash = (bytes: Uint8Array) =>
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 const isLarge = (path: string) => /\.(safetensors|bin)$/.test(path);
 
-/** What the hub itself answers: https://huggingface.co as it was in 2026, in the parts that are used. */
+/**
+ * What the hub itself answers: https://huggingface.co as it was in 2026, as far as it is
+ * used here.
+ */
 function respond(hub: Hub, request: Request, store: string): Response {
   const { pathname, searchParams } = new URL(request.url);
   const path = decodeURIComponent(pathname);
@@ -83,7 +86,7 @@ function respond(hub: Hub, request: Request, store: string): Response {
   const intercepted = hub.intercept(path, request);
   if (intercepted) return intercepted;
   // A repository that was renamed: relative, and with a status that keeps the method.
-  const renamed = pathname.match(/^\/(api\/models\/)?old-owner\/tiny-clip(\/.*)$/);
+  const renamed = pathname.match(/^\/(api\/models\/)?former\/tiny-clip(\/.*)$/);
   if (renamed) {
     const headers = { location: `/${renamed[1] ?? ""}${ID}${renamed[2]}` };
     return new Response("Temporary Redirect", { status: 307, headers });
@@ -167,7 +170,7 @@ async function withHub(files: Files, body: (hub: Hub) => Promise<void>): Promise
     intercept: () => undefined,
     requests: [],
     stored: [],
-    cache: `${home}/hub/models--owner--tiny-clip`,
+    cache: `${home}/hub/models--someone--tiny-clip`,
   };
   const options = { port: 0, hostname: "127.0.0.1", onListen: () => {} };
   await using store = Deno.serve(options, (request) => respondFromStore(hub, request));
@@ -233,8 +236,8 @@ Deno.test("resolveModel() refuses what is neither a path nor an id", async () =>
       "a/b/c",
       "a/",
       "",
-      "../no-such-place",
-      "owner/na me",
+      "../no-such-path",
+      "someone/na me",
     ]
   ) {
     await assertRejects(() => pathOf(spec), Error, `Cannot find the model "${spec}"`);
@@ -328,7 +331,7 @@ Deno.test("resolveModel() honours HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE", ()
   withHub(SINGLE, async (hub) => {
     const tokens = new Set<string | null>();
     hub.intercept = (path, request) => {
-      const isHubs = /^\/(api\/models\/)?owner\//.test(path);
+      const isHubs = /^\/(api\/models\/)?someone\//.test(path);
       if (isHubs) tokens.add(request.headers.get("authorization"));
       return undefined;
     };
@@ -341,7 +344,7 @@ Deno.test("resolveModel() honours HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE", ()
       assertEquals(hub.requests, []);
       Deno.env.set("HF_HUB_OFFLINE", "0");
       const directory = await pathOf(ID);
-      assertEquals(directory, `${elsewhere}/models--owner--tiny-clip/snapshots/${COMMIT}`);
+      assertEquals(directory, `${elsewhere}/models--someone--tiny-clip/snapshots/${COMMIT}`);
       assertEquals([...tokens], ["Bearer hf_secret"]);
       // It is not for the host that the hub sends on to.
       assertEquals(hub.stored.map(({ headers }) => headers.get("authorization")), [null]);
@@ -361,9 +364,9 @@ Deno.test("resolveModel() says what the hub refuses, and caches none of it", () 
       [500, "answers 500, try again later"],
     ];
     for (const [status, message] of refusals) {
-      for (const part of ["/revision/", "/tree/", "/resolve/"]) {
+      for (const segment of ["/revision/", "/tree/", "/resolve/"]) {
         hub.intercept = (path) =>
-          path.includes(part) ? new Response("<html>\n</html>", { status }) : undefined;
+          path.includes(segment) ? new Response("<html>\n</html>", { status }) : undefined;
         const error = await assertRejects(() => pathOf(ID), Error, message);
         assert(error.message.startsWith(`Cannot fetch "${ID}"`), error.message);
         assert(!error.message.includes("\n"));
@@ -451,7 +454,7 @@ const SMALL = Object.keys(PICKLE).filter((name) => /json$|merges/.test(name));
 const fetched = ({ requests }: Hub) =>
   requests.filter((path) => path.includes("/resolve/")).map((path) => path.replace(/.*\//, ""));
 
-Deno.test("resolveModel() takes the weights that the hub's bot has converted in a pull request", () =>
+Deno.test("resolveModel() takes weights that the hub's bot has converted in a pull request", () =>
   withHub(PICKLE, async (hub) => {
     hub.talks = 120;
     hub.pulls.push({ number: 21, commit: OTHER_COMMIT, files: CONVERTED });
@@ -566,8 +569,8 @@ Deno.test("resolveModel() fetches what open_clip reads", () =>
 
 Deno.test("resolveModel() follows a repository to its new name", () =>
   withHub(SINGLE, async (hub) => {
-    const directory = await pathOf("old-owner/tiny-clip");
-    assertEquals(directory, `${hub.cache.replace("owner", "old-owner")}/snapshots/${COMMIT}`);
+    const directory = await pathOf("former/tiny-clip");
+    assertEquals(directory, `${hub.cache.replace("someone", "former")}/snapshots/${COMMIT}`);
     await assertHolds(directory, SINGLE, WANTED);
   }));
 

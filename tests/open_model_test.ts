@@ -96,14 +96,14 @@ function withModels(body: (open: Open, path: string) => Promise<void>): Promise<
 /** Two files of weights and what tells which tensor is in which. */
 function sharded(weights: Weights, format: "safetensors" | "bin"): Record<string, unknown> {
   const names = Object.keys(weights);
-  const parts = [names.slice(0, 50), names.slice(50)];
+  const halves = [names.slice(0, 50), names.slice(50)];
   const encode = format === "bin" ? encodeTorch : encodeSafetensors;
   const stem = format === "bin" ? "pytorch_model" : "model";
-  const files = parts.map((part, i): [string, Uint8Array] => [
+  const files = halves.map((half, i): [string, Uint8Array] => [
     `${stem}-0000${i + 1}-of-00002.${format}`,
-    encode(Object.fromEntries(part.map((name) => [name, weights[name]]))),
+    encode(Object.fromEntries(half.map((name) => [name, weights[name]]))),
   ]);
-  const map = parts.flatMap((part, i) => part.map((name) => [name, files[i][0]]));
+  const map = halves.flatMap((half, i) => half.map((name) => [name, files[i][0]]));
   return {
     ...Object.fromEntries(files),
     [`${stem}.${format}.index.json`]: { metadata: {}, weight_map: Object.fromEntries(map) },
@@ -115,7 +115,7 @@ gpuTest(
   () =>
     withModels(async (open) => {
       const expected = await logitsOf(await openModel(EMBEDDED));
-      const [own, other] = [encodeSafetensors(WEIGHTS), encodeSafetensors(OTHERS)];
+      const [wanted, other] = [encodeSafetensors(WEIGHTS), encodeSafetensors(OTHERS)];
       assertNotEquals(await logitsOf(await open({ "model.safetensors": other })), expected);
       for (
         const files of [
@@ -123,20 +123,20 @@ gpuTest(
           sharded(WEIGHTS, "safetensors"),
           sharded(WEIGHTS, "bin"),
           // What an older save has left there.
-          { ...sharded(OTHERS, "safetensors"), "model.safetensors": own },
-          { ...sharded(OTHERS, "bin"), "model.safetensors": own },
+          { ...sharded(OTHERS, "safetensors"), "model.safetensors": wanted },
+          { ...sharded(OTHERS, "bin"), "model.safetensors": wanted },
           { ...sharded(OTHERS, "bin"), ...sharded(WEIGHTS, "safetensors") },
           { ...sharded(OTHERS, "bin"), "pytorch_model.bin": encodeTorch(WEIGHTS) },
-          { "model.safetensors": own, "pytorch_model.bin": "damaged" },
-          { "model.safetensors": own, "model.safetensors.index.json": "damaged" },
+          { "model.safetensors": wanted, "pytorch_model.bin": "damaged" },
+          { "model.safetensors": wanted, "model.safetensors.index.json": "damaged" },
           {
-            "model.safetensors": own,
+            "model.safetensors": wanted,
             "adapter_model.safetensors": other,
             "consolidated.pth": other,
           },
           // By what they hold, whatever they are called.
           { "model.safetensors": encodeTorch(WEIGHTS) },
-          { "pytorch_model.bin": own },
+          { "pytorch_model.bin": wanted },
         ]
       ) {
         assertEquals(await logitsOf(await open(files)), expected, Object.keys(files).join());
@@ -334,7 +334,8 @@ gpuTest(
         assertEquals(await logitsOf(opened), expected, Object.keys(files).join());
       }
 
-      // What its configuration says, and not what OpenAI's models have, in a directory or beside a file.
+      // What its configuration says, and not what OpenAI's models have, in a directory or beside a
+      // file.
       const changed = openClipConfig({
         model: { quick_gelu: false },
         preprocess: { mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25] },
@@ -369,9 +370,9 @@ gpuTest("one file is described by what lies beside it", () =>
       // The configuration of another model, such as lies in a folder of downloads.
       const stray = { ...file, "config.json": { model_type: "bert" } };
       assertEquals(await logitsOf(await open(stray, without, name)), expected);
-      const own = await open({ ...file, "config.json": gelu }, without, name);
-      assertEquals(own.clip.config.text.activation, "gelu");
-      own.clip.release();
+      const opened = await open({ ...file, "config.json": gelu }, without, name);
+      assertEquals(opened.clip.config.text.activation, "gelu");
+      opened.clip.release();
       const rounded = await open({ ...file, "config.json": gelu }, [], name);
       assertEquals(rounded.preprocess.cropRule, "floor");
       rounded.clip.release();
@@ -394,7 +395,7 @@ gpuTest(
       const vocabulary = await readJson(new URL("vocab.json", EMBEDDED_MODEL));
       const merges = (await Deno.readTextFile(new URL("merges.txt", EMBEDDED_MODEL))).split("\n")
         .filter((line) => line !== "" && !line.startsWith("#"));
-      const whole = {
+      const json = {
         model: { type: "BPE", vocab: vocabulary, merges, end_of_word_suffix: "</w>" },
         added_tokens: [{ id: 2048, content: "<toy>", normalized: false }],
       };
@@ -409,11 +410,11 @@ gpuTest(
       assert(!words.includes(2048) && split.includes(2048));
       assertEquals(await idsOf({ "added_tokens.json": { "<toy>": 2048 } }), split);
       // The file of Hugging Face's tokenizers counts before the others, and leaves quotes curly.
-      const curly = await idsOf({ "tokenizer.json": whole });
+      const curly = await idsOf({ "tokenizer.json": json });
       assert(curly.includes(2048));
       assertNotEquals(curly, split);
       const config = { added_tokens_decoder: { "2049": { content: "<Cat>", normalized: false } } };
-      const both = await idsOf({ "tokenizer.json": whole, "tokenizer_config.json": config });
+      const both = await idsOf({ "tokenizer.json": json, "tokenizer_config.json": config });
       assert(both.includes(2048) && both.includes(2049));
       for (
         const [files, reason] of [
@@ -423,7 +424,7 @@ gpuTest(
             { "tokenizer_config.json": { eos_token: { content: "</s>" } } },
             'its eos_token is "</s>"',
           ],
-          [{ "tokenizer.json": { ...whole, normalizer: { type: "NFKC" } } }, "NFKC"],
+          [{ "tokenizer.json": { ...json, normalizer: { type: "NFKC" } } }, "NFKC"],
           [{ "tokenizer.json": "damaged" }, "tokenizer.json: it is not JSON"],
         ] as [Record<string, unknown>, string][]
       ) {
@@ -441,13 +442,13 @@ gpuTest(
         clip.release();
         return fingerprint;
       };
-      const own = await fingerprintOf({});
-      assertEquals(await fingerprintOf({ "README.md": "says nothing" }), own);
+      const first = await fingerprintOf({});
+      assertEquals(await fingerprintOf({ "README.md": "says nothing" }), first);
       assertEquals(
         await fingerprintOf({
           "config.json": await readJson(new URL("config.json", EMBEDDED_MODEL)),
         }),
-        own,
+        first,
       );
       const { shape, data } = WEIGHTS.logit_scale;
       const merged = {
@@ -455,7 +456,7 @@ gpuTest(
         logit_scale: { dtype: "F16", shape, data: Float32Array.from(data, (x) => 1.01 * x) },
       } as const;
       const vocabulary = await readJson(new URL("vocab.json", EMBEDDED_MODEL));
-      const seen = new Set([own]);
+      const seen = new Set([first]);
       for (
         const files of [
           { "model.safetensors": encodeSafetensors(merged) },

@@ -116,7 +116,7 @@ export async function train(args: readonly string[]): Promise<number> {
       console.note(
         `${wanted} ${await holdsRun(wanted) ? "holds a run" : "is being written to"}: ` +
           `this one is written to ${directory}` +
-          (replaces ? ", and takes its place when it is finished" : ""),
+          (replaces ? ", and replaces it when it is finished" : ""),
       );
     }
     console.note(
