@@ -5,14 +5,13 @@
  * @module
  */
 
+import { type Pickle, unpickle } from "./pickle.ts";
 import {
-  type Pickle,
   PickleGlobal,
   PickleReference,
   type PickleValue,
   TruncatedPickleError,
-  unpickle,
-} from "./pickle.ts";
+} from "./pickle_value.ts";
 import {
   type ByteSource,
   elementBytes,

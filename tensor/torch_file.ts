@@ -4,7 +4,7 @@
  * @module
  */
 
-import { PickleGlobal, PickleObject, type PickleValue } from "./pickle.ts";
+import { PickleGlobal, PickleObject, type PickleValue } from "./pickle_value.ts";
 import { contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 import {
   type ByteSource,

@@ -21,7 +21,8 @@ import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import type { Clip } from "../clip/clip.ts";
 import { currentEngine } from "../tensor/engine.ts";
 import { Random } from "../tensor/random.ts";
-import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 import { gpuTest } from "./gpu.ts";
 import {

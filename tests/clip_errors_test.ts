@@ -7,7 +7,7 @@ import { weightShapes } from "../clip/clip.ts";
 import { openaiSource } from "../clip/openai_weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { memory } from "../tensor/memory.ts";
-import type { TensorToSave } from "../tensor/safetensors.ts";
+import type { TensorToSave } from "../tensor/encode_safetensors.ts";
 import { numel, type Shape } from "../tensor/shape.ts";
 import { gpuTest } from "./gpu.ts";
 import { clipOf, logitsOf, randomWeights, TINY } from "./reference.ts";

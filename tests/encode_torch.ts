@@ -6,7 +6,7 @@
 
 import { floatsToHalves } from "../tensor/half.ts";
 import { numel } from "../tensor/shape.ts";
-import type { TensorToSave } from "../tensor/safetensors.ts";
+import type { TensorToSave } from "../tensor/encode_safetensors.ts";
 
 const KINDS = { F32: "FloatStorage", F16: "HalfStorage" } as const;
 

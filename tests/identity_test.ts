@@ -6,7 +6,8 @@ import { promptOf, sameClasses } from "../blocklora/training/classifier.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";
 import { ImageHashes } from "../blocklora/training/identity.ts";
 import { claimDirectory, holdsRun, replaceRun } from "../blocklora/training/run_directory.ts";
-import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 import {
   copyData,

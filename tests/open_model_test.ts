@@ -7,7 +7,7 @@ import { Classifier, classPrompts } from "../blocklora/training/classifier.ts";
 import { EMBEDDED_MODEL, type OpenedModel, openModel } from "../blocklora/models/open_model.ts";
 import { type ClipConfig, parseConfig } from "../clip/config.ts";
 import { tensor } from "../tensor/create.ts";
-import { encodeSafetensors, type TensorToSave } from "../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { scope } from "../tensor/scope.ts";
 import { copyModel, withDirectory } from "./cli.ts";
 import { encodeTorch, pickleFile } from "./encode_torch.ts";

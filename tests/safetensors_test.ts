@@ -5,7 +5,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { encodeSafetensors, SafetensorsFile, type TensorToSave } from "../tensor/safetensors.ts";
+import { SafetensorsFile } from "../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { type ByteSource, bytesSource } from "../tensor/tensor_file.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { PickleGlobal, PickleObject, PickleReference, unpickle } from "../tensor/pickle.ts";
+import { unpickle } from "../tensor/pickle.ts";
+import { PickleGlobal, PickleObject, PickleReference } from "../tensor/pickle_value.ts";
 import { type ByteSource, bytesSource, type SafetensorsDtype } from "../tensor/tensor_file.ts";
 import { TorchFile } from "../tensor/torch_file.ts";
 import { ZipFile } from "../tensor/zip.ts";

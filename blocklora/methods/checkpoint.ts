@@ -7,7 +7,7 @@
 import type { Clip } from "../../clip/clip.ts";
 import { tensor } from "../../tensor/create.ts";
 import { owned } from "../../tensor/memory.ts";
-import { encodeSafetensors, type TensorToSave } from "../../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../../tensor/encode_safetensors.ts";
 import { keep } from "../../tensor/scope.ts";
 import { sameShape, type Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";

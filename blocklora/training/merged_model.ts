@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 import type { Clip } from "../../clip/clip.ts";
-import { encodeSafetensors } from "../../tensor/safetensors.ts";
+import { encodeSafetensors } from "../../tensor/encode_safetensors.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
 import { sites } from "../methods/sites.ts";
 import { namedIn } from "../models/chosen_model.ts";

@@ -12,7 +12,7 @@ import { Console } from "../../blocklora/system/console.ts";
 import { userPath } from "../../blocklora/system/user_path.ts";
 import { tensor } from "../../tensor/create.ts";
 import { shutDown } from "../../tensor/device.ts";
-import { encodeSafetensors, type TensorToSave } from "../../tensor/safetensors.ts";
+import { encodeSafetensors, type TensorToSave } from "../../tensor/encode_safetensors.ts";
 import { scope } from "../../tensor/scope.ts";
 
 const [output, model, adapter] = Deno.args;
