@@ -26,8 +26,8 @@ import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 
 /**
- * What an adapter directory remembers of its training, beside the adapters; 0.1 saved paths as they
- * were typed.
+ * What an adapter directory remembers of its training, beside the adapters; 0.1 wrote down paths as
+ * they were typed.
  */
 export interface Remembered extends Partial<ModelOrigin> {
   /** The class names, in the order of the labels. */
@@ -51,7 +51,7 @@ export interface AdaptedModel extends ChosenModel {
  * that the adapter names must be the one that it was trained on; one that the user names must have
  * the sizes and, where the adapter tells, the weights of that one.
  *
- * @throws {Error} If there is no adapter, or its model is not there or is another one now.
+ * @throws {Error} If there is no adapter, or its model is not found or is another one now.
  * @throws {RangeError} If the adapter does not fit the model.
  */
 export async function openAdapted(
