@@ -16,7 +16,9 @@ const MAX_INTEGER_BYTES = 255;
 const MAX_LINE_BYTES = 2 ** 20;
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** What opcodes work on: the bytes; a stack, in which marks say where lists begin; numbered values. */
+/**
+ * What opcodes work on: the bytes; a stack, in which marks say where lists begin; numbered values.
+ */
 export class PickleMachine {
   /** All references that were pushed. */
   readonly references: PickleReference[] = [];
