@@ -30,7 +30,7 @@ import type { WeightSource } from "./weights.ts";
 export interface PromptRow {
   /** Its token ids, padded. */
   readonly ids: Int32Array<ArrayBuffer>;
-  /** The place of its end-of-text token. */
+  /** The index of its end-of-text token. */
   readonly end: number;
 }
 
@@ -41,7 +41,7 @@ export interface PromptRow {
 export class Prompts {
   /** Token ids `[K, T]`. */
   readonly ids: Tensor;
-  /** The place of each prompt's end-of-text token, `[K]`. */
+  /** The index of each prompt's end-of-text token, `[K]`. */
   readonly ends: Tensor;
   readonly #rows: readonly PromptRow[];
 
@@ -74,15 +74,15 @@ export class Prompts {
   }
 
   /**
-   * The same prompts in parts of at most `size`, the shortest first, so that each part is cut to a length of its own;
-   * and the number that each prompt has here.
+   * The same prompts in chunks of at most `size`, the shortest first, so that each chunk is cut to
+   * the longest of its prompts; and the number that each prompt has here.
    */
-  parts(size: number): PromptPart[] {
+  chunks(size: number): PromptChunk[] {
     const order = this.#rows.map((_, i) => i)
       .sort((a, b) => this.#rows[a].end - this.#rows[b].end || a - b);
     const tokens = this.ids.shape[1];
-    return Array.from({ length: Math.ceil(order.length / size) }, (_, part) => {
-      const numbers = order.slice(part * size, (part + 1) * size);
+    return Array.from({ length: Math.ceil(order.length / size) }, (_, chunk) => {
+      const numbers = order.slice(chunk * size, (chunk + 1) * size);
       return {
         prompts: new Prompts(numbers.map((i) => this.#rows[i]), this.#causal),
         items: { numbers: keep(tensor(Uint32Array.from(numbers))), tokens },
@@ -98,8 +98,8 @@ export class Prompts {
   }
 }
 
-/** Some of a set of prompts, cut to a length of their own. */
-export interface PromptPart {
+/** Some of a set of prompts, cut to the longest of them. */
+export interface PromptChunk {
   /** The prompts. */
   readonly prompts: Prompts;
   /** Which of the set they are, for what is drawn at random. */
@@ -108,9 +108,9 @@ export interface PromptPart {
   readonly numbers: readonly number[];
 }
 
-/** Gives the tensors of parts back. */
-export function releaseParts(parts: readonly PromptPart[]): void {
-  for (const { prompts, items } of parts) {
+/** Gives the tensors of chunks back. */
+export function releaseChunks(chunks: readonly PromptChunk[]): void {
+  for (const { prompts, items } of chunks) {
     prompts.release();
     items.numbers.release();
   }

@@ -169,7 +169,7 @@ gpuTest(
           const { clip, prompts, trainer } = setting;
           // B is zero: the model is still what it was.
           const logits = scope(() => {
-            const images = clip.imageFeatures(tensor(BATCHES[0].pixels, [4, 3, SIZE, SIZE]));
+            const images = clip.imageFeatures(tensor(BATCHES[0].pixels!, [4, 3, SIZE, SIZE]));
             return clip.logits(images, clip.textFeatures(prompts), 20);
           });
           const values = Array.from(await logits.data());

@@ -4,9 +4,7 @@
  * @module
  */
 
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { ARCHITECTURES, type ClipConfig, configFromOpenai } from "../../clip/config.ts";
+import { ARCHITECTURES, type ClipConfig } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
 import { type DryGpu, dryTwin, gpuName, init, shutDown } from "../../tensor/device.ts";
 import { PHASES } from "../../tensor/measure.ts";
@@ -21,26 +19,16 @@ import {
   planText,
 } from "./run_flags.ts";
 import { Console } from "../system/console.ts";
-import { exists, openFile } from "../system/files.ts";
 import { number, oneOf, text, toggle } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
-import { fetchJson, isHubId } from "../models/hub.ts";
+import { configNamed } from "../models/model_config.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { planStep } from "../training/step.ts";
-import {
-  configOf,
-  EMBEDDED_MODEL,
-  kindOfFile,
-  openTensors,
-  readStated,
-  shapesOf,
-} from "../models/open_model.ts";
 import { imagenetTokens } from "../cost/imagenet.ts";
 import { randomClip } from "../cost/models.ts";
 import type { RealStepCost, StepCost } from "../cost/step_cost.ts";
 import { dryStepCost, realStep, type StepOptions } from "../training/step.ts";
 import { COMMON_FLAGS } from "./common_flags.ts";
-import { userPath } from "../system/user_path.ts";
 
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
@@ -153,42 +141,6 @@ async function takeStep(
     clip.release();
     shutDown();
   }
-}
-
-/** The configuration of a model, without its weights. */
-async function configNamed(spec: string | undefined): Promise<ClipConfig> {
-  if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) return ARCHITECTURES[spec];
-  const path = spec === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(spec);
-  if (!await exists(path)) return await fetchConfig(spec!);
-  const isFile = (await Deno.stat(path)).isFile;
-  const stated = await readStated(isFile ? dirname(path) : path);
-  if (!isFile) {
-    if (stated.config === null && stated.openClip === null) {
-      throw new Error(`Cannot find ${join(path, "config.json")}: is it a CLIP model?`);
-    }
-    return configOf(null, stated);
-  }
-  using source = await openFile(path);
-  const shapes = shapesOf([await openTensors(source)]);
-  const kind = kindOfFile(shapes.keys(), stated);
-  return kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
-}
-
-async function fetchConfig(id: string): Promise<ClipConfig> {
-  const names = Object.keys(ARCHITECTURES).join(", ");
-  if (!isHubId(id)) {
-    throw new Error(
-      `Cannot find the model "${id}": it is none of ${names}, no path, and no hub id OWNER/NAME`,
-    );
-  }
-  const config = await fetchJson(id, "config.json");
-  const openClip = await fetchJson(id, "open_clip_config.json");
-  if (config === null && openClip === null) {
-    throw new Error(
-      `Cannot fetch the configuration of "${id}": the hub has no such model, or it is no CLIP`,
-    );
-  }
-  return configOf(null, { config, openClip });
 }
 
 const LABELS = {

@@ -102,13 +102,15 @@ export interface Learner {
   readonly groups: readonly TrainableGroup[];
 
   /**
-   * Whether the features of a tower change as it learns. Those of a tower that does not change are
-   * computed once.
+   * Whether what a tower gives changes as it learns. Of a tower that does not change the features are
+   * computed once; what is made of them then belongs into {@linkcode logits}.
    */
   changes(tower: "vision" | "text"): boolean;
+  /** What it does within the towers, while it learns and afterwards; nothing if it has none. */
+  hooks?(): Pass["hooks"];
   /**
-   * What it adds to all passes of one step, made of what trains: its tensors belong to the caller's
-   * scope.
+   * What it adds to all passes of one step of training, made of what trains: its tensors belong to
+   * the caller's scope.
    */
   pass(): Pick<Pass, "shared">;
   /**

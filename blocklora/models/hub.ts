@@ -4,49 +4,19 @@
  * @module
  */
 
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { exists, readJson, reasonOf } from "../system/files.ts";
-import {
-  AbsentError,
-  type Commit,
-  commitOf,
-  type Conversion,
-  findConversion,
-  isCommit,
-  type Repository,
-  requester,
-  UnreachableError,
-} from "./hub_api.ts";
-import {
-  cache,
-  cacheDirectory,
-  conversionRef,
-  findSnapshot,
-  type ModelLocation,
-  writeRef,
-} from "./hub_cache.ts";
-import { isIndex, type Layout, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
-
-/** Where a download stands, over all files that it fetches. */
-export interface DownloadProgress {
-  /** The file being fetched. */
-  readonly file: string;
-  /** Bytes received. */
-  readonly received: number;
-  /** Bytes of all the files known so far. */
-  readonly total: number;
-}
+import { AbsentError, type Repository, requester, UnreachableError } from "./hub_api.ts";
+import { cacheDirectory, findSnapshot, type ModelLocation } from "./hub_cache.ts";
+import { download, type DownloadProgress } from "./hub_download.ts";
 
 /** How {@linkcode resolveModel} looks a model up. */
 export interface ResolveOptions {
   /** A branch, a tag or a commit. Default `"main"`. */
   readonly revision?: string;
-  /**
-   * The commit that the weights are from, where it is not that of the revision. Default: looked
-   * for.
-   */
+  /** The commit that the weights are from. By default it is looked for. */
   readonly weightsRevision?: string;
-  /** Whether a path of the model's name is none. Default false. */
+  /** Whether the hub is meant even if there is a path of the model's name. Default false. */
   readonly onlyHub?: boolean;
   /** Whether only the cache may be used. Default: what `HF_HUB_OFFLINE` says. */
   readonly offline?: boolean;
@@ -84,8 +54,8 @@ export async function resolveModel(
   if (isOffline(options)) {
     if (cached.usable) return cached.location;
     throw new Error(
-      `Cannot use "${spec}" offline: revision ${repository.revision} is not in ${repository.directory}, ` +
-        "fetch it once without HF_HUB_OFFLINE",
+      `Cannot use "${spec}" offline: revision ${repository.revision} is not in ` +
+        `${repository.directory}, fetch it once without HF_HUB_OFFLINE`,
     );
   }
   try {
@@ -130,7 +100,8 @@ function isOffline({ offline }: Pick<ResolveOptions, "offline">): boolean {
 function repositoryOf(id: string, revision = "main", weightsRevision?: string): Repository {
   if (!isHubId(id)) {
     throw new Error(
-      `Cannot find the model "${id}": there is no such path, and the id of a repository is OWNER/NAME`,
+      `Cannot find the model "${id}": there is no such path, ` +
+        "and the id of a repository is OWNER/NAME",
     );
   }
   if (!/^\w[\w./-]*$/.test(revision) || revision.includes("..")) {
@@ -145,68 +116,4 @@ function repositoryOf(id: string, revision = "main", weightsRevision?: string): 
     directory: cacheDirectory(id),
     endpoint: (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
   };
-}
-
-async function download(
-  repository: Repository,
-  onProgress: (progress: DownloadProgress) => void,
-): Promise<ModelLocation> {
-  const { id, revision, weightsRevision, directory, endpoint } = repository;
-  const fetch = requester(repository);
-  const progress = { received: 0, total: 0 };
-  const get = async ({ sha, entries, snapshot }: Commit, names: readonly string[]) => {
-    const wanted = names.map((name) => {
-      const entry = entries.get(name);
-      if (entry) return entry;
-      throw new Error(`Cannot fetch "${id}": its index names ${name}, which it lacks`);
-    });
-    for (const { size } of wanted) progress.total += size;
-    for (const entry of wanted) {
-      const url = `${endpoint}/${id}/resolve/${sha}/${encodeURIComponent(entry.path)}`;
-      await cache(entry, directory, snapshot, () => fetch(url), (bytes) => {
-        progress.received += bytes;
-        onProgress({ file: entry.path, ...progress });
-      });
-    }
-  };
-  const named = await commitOf(repository, revision);
-  await get(named, SMALL_FILES.filter((name) => named.entries.has(name)));
-  const config = await readJson(named.snapshot, "config.json");
-  let [from, layout]: [Commit, Layout | null] = [named, layoutOf(named.entries.keys(), config)];
-  let converted: Conversion | null = null;
-  if (weightsRevision !== undefined) {
-    converted = { ...await commitOf(repository, weightsRevision), revision: weightsRevision };
-  } else if (layout && /^pytorch_model\./.test(layout.weights)) {
-    converted = await findConversion(repository, named);
-  }
-  if (converted) [from, layout] = [converted, layoutOf(converted.entries.keys(), config)];
-  if (!layout) {
-    const others = [...named.entries.keys()].filter((name) =>
-      /\.(bin|pt|pth|h5|msgpack|safetensors)$/.test(name)
-    );
-    throw new Error(
-      `Cannot use "${id}": it has no model.safetensors${
-        others.length > 0 ? `, only ${others.join(", ")}` : ""
-      }; ` +
-        "convert it, or choose a repository that has one",
-    );
-  }
-  // Weights come last, so that where they are everything is.
-  await get(from, [layout.weights]);
-  if (isIndex(layout.weights)) await get(from, await shardsOf(from.snapshot, layout.weights));
-
-  const absent = join(directory, ".no_exist", named.sha);
-  await Deno.mkdir(absent, { recursive: true });
-  for (const name of SMALL_FILES) {
-    if (!named.entries.has(name)) await Deno.writeTextFile(join(absent, name), "");
-  }
-  if (converted) {
-    if (!isCommit(converted.revision)) {
-      await writeRef(directory, converted.revision, converted.sha);
-    }
-    await writeRef(directory, conversionRef(named.sha), converted.sha);
-  }
-  if (revision !== named.sha) await writeRef(directory, revision, named.sha);
-  const hub = { id, commit: named.sha, weightsCommit: converted?.sha ?? null };
-  return { path: named.snapshot, weights: from.snapshot, hub };
 }

@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 
-/** The hub could not be asked, which is no reason to refuse what is in the cache. */
+/** The hub could not be asked: what is in the cache may still do. */
 export class UnreachableError extends Error {}
 
 /** The hub has no such thing. */
@@ -14,25 +14,37 @@ export class AbsentError extends Error {}
 
 /** A file of a repository, as the hub lists it. */
 export interface Entry {
+  /** Its path in the repository. */
   readonly path: string;
+  /** Its bytes. */
   readonly size: number;
+  /** Git's hash of it. */
   readonly oid?: string;
+  /** The SHA-256 of a large file, which Git has only a pointer to. */
   readonly lfs?: { readonly oid: string };
 }
 
 /** A repository at a revision, and where it is cached. */
 export interface Repository {
+  /** `OWNER/NAME`. */
   readonly id: string;
+  /** A branch, a tag or a commit. */
   readonly revision: string;
+  /** That of the weights, if it is known to be another. */
   readonly weightsRevision: string | undefined;
+  /** Its directory in the cache. */
   readonly directory: string;
+  /** The hub's address. */
   readonly endpoint: string;
 }
 
 /** A commit of a repository, and what it has. */
 export interface Commit {
+  /** Its hash. */
   readonly sha: string;
+  /** Its files by their paths. */
   readonly entries: ReadonlyMap<string, Entry>;
+  /** Its directory in the cache. */
   readonly snapshot: string;
 }
 
@@ -41,7 +53,7 @@ export function isCommit(revision: string): boolean {
   return /^[0-9a-f]{40}$/.test(revision);
 }
 
-/** What a revision is now, and what it has. */
+/** The commit that a revision is now. */
 export async function commitOf(repository: Repository, revision: string): Promise<Commit> {
   const { id, directory, endpoint } = repository;
   const fetch = requester(repository);
@@ -70,9 +82,9 @@ const CONVERSION_TITLE = "Adding `safetensors` variant of this model";
 export type Conversion = Commit & { readonly revision: string };
 
 /**
- * The open pull request of the hub's bot, whom alone Transformers trusts with this, that has the
- * same pickle as a commit and beside it what it was converted to; null if there is none, or the hub
- * does not say.
+ * The open pull request in which the hub's bot has converted the weights of a commit: it has the
+ * same pickle, and its conversion beside it. Transformers trusts only this bot with that. Null if
+ * there is none, or the hub does not say.
  */
 export async function findConversion(
   repository: Repository,
@@ -112,7 +124,7 @@ export function requester({ id, revision, endpoint }: Repository): typeof fetch 
   const token = Deno.env.get("HF_TOKEN");
   return async (input, init) => {
     const headers = new Headers(init?.headers);
-    // It is for the hub alone: `fetch` takes it off where it is sent on to another host.
+    // It is for the hub alone: where the hub redirects to another host, `fetch` drops it.
     if (token) headers.set("Authorization", `Bearer ${token}`);
     let response: Response;
     try {
@@ -125,7 +137,8 @@ export function requester({ id, revision, endpoint }: Repository): typeof fetch 
         );
       }
       throw new UnreachableError(
-        `Cannot fetch "${id}": ${endpoint} cannot be reached, check the network, or pass a local directory`,
+        `Cannot fetch "${id}": ${endpoint} cannot be reached, ` +
+          "check the network, or pass a local directory",
         { cause },
       );
     }
@@ -134,13 +147,16 @@ export function requester({ id, revision, endpoint }: Repository): typeof fetch 
     const { status } = response;
     if (status === 401 || status === 403) {
       throw new Error(
-        `Cannot fetch "${id}": ${endpoint} refuses access (${status}), check the name; if it is gated or private, ` +
-          `accept its terms there and ${token ? "check HF_TOKEN" : "set HF_TOKEN"}`,
+        `Cannot fetch "${id}": ${endpoint} refuses access (${status}), check the name; ` +
+          `if it is gated or private, accept its terms there and ${
+            token ? "check HF_TOKEN" : "set HF_TOKEN"
+          }`,
       );
     }
     if (status === 404) {
       throw new AbsentError(
-        `Cannot fetch "${id}": there is no such path here, and ${endpoint} has no such model with revision ${revision}`,
+        `Cannot fetch "${id}": there is no such path here, ` +
+          `and ${endpoint} has no such model with revision ${revision}`,
       );
     }
     throw new UnreachableError(

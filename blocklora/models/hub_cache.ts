@@ -16,8 +16,8 @@ export interface ModelLocation {
   /** Its file, or the directory of its configuration and its tokenizer. */
   readonly path: string;
   /**
-   * The directory of its weights: another one if the hub has them as safetensors in a pull request
-   * alone.
+   * The directory of its weights. It is another one if the hub has them as safetensors only in a
+   * pull request.
    */
   readonly weights: string;
   /** Where the hub has it; null for a path. */
@@ -46,10 +46,11 @@ export function cacheDirectory(id: string): string {
 
 /** Where a cached commit is, and where the commit of the weights that were converted for it. */
 export interface Snapshot {
+  /** Its directories. */
   readonly location: ModelLocation;
   /** Whether it has configuration and weights. */
   readonly usable: boolean;
-  /** Whether nothing else that a model may have can be on the hub. */
+  /** Whether the hub can have nothing else that a model may have: then no request is needed. */
   readonly complete: boolean;
 }
 
@@ -96,8 +97,8 @@ async function hasWeights(
 }
 
 /**
- * The ref of ours that says which commit has the weights of another converted: Python's tools take
- * it for a branch.
+ * The name under `refs/` that says which commit has the converted weights of another. Python's
+ * tools take it for a branch.
  */
 export function conversionRef(commit: string): string {
   return `octograd/${commit}`;
@@ -115,7 +116,12 @@ export async function writeRef(directory: string, name: string, commit: string):
   await writeAtomically(ref, commit);
 }
 
-/** Puts one file into the cache: a blob named by its hash, and a link to it in the snapshot. */
+/**
+ * Puts one file into the cache: a blob named by its hash, and a link to it in the snapshot. What is
+ * there already is not requested.
+ *
+ * @throws {Error} If what arrives is not what the hub lists.
+ */
 export async function cache(
   { path, size, oid, lfs }: Entry,
   directory: string,

@@ -5,8 +5,9 @@
  */
 
 import { join } from "node:path";
+import { parseConfig } from "../../clip/config.ts";
 import { isObject } from "../../clip/json.ts";
-import { readJson } from "../system/files.ts";
+import { namesIn, readJson } from "../system/files.ts";
 
 /** Files that come with the weights, of which a model may lack some. */
 export const SMALL_FILES = [
@@ -56,9 +57,8 @@ export interface Layout {
 }
 
 /**
- * The layout of files that lie together, of which `config` is the parsed `config.json`, null
- * without one. A CLIP's is Hugging Face's; that of other models stands beside many of open_clip's.
- * Null if there are no weights.
+ * The layout of files that lie together, null if there are no weights among them. `config` is the
+ * parsed `config.json`, null without one: open_clip's models often have one that is not a CLIP's.
  */
 export function layoutOf(names: Iterable<string>, config: unknown): Layout | null {
   const held = new Set(names);
@@ -93,7 +93,7 @@ export async function shardsOf(directory: string, name: string): Promise<string[
   const index = await readJson(directory, name);
   const map = isObject(index) ? index.weight_map : undefined;
   const shards: unknown[] = [...new Set(Object.values(isObject(map) ? map : {}))];
-  // They become paths: a name that leaves the directory is none.
+  // A name becomes a path, and may not lead out of the directory.
   const isShard = (shard: unknown) =>
     typeof shard === "string" && /^[\w-][^/\\:]*\.(safetensors|bin)$/.test(shard);
   if (shards.length > 0 && shards.every(isShard)) return (shards as string[]).sort();
@@ -102,4 +102,30 @@ export async function shardsOf(directory: string, name: string): Promise<string[
       join(directory, name)
     }: its weight_map must name safetensors or bin files beside it`,
   );
+}
+
+/**
+ * The layout of a directory whose weights may be in another.
+ *
+ * @throws {Error} If there are no weights, or they are of another kind of model.
+ */
+export async function layoutIn(directory: string, weights: string): Promise<Layout> {
+  const names = [...await namesIn(directory), ...await namesIn(weights)];
+  const config = await readJson(directory, "config.json");
+  const layout = layoutOf(names, config);
+  if (layout) return layout;
+  // A model of another kind is refused as that, and not for its lack of weights.
+  if (config !== null && !names.includes("open_clip_config.json")) parseConfig(config);
+  throw new Error(
+    `Cannot find weights in ${directory}: ` +
+      "it has neither model.safetensors nor model.safetensors.index.json, " +
+      "nor pytorch_model.bin or its index, " +
+      "nor open_clip_config.json with open_clip_model.safetensors",
+  );
+}
+
+/** The files of the weights in a directory that is laid out so. */
+export async function weightPaths(directory: string, { weights }: Layout): Promise<string[]> {
+  const names = isIndex(weights) ? await shardsOf(directory, weights) : [weights];
+  return names.map((name) => join(directory, name));
 }

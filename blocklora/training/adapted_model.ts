@@ -20,12 +20,15 @@ import {
   sourceOf,
 } from "../models/chosen_model.ts";
 import { isHubId } from "../models/hub.ts";
-import { openTensors } from "../models/open_model.ts";
+import { openTensors } from "../models/tensor_files.ts";
 import type { Console } from "../system/console.ts";
 import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 
-/** What an adapter directory remembers of its training, beside the adapters; 0.1 kept no whole paths. */
+/**
+ * What an adapter directory remembers of its training, beside the adapters; 0.1 kept paths as they
+ * were typed.
+ */
 export interface Remembered extends Partial<ModelOrigin> {
   /** The class names, in the order of the labels. */
   readonly classes?: readonly string[];
@@ -35,10 +38,18 @@ export interface Remembered extends Partial<ModelOrigin> {
   readonly logitScale?: number;
 }
 
+/** A model with adapters in it. */
+export interface AdaptedModel extends ChosenModel {
+  /** The adapters. */
+  readonly adapters: Adapters;
+  /** What their directory says of their training. */
+  readonly remembered: Remembered;
+}
+
 /**
- * Opens the model that an adapter directory was made for, and puts its adapters into it. A model that
- * the adapter names must be the one that it was trained on; one that the user names must have the
- * sizes and, where the adapter tells, the weights of that one.
+ * Opens the model that an adapter directory was made for, and puts its adapters into it. A model
+ * that the adapter names must be the one that it was trained on; one that the user names must have
+ * the sizes and, where the adapter tells, the weights of that one.
  *
  * @throws {Error} If there is no adapter, or its model is not found or is another one now.
  * @throws {RangeError} If the adapter does not fit the model.
@@ -47,7 +58,7 @@ export async function openAdapted(
   directory: string,
   request: ModelRequest,
   console: Console,
-): Promise<ChosenModel & { adapters: Adapters; remembered: Remembered }> {
+): Promise<AdaptedModel> {
   const config = await readJson(directory, "adapter_config.json");
   const names = await namesIn(directory);
   const weights = ["adapter_model.safetensors", "adapter_model.bin"]

@@ -9,7 +9,8 @@ import { softmax } from "../../autograd/ops/softmax.ts";
 import { topK } from "../../autograd/ops/top_k.ts";
 import { concat } from "../../autograd/ops/view.ts";
 import type { Clip } from "../../clip/clip.ts";
-import { type Prompts, releaseParts } from "../../clip/text.ts";
+import type { Pass } from "../../clip/layers.ts";
+import { type Prompts, releaseChunks } from "../../clip/text.ts";
 import type { Learner } from "../methods/method.ts";
 import type { Tokenizer } from "../../clip/tokenizer.ts";
 import { tensor } from "../../tensor/create.ts";
@@ -68,26 +69,26 @@ export function classPrompts(
 /** Prompts that are encoded at once where nothing trains: more need more memory, and are no faster. */
 const PROMPTS_AT_ONCE = 128;
 
-/** Text features of prompts, not normalized: `[K, E]`, encoded in parts if there are many. */
-export function encodePrompts(clip: Clip, prompts: Prompts): Tensor {
-  if (prompts.count <= PROMPTS_AT_ONCE) return clip.textFeatures(prompts);
-  const parts = prompts.parts(PROMPTS_AT_ONCE);
-  const places = placesOf(parts.flatMap(({ numbers }) => numbers));
+/** Text features of prompts, not normalized: `[K, E]`, encoded in chunks if there are many. */
+export function encodePrompts(clip: Clip, prompts: Prompts, pass?: Pass): Tensor {
+  if (prompts.count <= PROMPTS_AT_ONCE) return clip.textFeatures(prompts, pass);
+  const chunks = prompts.chunks(PROMPTS_AT_ONCE);
+  const positions = positionsOf(chunks.flatMap(({ numbers }) => numbers));
   try {
     return scope(() => {
-      const features = concat(parts.map(({ prompts }) => clip.textFeatures(prompts)), 0);
-      return indexSelect(features, 0, tensor(Int32Array.from(places)));
+      const features = concat(chunks.map(({ prompts }) => clip.textFeatures(prompts, pass)), 0);
+      return indexSelect(features, 0, tensor(Int32Array.from(positions)));
     });
   } finally {
-    releaseParts(parts);
+    releaseChunks(chunks);
   }
 }
 
-/** Where each number is in a list that has every one from 0 on. */
-export function placesOf(numbers: readonly number[]): number[] {
-  const places: number[] = [];
-  numbers.forEach((number, place) => places[number] = place);
-  return places;
+/** The index of each number in a list that has every one from 0 on. */
+export function positionsOf(numbers: readonly number[]): number[] {
+  const positions: number[] = [];
+  numbers.forEach((number, i) => positions[number] = i);
+  return positions;
 }
 
 /** The classes that an image looks most like. */
@@ -104,6 +105,7 @@ export class Classifier {
   readonly #texts: Tensor;
   readonly #scale: number | undefined;
   readonly #learner: Learner | undefined;
+  readonly #pass: Pass | undefined;
 
   /**
    * Runs the text tower once, with what was learned. The scale of the logits is the model's unless
@@ -111,7 +113,8 @@ export class Classifier {
    */
   constructor(clip: Clip, prompts: Prompts, scale?: number, learner?: Learner) {
     this.#clip = clip;
-    this.#texts = keep(encodePrompts(clip, prompts));
+    this.#pass = learner?.hooks && { hooks: learner.hooks() };
+    this.#texts = keep(encodePrompts(clip, prompts, this.#pass));
     this.#scale = scale;
     this.#learner = learner;
   }
@@ -126,7 +129,10 @@ export class Classifier {
     const batch = pixels.length / (3 * size * size);
     const k = Math.min(count, this.#texts.shape[0]);
     const found = scope(() => {
-      const images = this.#clip.imageFeatures(tensor(pixels, [batch, 3, size, size]));
+      const images = this.#clip.imageFeatures(
+        tensor(pixels, [batch, 3, size, size]),
+        this.#pass,
+      );
       return topK(softmax(this.#logits(images)), k);
     });
     try {

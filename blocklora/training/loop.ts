@@ -9,12 +9,11 @@ import { type BytesByCategory, memory, resetPeak } from "../../tensor/memory.ts"
 import { type Profile, profile } from "../../tensor/profile.ts";
 import { counters } from "../../tensor/queue.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { ImageLoader } from "../data/loader.ts";
 import { type Console, duration, megabytes, percent } from "../system/console.ts";
 import { catchInterrupts } from "../system/interrupts.ts";
 import { checkFinite, LossBoard } from "./loss_board.ts";
 import { Metrics } from "./metrics.ts";
-import type { Trainer } from "./trainer.ts";
+import type { Trainer, TrainingBatch } from "./trainer.ts";
 
 /** Steps between two looks at the loss: a look waits for the GPU. */
 const LOOK_EVERY = 10;
@@ -63,7 +62,7 @@ export interface LoopOptions {
 /** Takes every step, looking at the losses now and then; Ctrl-C ends it after the step under way. */
 export async function trainingLoop(
   trainer: Trainer,
-  batches: ReturnType<ImageLoader["training"]>,
+  batches: AsyncIterable<TrainingBatch & { readonly skipped: readonly string[] }>,
   { iterations, stepsPerEpoch, directory, console, profiled }: LoopOptions,
 ): Promise<Outcome> {
   const metrics = new Metrics(directory);
@@ -79,9 +78,9 @@ export async function trainingLoop(
   // When the steps began that are timed, how many came before, and the submits until then.
   let [warm, warmSteps, submits] = [began, 0, counters.submits];
   try {
-    for await (const { pixels, labels, skipped } of batches) {
+    for await (const { skipped, ...batch } of batches) {
       for (const path of skipped) console.note(`skipped ${path}`);
-      const take = () => trainer.step({ pixels, labels });
+      const take = () => trainer.step(batch);
       const [step, learningRate] = [trainer.steps, trainer.learningRate];
       if (step === 0) {
         await compileAhead(() => take().release(), (ready, total) => {
@@ -92,7 +91,7 @@ export async function trainingLoop(
         measured = await profile(take);
         board.add(step, learningRate, measured.value);
       } else board.add(step, learningRate, take());
-      images += labels.length;
+      images += batch.labels.length;
       const done = trainer.steps;
       if (done % stepsPerEpoch === 0) trainer.endEpoch(done / stepsPerEpoch);
       const last = done === iterations || interrupt.wanted;

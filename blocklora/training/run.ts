@@ -12,6 +12,7 @@ import { writeSplit } from "../data/split.ts";
 import type { Learner } from "../methods/method.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { writeTogether } from "../system/files.ts";
+import { featureBatches, featuresOf } from "./cached_features.ts";
 import { Classifier } from "./classifier.ts";
 import { type Outcome, trainingLoop } from "./loop.ts";
 import type { RunConfig, RunContext } from "./run_config.ts";
@@ -44,15 +45,17 @@ export async function trainLearner(
   const trainer = new Trainer(clip, learner, prompts, recipe, memory);
   try {
     const samples = drawShots(dataset, shots, seed);
-    const batches = loader.training(samples, {
-      batchSize,
-      iterations: recipe.iterations,
-      seed,
-      scale: cropScale,
-      flip,
-    });
+    const { iterations } = recipe;
+    // Where neither tower changes, each image is seen once, as it is.
+    const batches = learner.changes("vision") || learner.changes("text")
+      ? loader.training(samples, { batchSize, iterations, seed, scale: cropScale, flip })
+      : featureBatches(await featuresOf(clip, loader, samples, batchSize), {
+        batchSize,
+        iterations,
+        seed,
+      });
     const outcome = await trainingLoop(trainer, batches, {
-      iterations: recipe.iterations,
+      iterations,
       stepsPerEpoch: Math.ceil(samples.length / batchSize),
       directory,
       console: context.console,

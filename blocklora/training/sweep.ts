@@ -6,14 +6,13 @@
  */
 
 import { basename, dirname, join } from "node:path";
-import { tensor } from "../../tensor/create.ts";
-import { scope } from "../../tensor/scope.ts";
 import type { Score } from "./score.ts";
 import type { Sample } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
-import type { Baseline, Features } from "../methods/baseline.ts";
+import type { Baseline } from "../methods/baseline.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { exists } from "../system/files.ts";
+import { featuresOf, type NamedFeatures } from "./cached_features.ts";
 import { type Identity, ImageHashes } from "./identity.ts";
 import {
   resultOf,
@@ -40,8 +39,6 @@ export interface SweepRun {
 export function directoryOf({ name, baseline, config: { shots, seed } }: SweepRun): string {
   return baseline && !baseline.learns ? name : `${name}-${shots}shots-seed${seed}`;
 }
-
-type NamedFeatures = Features & { readonly paths: readonly string[] };
 
 /** The runs on one data set, and what they share. */
 export class DatasetRuns {
@@ -169,24 +166,6 @@ export class DatasetRuns {
   /** Image features of the model as it is. */
   async #features(samples: readonly Sample[]): Promise<NamedFeatures> {
     const { model: { clip }, loader, batchSize } = this.#context;
-    const { imageSize } = clip.config.vision;
-    const [rows, labels, missed]: [Float32Array[], number[], Set<string>] = [[], [], new Set()];
-    for await (const batch of loader.evaluation(samples, batchSize)) {
-      for (const path of batch.skipped) missed.add(path);
-      if (batch.labels.length === 0) continue;
-      const features = scope(() =>
-        clip.imageFeatures(tensor(batch.pixels, [batch.labels.length, 3, imageSize, imageSize]))
-      );
-      rows.push(await features.data() as Float32Array);
-      features.release();
-      labels.push(...batch.labels);
-    }
-    const values = new Float32Array(rows.reduce((size, row) => size + row.length, 0));
-    rows.reduce((at, row) => (values.set(row, at), at + row.length), 0);
-    if (values.some(Number.isNaN)) {
-      throw new RangeError("Cannot probe: the model's features are NaN, its weights are broken");
-    }
-    const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
-    return { values, labels, width: clip.config.embedding, paths };
+    return await featuresOf(clip, loader, samples, batchSize);
   }
 }

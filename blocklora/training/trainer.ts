@@ -17,7 +17,7 @@ import { gradientsNow, recompute } from "../../autograd/recompute.ts";
 import { valueAndGrad } from "../../autograd/tape.ts";
 import type { Clip } from "../../clip/clip.ts";
 import type { Pass } from "../../clip/layers.ts";
-import { type PromptPart, type Prompts, releaseParts } from "../../clip/text.ts";
+import { type PromptChunk, type Prompts, releaseChunks } from "../../clip/text.ts";
 import { tensor } from "../../tensor/create.ts";
 import { hash3 } from "../../tensor/random.ts";
 import { adopt, keep, scope } from "../../tensor/scope.ts";
@@ -25,12 +25,14 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
 import type { Learner, TrainableGroup } from "../methods/method.ts";
 import type { Recipe } from "../methods/recipe.ts";
-import { encodePrompts, placesOf } from "./classifier.ts";
+import { encodePrompts, positionsOf } from "./classifier.ts";
 
 /** A batch on the host. */
 export interface TrainingBatch {
   /** Normalized pixels, `[B, 3, R, R]`. */
-  readonly pixels: Float32Array<ArrayBuffer>;
+  readonly pixels?: Float32Array<ArrayBuffer>;
+  /** In their stead what an image tower that does not change made of them, `[B, E]`. */
+  readonly features?: Float32Array<ArrayBuffer>;
   /** The class of each image, `[B]`. */
   readonly labels: Int32Array<ArrayBuffer>;
 }
@@ -43,13 +45,13 @@ export class Trainer {
   readonly #clip: Clip;
   readonly #learner: Learner;
   readonly #recipe: Recipe;
-  readonly #plan: MemoryPlan;
+  readonly #memory: MemoryPlan;
   readonly #optimizer: AdamW;
   readonly #groups: readonly TrainableGroup[];
   readonly #prompts: Prompts;
-  /** The prompts in parts, if they run in parts. */
-  readonly #parts: readonly PromptPart[] | null;
-  /** The column of each class in the logits, which follow the parts. */
+  /** The prompts in chunks, if they run so. */
+  readonly #chunks: readonly PromptChunk[] | null;
+  /** The column of each class in the logits, which follow the chunks. */
   readonly #columns: readonly number[] | null;
   /** The features of a text tower that does not change. */
   readonly #texts: Tensor | null;
@@ -63,21 +65,21 @@ export class Trainer {
     learner: Learner,
     prompts: Prompts,
     recipe: Recipe,
-    plan: MemoryPlan = {},
+    memory: MemoryPlan = {},
   ) {
     this.#clip = clip;
     this.#learner = learner;
     this.#recipe = recipe;
-    this.#plan = plan;
+    this.#memory = memory;
     this.#groups = learner.groups;
     this.#optimizer = new AdamW(
       this.#groups.map(({ parameters, copies }) => ({ parameters, ...this.#rates(copies) })),
       { betas: recipe.betas },
     );
-    const [changes, size] = [learner.changes("text"), plan.textChunk ?? 0];
+    const [changes, size] = [learner.changes("text"), memory.textChunk ?? 0];
     this.#prompts = prompts;
-    this.#parts = changes && size > 0 ? prompts.parts(size) : null;
-    this.#columns = this.#parts && placesOf(this.#parts.flatMap(({ numbers }) => numbers));
+    this.#chunks = changes && size > 0 ? prompts.chunks(size) : null;
+    this.#columns = this.#chunks && positionsOf(this.#chunks.flatMap(({ numbers }) => numbers));
     this.#texts = changes ? null : keep(encodePrompts(clip, prompts));
   }
 
@@ -134,7 +136,7 @@ export class Trainer {
    * @throws {RangeError} If a label is no class's number.
    */
   gradients(
-    { pixels, labels }: TrainingBatch,
+    { pixels, features, labels }: TrainingBatch,
   ): { loss: Tensor; accuracy: Tensor; grads: Tensor[] } {
     const seed = hash3(this.#recipe.seed, this.steps, DROPOUT)[0];
     const size = this.#clip.config.vision.imageSize;
@@ -146,16 +148,23 @@ export class Trainer {
     }
     const columns = this.#columns ? labels.map((label) => this.#columns![label]) : labels;
     return scope(() => {
-      const images = tensor(pixels, [labels.length, 3, size, size]);
+      const images = features
+        ? tensor(features, [labels.length, this.#clip.config.embedding])
+        : tensor(pixels!, [labels.length, 3, size, size]);
       const classes = tensor(columns);
       let accuracy: Tensor | undefined;
       const { value: loss, grads } = valueAndGrad(() => {
-        const pass = { seed, ...this.#learner.pass(), recompute: this.#plan.recompute };
+        const pass = {
+          seed,
+          ...this.#learner.pass(),
+          hooks: this.#learner.hooks?.(),
+          recompute: this.#memory.recompute,
+        };
         const texts = this.#texts ?? this.#textFeatures(pass);
-        const parts = this.#imageParts(images, classes, pass)
-          .map((part) => this.#partLoss(part, texts, labels.length));
-        accuracy = keep(addAll(parts.map(({ accuracy }) => accuracy)));
-        return addAll(parts.map(({ loss }) => loss));
+        const chunks = this.#imageChunks(images, classes, pass)
+          .map((chunk) => this.#chunkLoss(chunk, texts, labels.length, features !== undefined));
+        accuracy = keep(addAll(chunks.map(({ accuracy }) => accuracy)));
+        return addAll(chunks.map(({ loss }) => loss));
       }, this.parameters);
       return { loss, accuracy: adopt(accuracy!), grads };
     });
@@ -163,19 +172,19 @@ export class Trainer {
 
   /** Text features `[K, E]`, in the order of the columns. */
   #textFeatures(pass: Pass): Tensor {
-    if (!this.#parts) return this.#clip.textFeatures(this.#prompts, pass);
-    const run = ({ prompts, items }: PromptPart) =>
+    if (!this.#chunks) return this.#clip.textFeatures(this.#prompts, pass);
+    const run = ({ prompts, items }: PromptChunk) =>
       recompute([], () => this.#clip.textFeatures(prompts, { ...pass, items }));
-    return concat(this.#parts.map(run), 0);
+    return concat(this.#chunks.map(run), 0);
   }
 
-  #imageParts(images: Tensor, classes: Tensor, pass: Pass): ImagePart[] {
+  #imageChunks(images: Tensor, classes: Tensor, pass: Pass): ImageChunk[] {
     const [count] = images.shape;
-    const size = this.#plan.microBatch || count;
+    const size = this.#memory.microBatch || count;
     if (size >= count) return [{ images, classes, pass }];
     const { tokens } = this.#clip.vision;
-    return Array.from({ length: Math.ceil(count / size) }, (_, part) => {
-      const [from, to] = [part * size, Math.min(count, (part + 1) * size)];
+    return Array.from({ length: Math.ceil(count / size) }, (_, chunk) => {
+      const [from, to] = [chunk * size, Math.min(count, (chunk + 1) * size)];
       const numbers = pointwise("first + i", { first: BigInt(from) }, [to - from], "u32");
       return {
         images: slice(images, 0, from, to),
@@ -185,12 +194,17 @@ export class Trainer {
     });
   }
 
-  /** What a part of the batch adds to the loss and the accuracy of the whole; `total` images are the whole. */
-  #partLoss({ images, classes, pass }: ImagePart, texts: Tensor, total: number) {
+  /** What some of a batch of `total` images add to its loss and its accuracy. */
+  #chunkLoss(
+    { images, classes, pass }: ImageChunk,
+    texts: Tensor,
+    total: number,
+    areFeatures: boolean,
+  ) {
     const { logitScale, labelSmoothing } = this.#recipe;
     let accuracy: Tensor | undefined;
     const compute = () => {
-      const features = this.#clip.imageFeatures(images, pass);
+      const features = areFeatures ? images : this.#clip.imageFeatures(images, pass);
       const rule = (images: Tensor, texts: Tensor) => this.#clip.logits(images, texts, logitScale);
       const logits = this.#learner.logits?.(features, texts, rule) ?? rule(features, texts);
       accuracy = keep(scope(() => mulScalar(hits(logits, classes), 1 / total)));
@@ -206,12 +220,12 @@ export class Trainer {
   release(): void {
     this.#optimizer.release();
     this.#texts?.release();
-    if (this.#parts) releaseParts(this.#parts);
+    if (this.#chunks) releaseChunks(this.#chunks);
   }
 }
 
 /** Images that run together, with their classes' columns. */
-interface ImagePart {
+interface ImageChunk {
   readonly images: Tensor;
   readonly classes: Tensor;
   readonly pass: Pass;

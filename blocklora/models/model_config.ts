@@ -1,0 +1,57 @@
+/**
+ * The configuration of a model, without its weights.
+ *
+ * @module
+ */
+
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ARCHITECTURES, type ClipConfig, configFromOpenai } from "../../clip/config.ts";
+import { exists, openFile } from "../system/files.ts";
+import { userPath } from "../system/user_path.ts";
+import { fetchJson, isHubId } from "./hub.ts";
+import { EMBEDDED_MODEL } from "./open_model.ts";
+import { configOf, kindOfFile, readStated } from "./stated.ts";
+import { openTensors, shapesOf } from "./tensor_files.ts";
+
+/**
+ * The configuration of a model that a user names: a published architecture, a path, or the id of a
+ * repository on the hub; of the embedded model if nothing is named. No weights are read, but of a
+ * file without a configuration beside it the tensors' shapes.
+ *
+ * @throws {Error} If there is no such model, or it is no CLIP.
+ */
+export async function configNamed(spec: string | undefined): Promise<ClipConfig> {
+  if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) return ARCHITECTURES[spec];
+  const path = spec === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(spec);
+  if (!await exists(path)) return await fetchConfig(spec!);
+  const isFile = (await Deno.stat(path)).isFile;
+  const stated = await readStated(isFile ? dirname(path) : path);
+  if (!isFile) {
+    if (stated.config === null && stated.openClip === null) {
+      throw new Error(`Cannot find ${join(path, "config.json")}: is it a CLIP model?`);
+    }
+    return configOf(null, stated);
+  }
+  using source = await openFile(path);
+  const shapes = shapesOf([await openTensors(source)]);
+  const kind = kindOfFile(shapes.keys(), stated);
+  return kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
+}
+
+async function fetchConfig(id: string): Promise<ClipConfig> {
+  const names = Object.keys(ARCHITECTURES).join(", ");
+  if (!isHubId(id)) {
+    throw new Error(
+      `Cannot find the model "${id}": it is none of ${names}, no path, and no hub id OWNER/NAME`,
+    );
+  }
+  const config = await fetchJson(id, "config.json");
+  const openClip = await fetchJson(id, "open_clip_config.json");
+  if (config === null && openClip === null) {
+    throw new Error(
+      `Cannot fetch the configuration of "${id}": the hub has no such model, or it is no CLIP`,
+    );
+  }
+  return configOf(null, { config, openClip });
+}

@@ -1,0 +1,74 @@
+/**
+ * Features of images whose tower does not change: they are computed once.
+ *
+ * @module
+ */
+
+import type { Clip } from "../../clip/clip.ts";
+import { tensor } from "../../tensor/create.ts";
+import { Random } from "../../tensor/random.ts";
+import { scope } from "../../tensor/scope.ts";
+import type { Sample } from "../data/dataset.ts";
+import type { ImageLoader } from "../data/loader.ts";
+import type { Features } from "../methods/baseline.ts";
+import type { TrainingBatch } from "./trainer.ts";
+
+/** Features, and the files that they are of. */
+export type NamedFeatures = Features & { readonly paths: readonly string[] };
+
+/**
+ * Image features of a model as it is, not normalized; images that cannot be read are left out, where
+ * the loader does so.
+ *
+ * @throws {RangeError} If the model makes NaN of an image.
+ */
+export async function featuresOf(
+  clip: Clip,
+  loader: ImageLoader,
+  samples: readonly Sample[],
+  batchSize: number,
+): Promise<NamedFeatures> {
+  const { imageSize } = clip.config.vision;
+  const [rows, labels, missed]: [Float32Array[], number[], Set<string>] = [[], [], new Set()];
+  for await (const batch of loader.evaluation(samples, batchSize)) {
+    for (const path of batch.skipped) missed.add(path);
+    if (batch.labels.length === 0) continue;
+    const features = scope(() =>
+      clip.imageFeatures(tensor(batch.pixels, [batch.labels.length, 3, imageSize, imageSize]))
+    );
+    rows.push(await features.data() as Float32Array);
+    features.release();
+    labels.push(...batch.labels);
+  }
+  const values = new Float32Array(rows.reduce((size, row) => size + row.length, 0));
+  rows.reduce((at, row) => (values.set(row, at), at + row.length), 0);
+  if (values.some(Number.isNaN)) {
+    throw new RangeError("Cannot learn: the model's features are NaN, its weights are broken");
+  }
+  const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
+  return { values, labels, width: clip.config.embedding, paths };
+}
+
+/** Batches of features, each epoch in an order that depends on the seed. */
+export async function* featureBatches(
+  { values, labels, width }: Features,
+  { batchSize, iterations, seed }: {
+    readonly batchSize: number;
+    readonly iterations: number;
+    readonly seed: number;
+  },
+): AsyncGenerator<TrainingBatch & { readonly skipped: readonly string[] }> {
+  const random = new Random(seed, "features");
+  const all = labels.map((_, i) => i);
+  let left: number[] = [];
+  for (let step = 0; step < iterations; step++) {
+    if (left.length === 0) left = random.shuffle([...all]);
+    const chosen = left.splice(0, batchSize);
+    const rows = chosen.map((i) => [...values.subarray(i * width, (i + 1) * width)]);
+    yield {
+      features: Float32Array.from(rows.flat()),
+      labels: Int32Array.from(chosen, (i) => labels[i]),
+      skipped: [],
+    };
+  }
+}
