@@ -46,7 +46,7 @@ export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
 
 /**
  * A scalar loss whose gradients are computed at once, so that nothing else of what they need is
- * kept; the backward pass only scales them. A loss that is a sum of several such holds the
+ * held; the backward pass only scales them. A loss that is a sum of several such holds the
  * activations of one at a time, and costs no more FLOPs (gradient accumulation).
  *
  * @throws {RangeError} If the loss is not a scalar.

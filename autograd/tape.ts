@@ -146,7 +146,8 @@ export function vjp(
   for (const { dtype, shape } of inputs) {
     if (dtype !== "f16") continue;
     throw new TypeError(
-      `Cannot differentiate with respect to f16 [${shape}]: halves only store what is frozen, use f32`,
+      `Cannot differentiate with respect to f16 [${shape}]: ` +
+        "halves only store what is frozen, use f32",
     );
   }
   const tape = new Tape(inputs);
@@ -231,7 +232,8 @@ export function valueAndGrad(
 export function scalar(y: Tensor): Tensor {
   if (y.size === 1) return y;
   throw new RangeError(
-    `Cannot differentiate a loss of shape [${y.shape}]: it must be a scalar, take its sum() or mean()`,
+    `Cannot differentiate a loss of shape [${y.shape}]: ` +
+      "it must be a scalar, take its sum() or mean()",
   );
 }
 

@@ -143,7 +143,8 @@ export class BufferPool {
     const { maxBufferSize } = this.#device.gpu.limits;
     if (bytes > maxBufferSize) {
       throw new RangeError(
-        `Cannot make a tensor of ${bytes} bytes: the GPU's largest buffer is ${maxBufferSize} bytes`,
+        `Cannot make a tensor of ${bytes} bytes: ` +
+          `the GPU's largest buffer is ${maxBufferSize} bytes`,
       );
     }
     const wanted = exact ? Math.max(256, Math.ceil(bytes / 16) * 16) : sizeClass(bytes);
@@ -180,8 +181,9 @@ export class BufferPool {
       (message) => {
         this.#sound.delete(made);
         return new OutOfMemoryError(
-          `Cannot make a buffer of ${size} bytes with ${liveBytes} live and ${pooledBytes} pooled: ` +
-            `the GPU is out of memory, use a smaller batch or a smaller model (${message})`,
+          `Cannot make a buffer of ${size} bytes with ${liveBytes} live and ${pooledBytes} ` +
+            "pooled: the GPU is out of memory, use a smaller batch or a smaller model " +
+            `(${message})`,
         );
       },
     );

@@ -185,8 +185,8 @@ async function findAdapter(): Promise<GPUAdapter> {
   });
   if (adapter) return adapter;
   throw new NoAdapterError(
-    "Cannot find a WebGPU adapter: install a Vulkan driver (on Debian and Ubuntu the software driver is " +
-      "`apt-get install mesa-vulkan-drivers libvulkan1`), or use a browser with WebGPU",
+    "Cannot find a WebGPU adapter: install a Vulkan driver (on Debian and Ubuntu the software " +
+      "driver is `apt-get install mesa-vulkan-drivers libvulkan1`), or use a browser with WebGPU",
   );
 }
 

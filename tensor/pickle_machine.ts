@@ -47,7 +47,8 @@ export class PickleMachine {
     const start = this.at;
     if (length > this.bytes.length - start) {
       throw new TruncatedPickleError(
-        `Cannot read ${this.file}: it is truncated, its pickle needs ${length} bytes from ${start} on`,
+        `Cannot read ${this.file}: it is truncated, ` +
+          `its pickle needs ${length} bytes from ${start} on`,
       );
     }
     this.at += length;

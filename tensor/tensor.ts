@@ -133,8 +133,8 @@ export class Tensor {
   get binding(): Binding {
     if (this.engine !== currentEngine()) {
       throw new Error(
-        `Cannot use a tensor of shape [${this.shape}]: it was made on another engine, before init(), ` +
-          "initDry() or onDryEngine() began this one",
+        `Cannot use a tensor of shape [${this.shape}]: it was made on another engine, ` +
+          "before init(), initDry() or onDryEngine() began this one",
       );
     }
     return this.#extent();
@@ -239,7 +239,8 @@ export class Tensor {
   #assertLive(): void {
     if (this.live) return;
     throw new Error(
-      `Cannot use a released tensor of shape [${this.shape}]: return it from its scope(), or keep() it`,
+      `Cannot use a released tensor of shape [${this.shape}]: ` +
+        "return it from its scope(), or keep() it",
     );
   }
 }

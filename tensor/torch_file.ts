@@ -168,7 +168,8 @@ function namedTensors(
         if (found.has(name)) throw failure(source, `it has tensor ${titleOf(name)} twice`);
         found.set(name, child);
       } else if (child instanceof Map && isModule(parent)) {
-        continue; // the state dict of a module has only what its parameters, buffers and modules have
+        // The state dict of a module has only what its parameters, buffers and modules have.
+        continue;
       } else visit(child, `${name}.`, depth + 1);
     }
   };

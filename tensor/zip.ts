@@ -80,7 +80,8 @@ export class ZipFile {
     if (!entry) throw new RangeError(`Cannot find ${title} in ${this.#source.name}`);
     if (entry.form === "stored") return entry;
     throw new RangeError(
-      `Cannot read ${this.#source.name}: its ${title} is ${entry.form}, and must be stored as it is`,
+      `Cannot read ${this.#source.name}: its ${title} is ${entry.form}, ` +
+        "and must be stored as it is",
     );
   }
 

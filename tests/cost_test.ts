@@ -201,8 +201,8 @@ Deno.test("cost prints a table and JSON, and refuses what is no model", async ()
   const result = JSON.parse(counted.stdout);
   const { flops, peakGpuBytes, peakBytesByOwner, trainableParameters } = result;
   assertEquals(flops.total, flops.forward + flops.backward + flops.optimizer);
-  const owners: number[] = Object.values(peakBytesByOwner);
-  assertEquals(owners.reduce((total, bytes) => total + bytes), peakGpuBytes);
+  const categories: number[] = Object.values(peakBytesByOwner);
+  assertEquals(categories.reduce((total, bytes) => total + bytes), peakGpuBytes);
   assertEquals(trainableParameters, 36 * 10 * (768 + 512));
 
   const printed = await octograd(["cost", "--classes", "3", "--batch", "2", "--text-chunk", "2"]);

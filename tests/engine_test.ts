@@ -194,7 +194,7 @@ gpuTest("a warm-up on one engine goes on when a dry engine is used meanwhile", a
   for (const each of [x, y]) each.release();
 });
 
-Deno.test("init() and initDry() follow each other in any order, and tell the engine before to go", async () => {
+Deno.test("init() and initDry() follow each other in any order, and end the engine before", async () => {
   initDry();
   const dry = currentEngine();
   assertEquals(gpuName(), "dry run");

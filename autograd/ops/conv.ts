@@ -63,7 +63,8 @@ export function conv2d(
   }
   if (channels !== depth * groups || out % groups !== 0) {
     throw new RangeError(
-      `${what}: ${groups} groups of ${depth} channels are not ${channels}, or do not share ${out} evenly`,
+      `${what}: ${groups} groups of ${depth} channels are not ${channels}, ` +
+        `or do not share ${out} evenly`,
     );
   }
   return scope(() => {
@@ -133,8 +134,8 @@ export function patchEmbedding(images: Tensor, weight: Tensor): Tensor {
   }
   if (channels !== depth || patch !== across || patch === 0) {
     throw new RangeError(
-      `Cannot embed patches of [${images.shape}] by [${weight.shape}]: channels are ${channels} and ` +
-        `${depth}, a patch is ${patch} by ${across}`,
+      `Cannot embed patches of [${images.shape}] by [${weight.shape}]: ` +
+        `channels are ${channels} and ${depth}, a patch is ${patch} by ${across}`,
     );
   }
   const [rows, cols] = [Math.floor(height / patch), Math.floor(width / patch)];

@@ -25,7 +25,8 @@ const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
  * label is no class.
  */
 const GRADIENT =
-  "select(0.0, g * (exp_(x - top - above) - select(even, sure, i % cols == u32(label))), u32(label) < cols)";
+  "select(0.0, g * (exp_(x - top - above) - select(even, sure, i % cols == u32(label))), " +
+  "u32(label) < cols)";
 
 /** How the losses of the rows are joined, and how sure the labels are. */
 export interface CrossEntropyOptions {

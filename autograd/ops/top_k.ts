@@ -57,8 +57,8 @@ function select(x: Tensor, k: number, axis: number, smallest: boolean) {
   const steps = k * (Math.ceil(cols / COLUMNS_AT_ONCE) + 2);
   if (steps > MAX_STEPS) {
     throw new RangeError(
-      `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: that is ${steps} steps for one ` +
-        `invocation, at most ${MAX_STEPS} are possible`,
+      `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: ` +
+        `that is ${steps} steps for one invocation, at most ${MAX_STEPS} are possible`,
     );
   }
   return scope(() => {

@@ -87,7 +87,8 @@ export class Adam extends Optimizer<AdamOptions> {
  *
  * @example
  * ```ts
- * import { AdamW, cosineAnnealing, init, scope, square, sum, tensor, valueAndGrad } from "../../mod.ts";
+ * import { AdamW, cosineAnnealing, init, scope } from "../../mod.ts";
+ * import { square, sum, tensor, valueAndGrad } from "../../mod.ts";
  * await init();
  * const x = tensor([3, -2]);
  * const optimizer = new AdamW([x], { learningRate: cosineAnnealing(0.5, 0, 30) });

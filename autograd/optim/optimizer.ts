@@ -230,7 +230,8 @@ export class Optimizer<O extends OptimizerOptions> {
       if (own && given && sameShape(own.shape, given.shape)) continue;
       const [here, there] = [own, given].map((found) => found ? `[${found.shape}]` : "absent");
       throw new RangeError(
-        `Cannot restore ${this.#rule.name}: "${name}" is ${there} in the given state and ${here} here, ` +
+        `Cannot restore ${this.#rule.name}: "${name}" is ${there} in the given state and ` +
+          `${here} here, ` +
           "use the state of the same optimizer on the same parameters",
       );
     }
@@ -251,14 +252,16 @@ export class Optimizer<O extends OptimizerOptions> {
     const { name } = this.#rule;
     if (grads.length !== this.#members.length) {
       throw new RangeError(
-        `Cannot step ${name}: it has ${this.#members.length} parameters, got ${grads.length} gradients`,
+        `Cannot step ${name}: it has ${this.#members.length} parameters, ` +
+          `got ${grads.length} gradients`,
       );
     }
     for (const [i, { parameter: { shape } }] of this.#members.entries()) {
       const g = grads[i];
       if (g.dtype === "f32" && sameShape(g.shape, shape)) continue;
       throw new RangeError(
-        `Cannot step ${name}: parameter ${i} is f32 [${shape}], its gradient ${g.dtype} [${g.shape}]`,
+        `Cannot step ${name}: parameter ${i} is f32 [${shape}], ` +
+          `its gradient ${g.dtype} [${g.shape}]`,
       );
     }
   }
