@@ -1,8 +1,9 @@
 /**
- * **octograd**: tensors and reverse-mode autograd on WebGPU, the CLIP encoders, and Block-LoRA (arXiv 2501.16720), which
- * adapts CLIP to a new task from a few labelled images a class.
+ * **octograd**: tensors and reverse-mode autograd on WebGPU, the CLIP encoders, and Block-LoRA
+ * (arXiv 2501.16720), which adapts CLIP to a new task from a few labelled images a class.
  *
- * Nothing here touches files or the network: bytes are passed in, so that the same sources run in Deno and in browsers.
+ * Nothing here touches files or the network: bytes are passed in, so that the same sources run in
+ * Deno and in browsers.
  *
  * @example Gradients
  * ```ts

@@ -26,9 +26,9 @@ import {
 
 /**
  * What `fn` gives, without keeping what its gradients need: it runs again when they are asked for
- * (gradient checkpointing; Chen et al., arXiv 1604.06174). That costs a forward pass more, and holds
- * the activations of `fn` only while its gradients are computed. `fn` must do the same each time;
- * `inputs` are the tensors it reads that may be released before.
+ * (gradient checkpointing; Chen et al., arXiv 1604.06174). That costs a forward pass more, and
+ * holds the activations of `fn` only while its gradients are computed. `fn` must do the same each
+ * time; `inputs` are the tensors it reads that may be released before.
  */
 export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
   const tracer = new DependencyTracer();
@@ -46,7 +46,7 @@ export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
 
 /**
  * A scalar loss whose gradients are computed at once, so that nothing else of what they need is
- * kept; the backward pass only scales them. A loss that is a sum of several such holds the
+ * held; the backward pass only scales them. A loss that is a sum of several such holds the
  * activations of one at a time, and costs no more FLOPs (gradient accumulation).
  *
  * @throws {RangeError} If the loss is not a scalar.

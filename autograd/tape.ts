@@ -6,7 +6,7 @@
 
 import { pointwise } from "../kernels/pointwise.ts";
 import { perEngine } from "../tensor/engine.ts";
-import { attribute, currentPart, during } from "../tensor/measure.ts";
+import { attribute, currentLabel, during } from "../tensor/measure.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { sameShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -15,12 +15,12 @@ import type { Tensor } from "../tensor/tensor.ts";
 export interface GradientRule {
   /** The inputs that this rule gives gradients of. */
   readonly inputs: readonly Tensor[];
-  /** The tensors that `vjp` reads, kept until it has run. */
+  /** The tensors that `vjp` reads, held until it has run. */
   readonly saves: readonly Tensor[];
   /**
-   * The gradients of `inputs` from `g`, that of the output; an input that does not need one (`needs`)
-   * may get null. Of an input that the rule {@linkcode accumulates} it is the sum with `accumulated`,
-   * if that is not null.
+   * The gradients of `inputs` from `g`, that of the output; an input that does not need one
+   * (`needs`) may get null. Of an input that the rule {@linkcode accumulates} it is the sum with
+   * `accumulated`, if that is not null.
    */
   readonly vjp: (
     g: Tensor,
@@ -33,14 +33,14 @@ export interface GradientRule {
    */
   readonly accumulates?: readonly boolean[];
   /** What the rule's work and saves are attributed to; what the op is by default. */
-  readonly part?: string;
+  readonly label?: string;
 }
 
 interface Entry {
   readonly output: Tensor;
   readonly rules: readonly GradientRule[];
   /** What the op is attributed to, and so its gradient. */
-  readonly part: string;
+  readonly label: string;
 }
 
 /** Traces what depends on the tensors that it tracks. */
@@ -60,17 +60,19 @@ export class Tape implements Tracer {
   }
 
   note = (output: Tensor, rules: readonly GradientRule[]): void => {
-    for (const { saves, part = currentPart() } of rules) {
-      attribute(part, () => saves.forEach((saved) => saved.save()));
+    for (const { saves, label = currentLabel() } of rules) {
+      attribute(label, () => saves.forEach((saved) => saved.save()));
     }
-    this.entries.push({ output, rules, part: currentPart() });
+    this.entries.push({ output, rules, label: currentLabel() });
   };
 }
 
 /** Those that trace now, the innermost last: a function's value may belong to a larger function. */
 export const tracers: () => Tracer[] = perEngine(() => []);
 
-/** Gradient with respect to `input`: `vjp` maps that of the output to it, and may read only `saves`. */
+/**
+ * Gradient with respect to `input`: `vjp` maps that of the output to it, and may read only `saves`.
+ */
 export function wrt(
   input: Tensor,
   saves: readonly Tensor[],
@@ -80,7 +82,8 @@ export function wrt(
 }
 
 /**
- * The same of a rule that adds to the gradient that came through other ops, if one did, in one pass.
+ * The same of a rule that adds to the gradient that came through other ops, if one did, in one
+ * pass.
  */
 export function wrtAccumulating(
   input: Tensor,
@@ -95,7 +98,10 @@ export function wrtAccumulating(
   };
 }
 
-/** Gradients with respect to several inputs that come from one computation: an input without need of one gets null. */
+/**
+ * Gradients with respect to several inputs that come from one computation: an input without need of
+ * one gets null.
+ */
 export function wrtAll(
   inputs: readonly Tensor[],
   saves: readonly Tensor[],
@@ -115,18 +121,21 @@ export function record(output: Tensor, rules: readonly GradientRule[]): Tensor {
   return output;
 }
 
-/** Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask first. */
+/**
+ * Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask
+ * first.
+ */
 export function needsGradient(x: Tensor): boolean {
   return tracers().some(({ tracked }) => tracked.has(x));
 }
 
 /**
- * A function's value and gradients: `value` is what `fn` returned, `backward(g)` gives, once, the gradient of
- * `Σ g · value` with respect to each of `inputs` (zeros where nothing depends on it). Until then the tape holds what the
- * gradients need.
+ * A function's value and gradients: `value` is what `fn` returned, `backward(g)` gives, once, the
+ * gradient of `Σ g · value` with respect to each of `inputs` (zeros where nothing depends on it).
+ * Until then the tape holds what the gradients need.
  *
- * Within another function under differentiation the value may be used as any tensor; its gradients may be used as
- * constants only, that is through `detach()`.
+ * Within another function under differentiation the value may be used as any tensor; its gradients
+ * may be used as constants only, that is through `detach()`.
  *
  * @throws {TypeError} If an input is f16, which only stores what is frozen.
  */
@@ -137,7 +146,8 @@ export function vjp(
   for (const { dtype, shape } of inputs) {
     if (dtype !== "f16") continue;
     throw new TypeError(
-      `Cannot differentiate with respect to f16 [${shape}]: halves only store what is frozen, use f32`,
+      `Cannot differentiate with respect to f16 [${shape}]: ` +
+        "halves only store what is frozen, use f32",
     );
   }
   const tape = new Tape(inputs);
@@ -222,7 +232,8 @@ export function valueAndGrad(
 export function scalar(y: Tensor): Tensor {
   if (y.size === 1) return y;
   throw new RangeError(
-    `Cannot differentiate a loss of shape [${y.shape}]: it must be a scalar, take its sum() or mean()`,
+    `Cannot differentiate a loss of shape [${y.shape}]: ` +
+      "it must be a scalar, take its sum() or mean()",
   );
 }
 
@@ -249,12 +260,12 @@ export function walk(
   const back = () => {
     grads.set(value, keep(sameElements(g)));
     while (entries.length > 0) {
-      const { output, rules, part } = entries.pop()!;
+      const { output, rules, label } = entries.pop()!;
       const g = grads.get(output);
       try {
         if (g) {
           for (const rule of rules) {
-            attribute(rule.part ?? part, () => applyRule(rule, g, grads, tracked, wanted));
+            attribute(rule.label ?? label, () => applyRule(rule, g, grads, tracked, wanted));
           }
         }
       } finally {

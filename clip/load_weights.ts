@@ -7,7 +7,7 @@
 import { contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
 import { pointwise } from "../kernels/pointwise.ts";
 import { beyondHalf, floatsToHalves, LARGEST_HALF } from "../tensor/half.ts";
-import { owned } from "../tensor/memory.ts";
+import { inCategory } from "../tensor/memory.ts";
 import { upload } from "../tensor/queue.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import { numel, sameShape, type Shape } from "../tensor/shape.ts";
@@ -156,7 +156,7 @@ async function readWeight(
       ? transpose(stored)
       : slice(stored, 0, third * shape[0], (third + 1) * shape[0]);
     // A copy always, so that no view of the section holds it all.
-    return owned("frozenWeights", () => pointwise("x", { x: view }, shape));
+    return inCategory("frozenWeights", () => pointwise("x", { x: view }, shape));
   });
   stored.release();
   return keep(section);
@@ -189,7 +189,7 @@ async function readHalves(
     floatsToHalves(section, halves, Math.max(0, start - first));
   }
   const ordered = transposed ? transposedHalves(halves, shape) : halves;
-  return keep(owned("frozenWeights", () => Tensor.on(upload(ordered), shape, "f16")));
+  return keep(inCategory("frozenWeights", () => Tensor.on(upload(ordered), shape, "f16")));
 }
 
 /** Throws unless each of `values` is near a finite half. */
@@ -219,7 +219,7 @@ export async function readTensor(
   name: string,
 ): Promise<Tensor> {
   const { shape } = file.tensors.get(name)!;
-  const tensor = keep(owned("frozenWeights", () => Tensor.empty(shape)));
+  const tensor = keep(inCategory("frozenWeights", () => Tensor.empty(shape)));
   try {
     for await (const { start, values } of file.pieces(name)) {
       tensor.engine.queue.write(tensor.binding.buffer, start * ELEMENT_BYTES.f32, values);

@@ -6,7 +6,7 @@
 
 import { gpu, lanes } from "../tensor/device.ts";
 import { perEngine } from "../tensor/engine.ts";
-import { attribute, count, currentPart } from "../tensor/measure.ts";
+import { attribute, count, currentLabel } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Kernel, type KernelWork, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
@@ -148,7 +148,7 @@ export function multiplyThen(
   if (low) {
     const flops = m * n * (2 * low.a.shape[1] + (mask?.over === "low" ? DROPOUT : 0));
     const work = () => ({ flops, bytesRead: 0, bytesWritten: 0 });
-    attribute(low.part ?? currentPart(), () => count("low-rank part of matmul", work, 0));
+    attribute(low.part ?? currentLabel(), () => count("low-rank part of matmul", work, 0));
   }
   return [parts > 1 ? reduceMiddle(out, 1, parts, out.size / parts, "sum").view(shape) : out, kept];
 }

@@ -15,14 +15,16 @@ export interface WarmUp {
   readonly starts: Map<string, () => void>;
 }
 
-/** The warm-up that is `under` way on the current engine, if one is: kernels then are only compiled. */
+/**
+ * The warm-up that is `under` way on the current engine, if one is: kernels then are only compiled.
+ */
 export const warmUp: () => { under: WarmUp | null } = perEngine(() => ({ under: null }));
 
 /**
- * Compiles the kernels that `body` will run, so that its first real run does not wait for them. Runs
- * `body` with kernels that do nothing, and so with values that mean nothing; steps that it takes do
- * not count. Browsers compile side by side; some drivers compile only what is started, so at last each
- * kernel is started on no workgroups. `onProgress` is told how many of them are ready.
+ * Compiles the kernels that `body` will run, so that its first real run does not wait for them.
+ * Runs `body` with kernels that do nothing, and so with values that mean nothing; steps that it
+ * takes do not count. Browsers compile side by side; some drivers compile only what is started, so
+ * at last each kernel is started on no workgroups. `onProgress` is told how many of them are ready.
  *
  * @throws {TypeError} If `body` returns a promise.
  */

@@ -21,12 +21,15 @@ export interface Binding {
 export type Access = "read" | "read_write";
 
 /**
- * So many at once: Mesa's software driver maps a page of memory for each, and Linux lets a process have 65,530 mappings.
- * Only steps of very many kernels need more, and make some of theirs again.
+ * So many at once: Mesa's software driver maps a page of memory for each, and Linux lets a process
+ * have 65,530 mappings. Only steps of very many kernels need more, and make some of theirs again.
  */
 const MAX_BIND_GROUPS = 6144;
 
-/** Bind groups by what they bind: a step that repeats finds the buffers, and so the groups, of the step before. */
+/**
+ * Bind groups by what they bind: a step that repeats finds the buffers, and so the groups, of the
+ * step before.
+ */
 export class BindGroups {
   /** How many were ever made. */
   made = 0;
@@ -34,9 +37,9 @@ export class BindGroups {
   readonly #pool: BufferPool;
   readonly #groups = new Map<string, GPUBindGroup>();
   /**
-   * What every bind group binds beside its kernel's buffers. A group has no destroy(), and waits for
-   * the collector, which does not know what it holds; but what a driver has of it goes when one of its
-   * buffers does.
+   * What every bind group binds beside its kernel's buffers. A group has no destroy(), and waits
+   * for the collector, which does not know what it holds; but what a driver has of it goes when one
+   * of its buffers does.
    */
   #ticket: GPUBuffer | null = null;
 

@@ -1,21 +1,30 @@
 /**
- * GPU buffers: made once, kept in a pool by size, counted.
+ * GPU buffers: made once, pooled by size, counted.
  *
  * @module
  */
 
 import { OutOfMemoryError } from "./errors.ts";
 import type { Device } from "./gpu_device.ts";
-import { type BytesByOwner, type Memory, type Owner, OWNERS } from "./memory.ts";
+import {
+  type BytesByCategory,
+  type Memory,
+  MEMORY_CATEGORIES,
+  type MemoryCategory,
+} from "./memory.ts";
 
-const none = () => Object.fromEntries(OWNERS.map((owner) => [owner, 0])) as Record<Owner, number>;
+const none = () =>
+  Object.fromEntries(MEMORY_CATEGORIES.map((category) => [category, 0])) as Record<
+    MemoryCategory,
+    number
+  >;
 
 /** Held beyond a quarter more than what was ever needed at once, buffers are given back. */
 const SLACK_BYTES = 256 * 2 ** 20;
 
 /**
- * Rounds up to one of eight sizes between two powers of two, so that tensors of nearly one size take
- * turns with one buffer.
+ * Rounds up to one of eight sizes between two powers of two, so that tensors of nearly one size
+ * take turns with one buffer.
  */
 export function sizeClass(bytes: number): number {
   const step = Math.max(256, 2 ** (Math.floor(Math.log2(Math.max(bytes, 1))) - 3));
@@ -25,24 +34,26 @@ export function sizeClass(bytes: number): number {
 /** The buffers of one device: those of tensors are live, the others wait to be used again. */
 export class BufferPool {
   /** What the buffers made from now on are for. */
-  owner: Owner = "workspace";
+  category: MemoryCategory = "workspace";
   /** What live and pooled bytes together stay below, if the live ones alone do. */
   limit = Infinity;
-  /** Gives the pooled buffers back when the limit is near. The queue knows when nothing uses them. */
+  /**
+   * Gives the pooled buffers back when the limit is near. The queue knows when nothing uses them.
+   */
   relieve: () => void = () => {};
   readonly #device: Device;
   readonly #figures = {
     liveBytes: 0,
     liveBuffers: 0,
     peakBytes: 0,
-    byOwner: none(),
-    peakByOwner: none(),
-    shelvedBytes: 0,
+    byCategory: none(),
+    peakByCategory: none(),
+    pooledBytes: 0,
     peakHeldBytes: 0,
   };
   /** By size; of each size the buffer that was made first is the last, and taken first. */
   readonly #pooled = new Map<number, GPUBuffer[]>();
-  readonly #ownerOf = new WeakMap<GPUBuffer, Owner>();
+  readonly #categoryOf = new WeakMap<GPUBuffer, MemoryCategory>();
   readonly #numbers = new WeakMap<GPUBuffer, number>();
   /** The buffers that may be used again: not those that the GPU had no room for. */
   readonly #sound = new WeakSet<GPUBuffer>();
@@ -56,58 +67,62 @@ export class BufferPool {
 
   /** Live, peak and pooled bytes. */
   get figures(): Memory {
-    const { byOwner, peakByOwner } = this.#figures;
-    return { ...this.#figures, byOwner: { ...byOwner }, peakByOwner: { ...peakByOwner } };
+    const { byCategory, peakByCategory } = this.#figures;
+    return {
+      ...this.#figures,
+      byCategory: { ...byCategory },
+      peakByCategory: { ...peakByCategory },
+    };
   }
 
   /** Starts a new measurement of the peaks, from what is there now. */
   resetPeak(): void {
     const figures = this.#figures;
     figures.peakBytes = figures.liveBytes;
-    figures.peakByOwner = { ...figures.byOwner };
-    figures.peakHeldBytes = figures.liveBytes + figures.shelvedBytes;
+    figures.peakByCategory = { ...figures.byCategory };
+    figures.peakHeldBytes = figures.liveBytes + figures.pooledBytes;
   }
 
   /**
-   * Runs `body` and tells the peak that it reached, from what was live before; other peaks go on as if
-   * nobody had asked.
+   * Runs `body` and tells the peak that it reached, from what was live before; other peaks go on as
+   * if nobody had asked.
    */
-  peakDuring<T>(body: () => T): { value: T; peakBytes: number; peakByOwner: BytesByOwner } {
+  peakDuring<T>(body: () => T): { value: T; peakBytes: number; peakByCategory: BytesByCategory } {
     const figures = this.#figures;
-    const { peakBytes: before, peakByOwner: ownersBefore } = figures;
+    const { peakBytes: before, peakByCategory: categoriesBefore } = figures;
     figures.peakBytes = figures.liveBytes;
-    figures.peakByOwner = { ...figures.byOwner };
+    figures.peakByCategory = { ...figures.byCategory };
     try {
       const value = body();
-      return { value, peakBytes: figures.peakBytes, peakByOwner: figures.peakByOwner };
+      return { value, peakBytes: figures.peakBytes, peakByCategory: figures.peakByCategory };
     } finally {
       if (figures.peakBytes < before) {
         figures.peakBytes = before;
-        figures.peakByOwner = ownersBefore;
+        figures.peakByCategory = categoriesBefore;
       }
     }
   }
 
-  /** Runs `body`, whose new buffers are `whose`. */
-  owned<T>(whose: Owner, body: () => T): T {
-    const before = this.owner;
-    this.owner = whose;
+  /** Runs `body`, whose new buffers are of `category`. */
+  inCategory<T>(category: MemoryCategory, body: () => T): T {
+    const before = this.category;
+    this.category = category;
     try {
       return body();
     } finally {
-      this.owner = before;
+      this.category = before;
     }
   }
 
   /**
-   * Moves a live buffer from one owner to another, and tells whether it was `from`'s: else it stays
-   * where it is.
+   * Moves a live buffer from one category to another, and tells whether it was in `from`: else it
+   * stays where it is.
    */
-  reassign(buffer: GPUBuffer, from: Owner, to: Owner): boolean {
-    if (this.#ownerOf.get(buffer) !== from) return false;
-    this.#ownerOf.set(buffer, to);
-    this.#figures.byOwner[from] -= buffer.size;
-    this.#figures.byOwner[to] += buffer.size;
+  reassign(buffer: GPUBuffer, from: MemoryCategory, to: MemoryCategory): boolean {
+    if (this.#categoryOf.get(buffer) !== from) return false;
+    this.#categoryOf.set(buffer, to);
+    this.#figures.byCategory[from] -= buffer.size;
+    this.#figures.byCategory[to] += buffer.size;
     return true;
   }
 
@@ -128,28 +143,29 @@ export class BufferPool {
     const { maxBufferSize } = this.#device.gpu.limits;
     if (bytes > maxBufferSize) {
       throw new RangeError(
-        `Cannot make a tensor of ${bytes} bytes: the adapter's largest buffer is ${maxBufferSize} bytes`,
+        `Cannot make a tensor of ${bytes} bytes: ` +
+          `the GPU's largest buffer is ${maxBufferSize} bytes`,
       );
     }
     const wanted = exact ? Math.max(256, Math.ceil(bytes / 16) * 16) : sizeClass(bytes);
     const size = Math.min(wanted, Math.floor(maxBufferSize / 4) * 4);
     const figures = this.#figures;
     let buffer = this.#pooled.get(size)?.pop();
-    if (buffer) figures.shelvedBytes -= size;
+    if (buffer) figures.pooledBytes -= size;
     else {
-      const held = figures.liveBytes + figures.shelvedBytes;
-      if (held + size > this.limit && figures.shelvedBytes > 0) this.relieve();
+      const held = figures.liveBytes + figures.pooledBytes;
+      if (held + size > this.limit && figures.pooledBytes > 0) this.relieve();
       buffer = this.#make(size);
     }
-    this.#ownerOf.set(buffer, this.owner);
-    figures.byOwner[this.owner] += size;
+    this.#categoryOf.set(buffer, this.category);
+    figures.byCategory[this.category] += size;
     figures.liveBytes += size;
     figures.liveBuffers++;
     if (figures.liveBytes > figures.peakBytes) {
       figures.peakBytes = figures.liveBytes;
-      figures.peakByOwner = { ...figures.byOwner };
+      figures.peakByCategory = { ...figures.byCategory };
     }
-    const held = figures.liveBytes + figures.shelvedBytes;
+    const held = figures.liveBytes + figures.pooledBytes;
     figures.peakHeldBytes = Math.max(figures.peakHeldBytes, held);
     this.#highWater = Math.max(this.#highWater, figures.liveBytes);
     return buffer;
@@ -158,15 +174,16 @@ export class BufferPool {
   #make(size: number): GPUBuffer {
     const { gpu } = this.#device;
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const { liveBytes, shelvedBytes } = this.#figures;
+    const { liveBytes, pooledBytes } = this.#figures;
     const made = this.#device.guarded(
       "out-of-memory",
       () => gpu.createBuffer({ size, usage }),
       (message) => {
         this.#sound.delete(made);
         return new OutOfMemoryError(
-          `Cannot make a buffer of ${size} bytes with ${liveBytes} live and ${shelvedBytes} pooled: ` +
-            `the GPU is out of memory, use a smaller batch or a smaller model (${message})`,
+          `Cannot make a buffer of ${size} bytes with ${liveBytes} live and ${pooledBytes} ` +
+            "pooled: the GPU is out of memory, use a smaller batch or a smaller model " +
+            `(${message})`,
         );
       },
     );
@@ -179,16 +196,17 @@ export class BufferPool {
    * Takes a buffer back. Work recorded earlier still reads it first: work runs in the order of
    * recording.
    *
-   * Which buffer is taken next depends on which are there, not on the order in which they came back:
-   * so that a step that repeats gets the same buffers for the same tensors, and finds its bind groups.
+   * Which buffer is taken next depends on which are there, not on the order in which they came
+   * back: so that a step that repeats gets the same buffers for the same tensors, and finds its
+   * bind groups.
    */
   recycle(buffer: GPUBuffer): void {
     const figures = this.#figures;
-    figures.byOwner[this.#ownerOf.get(buffer)!] -= buffer.size;
+    figures.byCategory[this.#categoryOf.get(buffer)!] -= buffer.size;
     figures.liveBytes -= buffer.size;
     figures.liveBuffers--;
     if (!this.#sound.has(buffer)) return;
-    figures.shelvedBytes += buffer.size;
+    figures.pooledBytes += buffer.size;
     const equals = this.#pooled.get(buffer.size);
     if (!equals) return void this.#pooled.set(buffer.size, [buffer]);
     const number = this.numberOf(buffer);
@@ -203,14 +221,14 @@ export class BufferPool {
 
   /** Whether the pool holds more than reuse explains. */
   get overstocked(): boolean {
-    const { liveBytes, shelvedBytes } = this.#figures;
-    return liveBytes + shelvedBytes > this.#highWater * 1.25 + SLACK_BYTES;
+    const { liveBytes, pooledBytes } = this.#figures;
+    return liveBytes + pooledBytes > this.#highWater * 1.25 + SLACK_BYTES;
   }
 
   /** Destroys the buffers that wait. Only for the queue: nothing recorded may still use them. */
   clear(): void {
     for (const buffers of this.#pooled.values()) for (const buffer of buffers) buffer.destroy();
     this.#pooled.clear();
-    this.#figures.shelvedBytes = 0;
+    this.#figures.pooledBytes = 0;
   }
 }

@@ -20,9 +20,9 @@ export type NumberArray =
 export type Nested = number | NumberArray | readonly Nested[];
 
 /**
- * A tensor with the given values: nested arrays give their own shape, a flat or typed array takes `shape`. Numbers become
- * f32, and so do typed arrays of floats; those of integers become i32 or u32. `"f16"` rounds to the nearest half, ties to
- * even.
+ * A tensor with the given values: nested arrays give their own shape, a flat or typed array takes
+ * `shape`. Numbers become f32, and so do typed arrays of floats; those of integers become i32 or
+ * u32. `"f16"` rounds to the nearest half, ties to even.
  *
  * @example
  * ```ts
@@ -33,7 +33,8 @@ export type Nested = number | NumberArray | readonly Nested[];
  * x.release();
  * ```
  *
- * @throws {RangeError} If the values do not fill the shape, nested arrays differ in length, or a value is beyond the dtype.
+ * @throws {RangeError} If the values do not fill the shape, nested arrays differ in length, or a
+ * value is beyond the dtype.
  * @throws {TypeError} If a value is no number.
  */
 export function tensor(values: Nested, shape?: Shape, dtype?: Dtype): Tensor {
@@ -58,7 +59,7 @@ export function tensor(values: Nested, shape?: Shape, dtype?: Dtype): Tensor {
   return Tensor.on(upload(type === "f16" ? halvesOf(data) : data), sizes, type);
 }
 
-/** The range of each dtype; what rounds to a number beyond it is beyond it. */
+/** Whether a number is within the range of a dtype; what rounds to one beyond it is not. */
 const RANGES: Readonly<Record<Dtype, (value: number) => boolean>> = {
   f32: (value) => Number.isFinite(Math.fround(value)) || !Number.isFinite(value),
   f16: (value) => !beyondHalf(value),
@@ -69,8 +70,8 @@ const RANGES: Readonly<Record<Dtype, (value: number) => boolean>> = {
 const WORDS: Readonly<Record<Dtype, string>> = {
   f32: "the largest is 3.4028235e38",
   f16: `the largest is ${LARGEST_HALF}`,
-  u32: "it takes whole numbers from 0 to 2³² - 1",
-  i32: "it takes whole numbers from -2³¹ to 2³¹ - 1",
+  u32: "it takes integers from 0 to 2³² - 1",
+  i32: "it takes integers from -2³¹ to 2³¹ - 1",
 };
 
 /**
@@ -121,7 +122,7 @@ function dtypeOf(values: NumberArray): Dtype {
 
 function flatten(values: unknown): unknown[] {
   if (Array.isArray(values)) {
-    // Holes too are told, where flatMap() would pass them over.
+    // Array.from() makes holes undefined, which is refused; flatMap() alone would pass them over.
     return Array.from(values as unknown[]).flatMap(flatten);
   }
   if (isTyped(values)) return Array.from(values as Iterable<unknown>);

@@ -12,7 +12,10 @@ import { Meters } from "./measure.ts";
 import { nullDevice } from "./null_device.ts";
 import { Queue } from "./queue.ts";
 
-/** Limits that kernels and buffers run into: a device that is not asked for more has WebGPU's defaults. */
+/**
+ * Limits that kernels and buffers run into: a device that is not asked for more has WebGPU's
+ * defaults.
+ */
 const LIMITS = [
   "maxStorageBuffersPerShaderStage",
   "maxBufferSize",
@@ -25,10 +28,14 @@ const LIMITS = [
 /** Features that are asked for where they are. */
 const OPTIONAL_FEATURES = ["timestamp-query", "shader-f16"] as const;
 
-/** The largest buffer of a dry engine, unless it is told another one: what GPUs of the day allow. */
+/**
+ * The largest buffer of a dry engine, unless it is told another one: what GPUs of the day allow.
+ */
 const DRY_BYTES = 2 ** 32 - 4;
 
-/** Storage buffers of a kernel on a dry engine, unless it is told otherwise: more than any binds. */
+/**
+ * Storage buffers of a kernel on a dry engine, unless it is told otherwise: more than any binds.
+ */
 const DRY_BUFFERS = 32;
 
 /** Storage buffers of a kernel that every GPU can bind: WebGPU's default limit. */
@@ -39,8 +46,8 @@ let starting: Promise<void> | null = null;
 
 /**
  * Finds the GPU and makes it ready. Call it once, before anything else; later calls wait for the
- * first. After a loss of the device another call finds another one, for which all figures and settings
- * begin anew; tensors of the lost one stay unusable, and may still be released.
+ * first. After a loss of the device another call finds another one, for which all figures and
+ * settings begin anew; tensors of the lost one stay unusable, and may still be released.
  *
  * @throws {NoAdapterError} If there is no WebGPU, or no adapter.
  */
@@ -51,7 +58,9 @@ export function init(): Promise<void> {
   });
 }
 
-/** What a dry engine takes its GPU to be; by default one without tight limits that is no software. */
+/**
+ * What a dry engine takes its GPU to be; by default one without tight limits that is no software.
+ */
 export interface DryGpu {
   /** The largest buffer, in bytes. */
   readonly maxBufferSize?: number;
@@ -78,8 +87,8 @@ export function initDry(gpu: DryGpu = {}): void {
 }
 
 /**
- * Runs `body` on a dry engine of its own, made as by {@linkcode initDry}. The engine that was current
- * before is so again afterwards, and neither knows of the other.
+ * Runs `body` on a dry engine of its own, made as by {@linkcode initDry}. The engine that was
+ * current before is so again afterwards, and neither knows of the other.
  *
  * @throws {TypeError} If `body` returns a promise.
  */
@@ -104,8 +113,9 @@ export function dryTwin({ anySize = false } = {}): Required<DryGpu> {
 }
 
 /**
- * Gives the GPU back, at the end of a process: a device that is left to the process's own end is torn
- * down beside the driver's threads, where Mesa's software driver now and then frees something twice.
+ * Gives the GPU back, at the end of a process: a device that is left to the process's own end is
+ * torn down beside the driver's threads, where Mesa's software driver now and then frees something
+ * twice.
  */
 export function shutDown(): void {
   if (hasEngine()) currentEngine().device.destroy();
@@ -133,8 +143,8 @@ export function isSoftware(): boolean {
 }
 
 /**
- * Invocations of a subgroup where kernels may rely on it: on a software GPU whose subgroups are all of
- * one size.
+ * Invocations of a subgroup where kernels may rely on it: on a software GPU whose subgroups are all
+ * of one size.
  */
 export function lanes(): number {
   return usable().lanes;
@@ -164,7 +174,8 @@ function engineOn(device: Device): Engine {
 }
 
 function install(engine: Engine): void {
-  // What is left on the one before cannot be used any more: its memory goes back now, not when it is collected.
+  // What is left on the one before cannot be used any more: its memory goes back now, not when it
+  // is collected.
   switchEngine(engine)?.device.destroy();
 }
 
@@ -174,8 +185,8 @@ async function findAdapter(): Promise<GPUAdapter> {
   });
   if (adapter) return adapter;
   throw new NoAdapterError(
-    "Cannot find a WebGPU adapter: install a Vulkan driver (on Debian and Ubuntu the software driver is " +
-      "`apt-get install mesa-vulkan-drivers libvulkan1`), or use a browser with WebGPU",
+    "Cannot find a WebGPU adapter: install a Vulkan driver (on Debian and Ubuntu the software " +
+      "driver is `apt-get install mesa-vulkan-drivers libvulkan1`), or use a browser with WebGPU",
   );
 }
 
@@ -193,7 +204,8 @@ async function start(): Promise<void> {
   const { isFallbackAdapter, subgroupMinSize, subgroupMaxSize } = adapter.info;
   let made: GPUDevice | null = null;
   if (isFallbackAdapter && subgroupMinSize > 0 && subgroupMinSize === subgroupMaxSize) {
-    // Deno grants the feature without listing it. Who refuses is asked again, of another adapter: some serve only once.
+    // Deno grants the feature without listing it. Where it is refused a device is asked of another
+    // adapter: some adapters serve only once.
     made = await request(adapter, "subgroups").catch(() => null);
   }
   const directive = made && await subgroupDirective(made);

@@ -62,23 +62,23 @@ function byName<T>(record: Readonly<Record<string, T>>): [string, T][] {
   return Object.entries(record).sort(([a], [b]) => a < b ? -1 : 1);
 }
 
-const wholeWithin = (least: number, most: number) => (value: number) =>
+const integerWithin = (least: number, most: number) => (value: number) =>
   Number.isInteger(value) && value >= least && value <= most;
 
 /** Whether a finite number stays finite as the nearest bfloat16. */
 const isBfloat16 = (value: number) => Math.abs(Math.fround(value)) < (2 - 2 ** -8) * 2 ** 127;
 
 /**
- * What elements may be: integers within their range, of I64 what a number holds exactly; floats that
- * stay finite.
+ * What elements may be: integers within their range, of I64 what a number holds exactly; floats
+ * that stay finite.
  */
 const FITS: Readonly<Record<TensorToSave["dtype"], (value: number) => boolean>> = {
   F32: (value) => Number.isFinite(Math.fround(value)) || !Number.isFinite(value),
   F16: (value) => !beyondHalf(value),
   BF16: (value) => isBfloat16(value) || !Number.isFinite(value),
-  I64: wholeWithin(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
-  I32: wholeWithin(-(2 ** 31), 2 ** 31 - 1),
-  U8: wholeWithin(0, 255),
+  I64: integerWithin(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+  I32: integerWithin(-(2 ** 31), 2 ** 31 - 1),
+  U8: integerWithin(0, 255),
 };
 
 function checkTensor(name: string, { dtype, shape, data }: TensorToSave): void {

@@ -33,7 +33,7 @@ export class Engine {
     this.meters = meters;
   }
 
-  /** What is kept here under `key`, made at the first call. */
+  /** The state that `key` stands for, made at the first call. */
   state<T>(key: unknown, make: () => T): T {
     let state = this.#states.get(key);
     if (state === undefined) this.#states.set(key, state = make());
@@ -83,7 +83,7 @@ export function withEngine<T>(engine: Engine, body: () => T): T {
   }
 }
 
-/** State of which each engine has its own, made when it is first asked for: gives the current one's. */
+/** Gives the current engine's own of a state that is made when it is first asked for. */
 export function perEngine<T>(make: () => T): () => T {
   const key = {};
   return () => currentEngine().state(key, make);

@@ -24,7 +24,9 @@ export class Device {
   #failure: Error | null = null;
   #lost: DeviceLostError | null = null;
 
-  /** Listens to what `gpu` says by itself. A `prelude` of null means that shaders use no subgroups. */
+  /**
+   * Listens to what `gpu` says by itself. A `prelude` of null means that shaders use no subgroups.
+   */
   constructor(gpu: GPUDevice, info: Partial<GPUAdapterInfo>, prelude: string | null) {
     const { description, vendor = "", architecture = "" } = info;
     this.name = description || `${vendor} ${architecture}`.trim() || "unnamed GPU";
@@ -92,7 +94,9 @@ export class Device {
     if (error) throw error;
   }
 
-  /** Why the GPU refused to answer: the loss of the device where that is why, else `error` itself. */
+  /**
+   * Why the GPU refused to answer: the loss of the device where that is why, else `error` itself.
+   */
   async refusal(error: unknown): Promise<unknown> {
     let timer: ReturnType<typeof setTimeout>;
     // The news of a loss may come after what it made fail.

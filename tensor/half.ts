@@ -1,5 +1,6 @@
 /**
- * Half-precision numbers (IEEE 754 binary16) on the host, by their bits: not every engine has a `Float16Array`.
+ * Half-precision numbers (IEEE 754 binary16) on the host, by their bits: not every engine has a
+ * `Float16Array`.
  *
  * @module
  */
@@ -28,8 +29,8 @@ export function beyondHalf(value: number): boolean {
 }
 
 /**
- * Puts the bits of the half-precision numbers nearest to `floats`, ties to even, into `halves` from `start` on; what
- * {@linkcode beyondHalf} tells of becomes infinite.
+ * Puts the bits of the half-precision numbers nearest to `floats`, ties to even, into `halves` from
+ * `start` on; what {@linkcode beyondHalf} tells of becomes infinite.
  */
 export function floatsToHalves(floats: Float32Array, halves: Uint16Array, start = 0): void {
   const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
@@ -49,7 +50,7 @@ function toHalf(bits: number): number {
   return sign | roundedShift(steps, shift);
 }
 
-/** `steps / 2^shift`, rounded to the nearest whole number, of two equally near ones to the even. */
+/** `steps / 2^shift`, rounded to the nearest integer, of two equally near ones to the even. */
 export function roundedShift(steps: number, shift: number): number {
   return (steps + (1 << shift - 1) - 1 + (steps >>> shift & 1)) >>> shift;
 }

@@ -1,13 +1,15 @@
 /**
- * What work costs: dispatches, FLOPs and bytes, by kernel, phase and part; and the memory that it takes.
+ * What work costs: dispatches, FLOPs and bytes, by kernel, phase and label; and the memory that it
+ * takes.
  *
- * Counts come from the host, as the work is recorded: they do not depend on the GPU, and nothing waits for them.
+ * Counts come from the host, as the work is recorded: they do not depend on the GPU, and nothing
+ * waits for them.
  *
  * @module
  */
 
 import { currentEngine } from "./engine.ts";
-import type { BytesByOwner } from "./memory.ts";
+import type { BytesByCategory } from "./memory.ts";
 
 /** When work is done: the forward pass, the walk back over the tape, or the optimizer's update. */
 export const PHASES = ["forward", "backward", "optimizer"] as const;
@@ -18,7 +20,10 @@ export type Phase = typeof PHASES[number];
 export interface Work {
   /** How many kernels were started. */
   readonly dispatches: number;
-  /** Arithmetic operations; a product of `[m, k]` and `[k, n]` counts 2mnk, other kernels say what they count. */
+  /**
+   * Arithmetic operations; a product of `[m, k]` and `[k, n]` counts 2mnk, other kernels say what
+   * they count.
+   */
   readonly flops: number;
   /** Bytes that had to be read: each operand's elements once. */
   readonly bytesRead: number;
@@ -26,30 +31,36 @@ export interface Work {
   readonly bytesWritten: number;
 }
 
-/** The work of one kernel in one phase and part. */
+/** The work of one kernel in one phase, under one label. */
 export interface WorkRow extends Work {
   /** The kernel's name. */
   readonly kernel: string;
   /** When it ran. */
   readonly phase: Phase;
-  /** What {@linkcode attribute} called the code that ran it, or that it is the gradient of; `""` where nothing did. */
-  readonly part: string;
+  /**
+   * What {@linkcode attribute} called the code that ran it, or that it is the gradient of; `""`
+   * where nothing did.
+   */
+  readonly label: string;
 }
 
 /** What {@linkcode measure} found. */
 export interface Measured<T> {
   /** What the body returned. */
   readonly value: T;
-  /** The work, a row for each kernel, phase and part. */
+  /** The work, a row for each kernel, phase and label. */
   readonly rows: readonly WorkRow[];
   /** How often work was handed to the GPU. */
   readonly submits: number;
-  /** Bytes of the tensors that tapes began to keep for a backward pass, by part; of none that something else keeps. */
+  /**
+   * Bytes of the tensors that tapes began to keep for a backward pass, by label; of none that
+   * something else keeps.
+   */
   readonly savedBytes: Readonly<Record<string, number>>;
   /** The most bytes that were live at once, what was live before included. */
   readonly peakBytes: number;
   /** What the peak was made of. */
-  readonly peakByOwner: BytesByOwner;
+  readonly peakByCategory: BytesByCategory;
 }
 
 /** What one measurement has counted so far. */
@@ -61,8 +72,8 @@ interface Meter {
 /** The measurements of an engine under way, and what its work counts as now. */
 export class Meters {
   readonly #meters: Meter[] = [];
-  /** What the code that runs now is part of. */
-  readonly now: { phase: Phase; part: string } = { phase: "forward", part: "" };
+  /** The phase and the label of the code that runs now. */
+  readonly now: { phase: Phase; label: string } = { phase: "forward", label: "" };
 
   /** Counts all work from now on until it is stopped. */
   start(): {
@@ -80,7 +91,7 @@ export class Meters {
   }
 
   /** Runs `body`, whose work counts as `now` says where it is given. */
-  within<T>(now: Partial<{ phase: Phase; part: string }>, body: () => T): T {
+  within<T>(now: Partial<{ phase: Phase; label: string }>, body: () => T): T {
     const before = { ...this.now };
     Object.assign(this.now, now);
     try {
@@ -94,12 +105,12 @@ export class Meters {
   count(kernel: string, work: () => Omit<Work, "dispatches">, dispatches: 0 | 1): void {
     if (this.#meters.length === 0) return;
     const { flops, bytesRead, bytesWritten } = work();
-    const { phase, part } = this.now;
-    const key = [kernel, phase, part].join("\n");
+    const { phase, label } = this.now;
+    const key = [kernel, phase, label].join("\n");
     for (const { rows } of this.#meters) {
       let row = rows.get(key);
       if (!row) {
-        row = { kernel, phase, part, dispatches: 0, flops: 0, bytesRead: 0, bytesWritten: 0 };
+        row = { kernel, phase, label, dispatches: 0, flops: 0, bytesRead: 0, bytesWritten: 0 };
         rows.set(key, row);
       }
       row.dispatches += dispatches;
@@ -111,14 +122,14 @@ export class Meters {
 
   /** Counts bytes that a tape begins to keep. */
   noteSaved(bytes: number): void {
-    const { part } = this.now;
-    for (const { savedBytes } of this.#meters) savedBytes[part] = (savedBytes[part] ?? 0) + bytes;
+    const { label } = this.now;
+    for (const { savedBytes } of this.#meters) savedBytes[label] = (savedBytes[label] ?? 0) + bytes;
   }
 }
 
 /**
- * Runs `body` and tells what it cost. What it records counts when it is recorded, not when the GPU does it: a submit
- * that comes later is not among its submits.
+ * Runs `body` and tells what it cost. What it records counts when it is recorded, not when the GPU
+ * does it: a submit that comes later is not among its submits.
  *
  * @throws {TypeError} If `body` returns a promise.
  */
@@ -140,7 +151,7 @@ export function measure<T>(body: () => T): Measured<T> {
 /** The sum of the rows that a filter lets through, all by default. */
 export function total(
   rows: readonly WorkRow[],
-  filter: Partial<Pick<WorkRow, "kernel" | "phase" | "part">> = {},
+  filter: Partial<Pick<WorkRow, "kernel" | "phase" | "label">> = {},
 ): Work {
   const sum = { dispatches: 0, flops: 0, bytesRead: 0, bytesWritten: 0 };
   for (const row of rows) {
@@ -157,14 +168,14 @@ export function during<T>(phase: Phase, body: () => T): T {
   return currentEngine().meters.within({ phase }, body);
 }
 
-/** Runs `body`, whose work, and that of its gradients later on, counts as `part`. */
-export function attribute<T>(part: string, body: () => T): T {
-  return currentEngine().meters.within({ part }, body);
+/** Runs `body`, whose work, and that of its gradients later on, counts under `label`. */
+export function attribute<T>(label: string, body: () => T): T {
+  return currentEngine().meters.within({ label }, body);
 }
 
 /** What the code that runs now is attributed to. */
-export function currentPart(): string {
-  return currentEngine().meters.now.part;
+export function currentLabel(): string {
+  return currentEngine().meters.now.label;
 }
 
 /**

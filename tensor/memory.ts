@@ -7,10 +7,10 @@
 import { currentEngine } from "./engine.ts";
 
 /**
- * What a buffer is for: frozen weights of a model, matrices of its adapters, gradients of what trains, the optimizer's
- * moments, what the tape keeps for the backward pass, and all the rest.
+ * What a buffer is for: frozen weights of a model, matrices of its adapters, gradients of what
+ * trains, the optimizer's moments, what the tape keeps for the backward pass, and all the rest.
  */
-export const OWNERS = [
+export const MEMORY_CATEGORIES = [
   "frozenWeights",
   "adapterWeights",
   "gradients",
@@ -18,10 +18,10 @@ export const OWNERS = [
   "savedActivations",
   "workspace",
 ] as const;
-/** One of {@linkcode OWNERS}. */
-export type Owner = typeof OWNERS[number];
-/** Bytes of each owner. */
-export type BytesByOwner = Readonly<Record<Owner, number>>;
+/** One of {@linkcode MEMORY_CATEGORIES}. */
+export type MemoryCategory = typeof MEMORY_CATEGORIES[number];
+/** Bytes of each category. */
+export type BytesByCategory = Readonly<Record<MemoryCategory, number>>;
 
 /** What the engine holds on the GPU, in bytes and buffers. */
 export interface Memory {
@@ -32,12 +32,15 @@ export interface Memory {
   /** The largest `liveBytes` since the start, or since {@linkcode resetPeak}. */
   readonly peakBytes: number;
   /** `liveBytes` by what they are for. */
-  readonly byOwner: BytesByOwner;
+  readonly byCategory: BytesByCategory;
   /** What the peak was made of, when it was reached. */
-  readonly peakByOwner: BytesByOwner;
-  /** Bytes of the buffers that wait on shelves to be used again. */
-  readonly shelvedBytes: number;
-  /** The largest sum of live and shelved bytes, what the GPU had to have, since the start or {@linkcode resetPeak}. */
+  readonly peakByCategory: BytesByCategory;
+  /** Bytes of the buffers that wait in the pool to be used again. */
+  readonly pooledBytes: number;
+  /**
+   * The largest sum of live and pooled bytes, what the GPU had to have, since the start or
+   * {@linkcode resetPeak}.
+   */
   readonly peakHeldBytes: number;
 }
 
@@ -51,14 +54,14 @@ export function resetPeak(): void {
   currentEngine().pool.resetPeak();
 }
 
-/** Runs `body`, whose new buffers are `whose`. */
-export function owned<T>(whose: Owner, body: () => T): T {
-  return currentEngine().pool.owned(whose, body);
+/** Runs `body`, whose new buffers are of `category`. */
+export function inCategory<T>(category: MemoryCategory, body: () => T): T {
+  return currentEngine().pool.inCategory(category, body);
 }
 
 /**
- * Live and pooled bytes stay below `bytes` together, if the live ones alone do: before more would be
- * held the pooled ones are given back, which costs a submit.
+ * Live and pooled bytes stay below `bytes` together, if the live ones alone do: before more would
+ * be held the pooled ones are given back, which costs a submit.
  *
  * @throws {RangeError} If it is no number from 0 on.
  */

@@ -20,12 +20,12 @@ export {
   type WorkRow,
 } from "./measure.ts";
 export {
-  type BytesByOwner,
+  type BytesByCategory,
   limitMemory,
   type Memory,
   memory,
-  type Owner,
-  OWNERS,
+  MEMORY_CATEGORIES,
+  type MemoryCategory,
   resetPeak,
 } from "./memory.ts";
 export { type Profile, profile, type ProfileRow, profileTable } from "./profile.ts";

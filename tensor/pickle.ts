@@ -29,11 +29,12 @@ export interface UnpickleOptions {
 }
 
 /**
- * The pickle at `start` of `bytes`. An `OrderedDict` is a Map as dicts are; all else that would be made
- * is a {@linkcode PickleObject}.
+ * The pickle at `start` of `bytes`. An `OrderedDict` is a Map as dicts are; all else that would be
+ * made is a {@linkcode PickleObject}.
  *
  * @throws {TruncatedPickleError} If the bytes end before the pickle does.
- * @throws {RangeError} If it is damaged, has opcodes that only run code, or names what is not allowed.
+ * @throws {RangeError} If it is damaged, has opcodes that only run code, or names what is not
+ * allowed.
  */
 export function unpickle(
   bytes: Uint8Array<ArrayBuffer>,

@@ -16,7 +16,9 @@ const MAX_INTEGER_BYTES = 255;
 const MAX_LINE_BYTES = 2 ** 20;
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** What opcodes work on: the bytes; a stack, in which marks say where lists begin; numbered values. */
+/**
+ * What opcodes work on: the bytes; a stack, in which marks say where lists begin; numbered values.
+ */
 export class PickleMachine {
   /** All references that were pushed. */
   readonly references: PickleReference[] = [];
@@ -45,7 +47,8 @@ export class PickleMachine {
     const start = this.at;
     if (length > this.bytes.length - start) {
       throw new TruncatedPickleError(
-        `Cannot read ${this.file}: it is truncated, its pickle needs ${length} bytes from ${start} on`,
+        `Cannot read ${this.file}: it is truncated, ` +
+          `its pickle needs ${length} bytes from ${start} on`,
       );
     }
     this.at += length;

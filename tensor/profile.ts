@@ -13,7 +13,7 @@ export interface ProfileRow {
   readonly kernel: string;
   /** How often it ran. */
   readonly calls: number;
-  /** Milliseconds of all its runs together, by the GPU's clock; null where the adapter has none. */
+  /** Milliseconds of all its runs together, by the GPU's clock; null where the GPU has none. */
   readonly ms: number | null;
   /** Arithmetic operations. */
   readonly flops: number;
@@ -25,9 +25,12 @@ export interface ProfileRow {
 export interface Profile<T> {
   /** What the body returned. */
   readonly value: T;
-  /** A row for each kernel, what took longest first; what was counted most of, where there is no clock. */
+  /**
+   * A row for each kernel, what took longest first; what was counted most of, where there is no
+   * clock.
+   */
   readonly rows: readonly ProfileRow[];
-  /** Milliseconds of all kernels, by the GPU's clock; null where the adapter has none. */
+  /** Milliseconds of all kernels, by the GPU's clock; null where the GPU has none. */
   readonly gpuMs: number | null;
   /** Milliseconds from the start until all work was done. */
   readonly wallMs: number;
@@ -39,9 +42,10 @@ export interface Profile<T> {
 const STAMPS = 4096;
 
 /**
- * Runs `body`, and tells what each kernel took of it: each dispatch is timed in a pass of its own, so that the whole
- * takes longer than without. Work that was recorded before is submitted first. Needs the feature `timestamp-query`, which
- * `init()` asks for; without it there are counts, and no times. Browsers round times to 0.1 ms.
+ * Runs `body`, and tells what each kernel took of it. Each dispatch is timed in a pass of its own,
+ * so that all of it takes longer than without. Work that was recorded before is submitted first.
+ * Needs the feature `timestamp-query`, which `init()` asks for; without it there are counts, and no
+ * times. Browsers round times to 0.1 ms.
  */
 export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>> {
   const { device: { gpu }, queue, meters } = currentEngine();
@@ -140,7 +144,7 @@ class Stopwatch implements Timer {
   }
 }
 
-/** A profile as a table, its widest rows first: calls, milliseconds, GB/s, GFLOP/s, and the share of the GPU's time. */
+/** A profile as a table: calls, milliseconds, GB/s, GFLOP/s, and the share of the GPU's time. */
 export function profileTable(
   { rows, gpuMs, wallMs, submits }: Profile<unknown>,
   most = 30,
@@ -165,8 +169,6 @@ export function profileTable(
     ...cells.map(line),
     ...(rest > 0 ? [`and ${rest} more`] : []),
     `${calls} dispatches in ${submits} submits, ${number(wallMs)} ms` +
-    (gpuMs === null
-      ? "; the adapter has no timestamps"
-      : `, of them ${number(gpuMs)} ms in kernels`),
+    (gpuMs === null ? "; the GPU has no timestamps" : `, of them ${number(gpuMs)} ms in kernels`),
   ].join("\n");
 }

@@ -25,7 +25,10 @@ export type Grid = readonly [x: number, y?: number, z?: number];
 
 /** Times dispatches one by one, each in a pass of its own. */
 export interface Timer {
-  /** Where the GPU writes when a dispatch of a kernel begins and ends; null if there is no room before a submit. */
+  /**
+   * Where the GPU writes when a dispatch of a kernel begins and ends; null if a submit must make
+   * room.
+   */
   stamps(kernel: string): GPUComputePassTimestampWrites | null;
   /** Told before a submit, to bring the times along. */
   submitting(encoder: GPUCommandEncoder): void;
@@ -35,7 +38,7 @@ export interface Timer {
 export class Queue {
   /** How often the GPU was given work. */
   readonly counts = { dispatches: 0, submits: 0, readbacks: 0 };
-  /** Dispatches recorded before a submit happens by itself. A software GPU would work in the host's time. */
+  /** Dispatches that make a submit by themselves. A software GPU would work in the host's time. */
   readonly recordedAtMost: number;
   /** What recorded dispatches bind. */
   readonly bindGroups: BindGroups;
@@ -70,7 +73,10 @@ export class Queue {
     return this.#uniforms ??= makeUniforms(this.#device.gpu);
   }
 
-  /** Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what the GPU refused. */
+  /**
+   * Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what
+   * the GPU refused.
+   */
   dispatch(
     pipeline: GPUComputePipeline,
     layout: GPUBindGroupLayout,
@@ -156,7 +162,8 @@ export class Queue {
 
   /** Overwrites `buffer` from byte `offset` on. */
   write(buffer: GPUBuffer, offset: number, values: ArrayBufferView<ArrayBuffer>): void {
-    // writeBuffer overtakes what is recorded but not submitted, and a buffer from the pool may still have readers there.
+    // writeBuffer overtakes what is recorded but not submitted, and there a buffer from the pool
+    // may still have readers.
     this.flush();
     const { gpu } = this.#device;
     gpu.queue.writeBuffer(buffer, offset, values.buffer, values.byteOffset, values.byteLength);

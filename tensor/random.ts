@@ -1,13 +1,14 @@
 /**
- * Random numbers from a counter: the n-th number of a stream is a hash of n and the stream's key. Integer arithmetic
- * only, so that a seed gives the same numbers on every platform, for ever.
+ * Random numbers from a counter: the n-th number of a stream is a hash of n and the stream's key.
+ * Integer arithmetic only, so that a seed gives the same numbers on every platform, for ever.
  *
  * @module
  */
 
 /**
- * Hashes three u32 to three u32, whose upper bits are better than the lowest. The hash is pcg3d of Jarzynski and
- * Olano, "Hash Functions for GPU Rendering", Journal of Computer Graphics Techniques 9(3), 2020.
+ * Hashes three u32 to three u32, whose upper bits are better than the lowest. The hash is pcg3d of
+ * Jarzynski and Olano, "Hash Functions for GPU Rendering", Journal of Computer Graphics Techniques
+ * 9(3), 2020.
  *
  * @example
  * ```ts
@@ -32,17 +33,19 @@ export function hash3(x: number, y: number, z: number): [number, number, number]
   return [x >>> 0, y >>> 0, z >>> 0];
 }
 
-/** Ends each part of a key: no UTF-16 code unit, so that the parts "ab", "c" and "a", "bc" differ. */
-const END_OF_PART = 0x10000;
+/**
+ * Ends each word of a key: no UTF-16 code unit, so that the words "ab", "c" and "a", "bc" differ.
+ */
+const END_OF_WORD = 0x10000;
 
 /** What makes one stream of numbers differ from another. */
 type Key = readonly [number, number];
 
-function extend(key: Key, part: number | string): Key {
+function extend(key: Key, word: number | string): Key {
   let [a, b] = key;
-  const text = String(part);
+  const text = String(word);
   for (let i = 0; i < text.length; i++) [a, b] = hash3(a, b, text.charCodeAt(i));
-  [a, b] = hash3(a, b, END_OF_PART);
+  [a, b] = hash3(a, b, END_OF_WORD);
   return [a, b];
 }
 
@@ -62,13 +65,19 @@ export class Random {
   #key: Key;
   #count = 0;
 
-  /** A stream for `seed`, as a number or in words; with a `stream`, the same as `new Random(seed).fork(stream)`. */
+  /**
+   * A stream for `seed`, as a number or in words; with a `stream`, the same as
+   * `new Random(seed).fork(stream)`.
+   */
   constructor(seed: number | string, stream?: number | string) {
     this.#key = extend([0, 0], seed);
     if (stream !== undefined) this.#key = extend(this.#key, stream);
   }
 
-  /** Another stream, whose numbers depend on this one's seed and on `name`, not on what has been drawn. */
+  /**
+   * Another stream, whose numbers depend on this one's seed and on `name`, not on what has been
+   * drawn.
+   */
   fork(name: number | string): Random {
     const forked = new Random("");
     forked.#key = extend(this.#key, name);
@@ -103,9 +112,9 @@ export class Random {
   }
 
   /**
-   * A number from the normal distribution with mean 0 and variance 1, by the ratio of uniforms (Kinderman and Monahan,
-   * ACM Transactions on Mathematical Software 3(3), 1977). The logarithm, which engines may round differently, only
-   * decides what is kept.
+   * A number from the normal distribution with mean 0 and variance 1, by the ratio of uniforms
+   * (Kinderman and Monahan, ACM Transactions on Mathematical Software 3(3), 1977). The logarithm,
+   * which engines may round differently, only decides which stay.
    */
   normal(): number {
     for (;;) {

@@ -9,36 +9,51 @@ import type { Device } from "./gpu_device.ts";
 import type { Queue } from "./queue.ts";
 
 /**
- * Deno looks every 10 ms whether a buffer is mapped. Its `onSubmittedWorkDone()` however, once called, holds the thread
- * until the GPU is done, and the buffer is mapped then, although its promise does not know it yet.
+ * Deno looks every 10 ms whether a buffer is mapped. Its `onSubmittedWorkDone()` however, once
+ * called, holds the thread until the GPU is done. The buffer is mapped then, although its promise
+ * does not know it yet.
  */
 const CAN_HOLD = globalThis.navigator?.userAgent?.startsWith("Deno/") ?? false;
 
-/** Short waits are held: a thread that is held hears no Ctrl-C, and of a long wait 10 ms are a small part. */
+/**
+ * Waits up to this are held: a thread that is held hears no Ctrl-C, and 10 ms are little of a long
+ * wait.
+ */
 const HOLD_MS = 100;
 
-/** Readbacks whose promise is still to settle: one in so many is waited for, so that events get their turn. */
+/**
+ * Readbacks whose promise is still to settle: one in so many is waited for, so that events get
+ * their turn.
+ */
 const MAX_HELD = 16;
 
-/** Bytes from which on events get a turn before another buffer would have to be made, so that those in use come back. */
+/**
+ * From so many bytes on, events get a turn before another buffer would have to be made, so that
+ * those in use come back.
+ */
 const LARGE_BYTES = 2 ** 20;
 
 /** Bytes of buffers that wait for the next readback. */
 const MAX_POOLED_BYTES = 2 ** 26;
 
-/** The buffers that readbacks go through, kept by size: to make one costs more than to fill it. */
+/**
+ * The buffers that readbacks go through, pooled by size: to make one costs more than to fill it.
+ */
 export class Readbacks {
   readonly #device: Device;
   readonly #queue: Queue;
   readonly #pooled = new Map<number, GPUBuffer[]>();
   #pooledBytes = 0;
-  /** How often the buffers were given back: one that was in use then is not kept when it comes back. */
+  /**
+   * How often the buffers were given back: one that was in use then is not pooled when it comes
+   * back.
+   */
   #generation = 0;
   #lastWait = 0;
   #held = 0;
   /**
-   * Whether what is mapped is a copy, as in Deno since 2.9.5, and no view that ends when the buffer is unmapped: else a
-   * large readback is copied twice.
+   * Whether what is mapped is a copy, as in Deno since 2.9.5, which need not be copied again.
+   * Elsewhere it is a view that ends when the buffer is unmapped.
    */
   #copies = false;
 
@@ -124,7 +139,8 @@ export class Readbacks {
       label: "readback",
       size,
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-      // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync() has settled.
+      // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync()
+      // has settled.
       mappedAtCreation: CAN_HOLD,
     });
     if (CAN_HOLD) made.unmap();
@@ -141,7 +157,9 @@ export class Readbacks {
   }
 }
 
-/** Waits until the events that are due had their turn; less than a timer's wait would not bring those of others. */
+/**
+ * Waits until the events that are due had their turn. Less than a timer's wait brings only our own.
+ */
 function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }

@@ -110,7 +110,7 @@ export class SafetensorsFile implements TensorFile {
   }
 
   /**
-   * A tensor's elements as i32: whole numbers of any width, and BOOL.
+   * A tensor's elements as i32: integers of any width, and BOOL.
    *
    * @throws {RangeError} If there is no such tensor, or an element is beyond i32.
    * @throws {TypeError} If its elements are floats.
@@ -121,7 +121,7 @@ export class SafetensorsFile implements TensorFile {
 
   /**
    * What {@linkcode SafetensorsFile.floats} gives, in pieces of at most `pieceBytes` of the file,
-   * 16 MiB by default, never the whole. `start` is the number of a piece's first element.
+   * 16 MiB by default, never all at once. `start` is the number of a piece's first element.
    *
    * @throws {RangeError} If there is no such tensor.
    * @throws {TypeError} If its elements are no floats.
@@ -201,7 +201,7 @@ function describe(name: string, entry: unknown, start: number, fail: Fail): Tens
     throw fail(`${title} has dtype ${JSON.stringify(dtype)}, which is not known`);
   }
   if (!areCounts(shape)) {
-    throw fail(`${title} has shape ${JSON.stringify(shape)}, sizes are whole numbers from 0 on`);
+    throw fail(`${title} has shape ${JSON.stringify(shape)}, sizes are integers from 0 on`);
   }
   if (!areCounts(data_offsets) || data_offsets.length !== 2 || data_offsets[0] > data_offsets[1]) {
     throw fail(

@@ -20,7 +20,8 @@ export function keep(tensor: Tensor): Tensor {
 }
 
 /**
- * Runs `body` and releases every tensor made in it, except those it returns (alone, or in arrays and plain objects).
+ * Runs `body` and releases every tensor made in it, except those it returns (alone, or in arrays
+ * and plain objects).
  *
  * @throws {TypeError} If `body` returns a promise: what it makes later would belong to nobody.
  */

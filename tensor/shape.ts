@@ -15,12 +15,12 @@ export function numel(shape: Shape): number {
 /**
  * Throws unless a tensor of `shape` can be.
  *
- * @throws {RangeError} If a size is not a whole number from 0 on.
+ * @throws {RangeError} If a size is no integer from 0 on.
  */
 export function checkShape(shape: Shape): void {
   if (shape.every((size) => Number.isSafeInteger(size) && size >= 0)) return;
   throw new RangeError(
-    `Cannot make a tensor of shape [${shape}]: sizes are whole numbers from 0 on`,
+    `Cannot make a tensor of shape [${shape}]: sizes are integers from 0 on`,
   );
 }
 
@@ -44,7 +44,9 @@ export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((size, axis) => size === b[axis]);
 }
 
-/** Turns an axis counted from the end into one counted from the start, for a tensor of `rank` axes. */
+/**
+ * Turns an axis counted from the end into one counted from the start, for a tensor of `rank` axes.
+ */
 export function resolveAxis(axis: number, rank: number): number {
   const resolved = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(axis) || resolved < 0 || resolved >= rank) {
@@ -70,7 +72,9 @@ export function broadcast(a: Shape, b: Shape): number[] {
   });
 }
 
-/** The strides that read a tensor of `shape` and `strides` as one of shape `to`, 0 where it repeats. */
+/**
+ * The strides that read a tensor of `shape` and `strides` as one of shape `to`, 0 where it repeats.
+ */
 export function broadcastStrides(shape: Shape, strides: Shape, to: Shape): number[] {
   const lead = to.length - shape.length;
   return to.map((size, axis) => {
@@ -80,8 +84,8 @@ export function broadcastStrides(shape: Shape, strides: Shape, to: Shape): numbe
 }
 
 /**
- * Merges neighbouring axes that all operands walk as one, and drops axes of size 1, so that kernels compute fewer
- * indices: `[32, 197, 768]` with a bias `[768]` becomes `[6304, 768]`.
+ * Merges neighbouring axes that all operands walk as one, and drops axes of size 1, so that kernels
+ * compute fewer indices: `[32, 197, 768]` with a bias `[768]` becomes `[6304, 768]`.
  */
 export function collapse(
   shape: Shape,

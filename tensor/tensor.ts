@@ -11,8 +11,8 @@ import { adopt, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 
 /**
- * What an element is. Halves, `"f16"`, only store what is frozen: some ops read them, as the f32 that they are, and none
- * makes them.
+ * What an element is. Halves, `"f16"`, only store what is frozen: some ops read them, as the f32
+ * that they are, and none makes them.
  */
 export type Dtype = "f32" | "u32" | "i32" | "f16";
 
@@ -30,30 +30,32 @@ export const ARRAY_OF = {
 /** Bytes of an element of each dtype. */
 export const ELEMENT_BYTES = { f32: 4, u32: 4, i32: 4, f16: 2 } as const;
 
-/** A buffer, and how many tensors look at it. */
+/** What the tensors that look at one buffer share. */
 interface Storage {
   readonly engine: Engine;
   readonly buffer: GPUBuffer;
-  owners: number;
+  /** How many tensors look at it. */
+  holders: number;
   /** How many times tapes have saved it. */
   saves: number;
 }
 
 /**
- * An n-dimensional array on the GPU. Made by {@linkcode tensor} and by ops; operated on by functions, not methods.
- * The innermost open scope owns it; without one, its maker does, and calls `release()`.
+ * An n-dimensional array on the GPU. Made by {@linkcode tensor} and by ops; operated on by
+ * functions, not methods. The innermost open scope owns it; without one, its maker does, and calls
+ * `release()`.
  */
 export class Tensor {
   /** The size of each axis. */
   readonly shape: Shape;
   /** Elements to step along each axis. */
   readonly strides: Shape;
-  /** The first element's place in the buffer, in elements. */
+  /** Where the first element is in the buffer, in elements. */
   readonly offset: number;
   /** What an element is. */
   readonly dtype: Dtype;
   readonly #storage: Storage;
-  #owners = 1;
+  #holders = 1;
 
   private constructor(
     storage: Storage,
@@ -72,15 +74,15 @@ export class Tensor {
 
   /** A tensor on a buffer that it takes over, row-major from its first byte. */
   static on(buffer: GPUBuffer, shape: Shape, dtype: Dtype = "f32"): Tensor {
-    const storage = { engine: currentEngine(), buffer, owners: 1, saves: 0 };
+    const storage = { engine: currentEngine(), buffer, holders: 1, saves: 0 };
     return new Tensor(storage, shape, contiguousStrides(shape), 0, dtype);
   }
 
   /**
-   * A tensor whose content is undefined: for kernels to write. With `exact` its buffer is no larger than it needs to be,
-   * and less likely to serve again: for one that stays.
+   * A tensor whose content is undefined: for kernels to write. With `exact` its buffer is no larger
+   * than it needs to be, and less likely to serve again: for one that stays.
    *
-   * @throws {RangeError} If a size is not a whole number from 0 on, or the adapter allows no buffer so large.
+   * @throws {RangeError} If a size is no integer from 0 on, or the GPU allows no buffer so large.
    */
   static empty(shape: Shape, dtype: Dtype = "f32", exact = false): Tensor {
     checkShape(shape);
@@ -95,7 +97,7 @@ export class Tensor {
     offset: number = this.offset,
   ): Tensor {
     this.#assertLive();
-    this.#storage.owners++;
+    this.#storage.holders++;
     return new Tensor(this.#storage, shape, strides, offset, this.dtype);
   }
 
@@ -110,7 +112,7 @@ export class Tensor {
 
   /** Whether the tensor may still be used. */
   get live(): boolean {
-    return this.#owners > 0;
+    return this.#holders > 0;
   }
 
   /** How many elements the tensor has. */
@@ -131,8 +133,8 @@ export class Tensor {
   get binding(): Binding {
     if (this.engine !== currentEngine()) {
       throw new Error(
-        `Cannot use a tensor of shape [${this.shape}]: it was made on another engine, before init(), ` +
-          "initDry() or onDryEngine() began this one",
+        `Cannot use a tensor of shape [${this.shape}]: it was made on another engine, ` +
+          "before init(), initDry() or onDryEngine() began this one",
       );
     }
     return this.#extent();
@@ -151,10 +153,10 @@ export class Tensor {
     };
   }
 
-  /** One more owner: the tape, for a tensor that a gradient needs. */
+  /** Holds the tensor once more: for the tape, as long as a gradient needs it. */
   save(): void {
     this.#assertLive();
-    this.#owners++;
+    this.#holders++;
     if (this.#storage.saves++ > 0) return;
     const { engine, buffer } = this.#storage;
     const taken = engine.pool.reassign(buffer, "workspace", "savedActivations");
@@ -169,24 +171,30 @@ export class Tensor {
     this.drop();
   }
 
-  /** Counts the buffer, if nothing more lasting owns it, among the gradients of what trains. */
+  /** Counts the buffer, unless it has a category of its own, among the gradients of what trains. */
   markGradient(): void {
     this.engine.pool.reassign(this.#storage.buffer, "workspace", "gradients");
   }
 
-  /** One owner less; with the last one the buffer goes back to its pool. */
+  /** Holds the tensor once less. The buffer goes back to its pool when nothing holds it. */
   drop(): void {
     this.#assertLive();
-    if (--this.#owners > 0) return;
-    if (--this.#storage.owners === 0) this.engine.pool.recycle(this.#storage.buffer);
+    if (--this.#holders > 0) return;
+    if (--this.#storage.holders === 0) this.engine.pool.recycle(this.#storage.buffer);
   }
 
-  /** Gives the tensor back. Only for tensors outside scopes, or to release one before its scope ends. */
+  /**
+   * Gives the tensor back. Only for tensors outside scopes, or to release one before its scope
+   * ends.
+   */
   release(): void {
     keep(this).drop();
   }
 
-  /** Copies the elements to the host, in row-major order. Submits what is recorded, and waits for it. */
+  /**
+   * Copies the elements to the host, in row-major order. Submits what is recorded, and waits for
+   * it.
+   */
   async data(): Promise<Data> {
     const { buffer, size } = this.#extent();
     const { readbacks } = this.engine.queue;
@@ -231,7 +239,8 @@ export class Tensor {
   #assertLive(): void {
     if (this.live) return;
     throw new Error(
-      `Cannot use a released tensor of shape [${this.shape}]: return it from its scope(), or keep() it`,
+      `Cannot use a released tensor of shape [${this.shape}]: ` +
+        "return it from its scope(), or keep() it",
     );
   }
 }

@@ -53,7 +53,10 @@ export interface TensorFile {
   bytes(name: string): Promise<Uint8Array<ArrayBuffer>>;
   /** A tensor's elements as f32, row-major. */
   floats(name: string): Promise<Float32Array<ArrayBuffer>>;
-  /** The same, in pieces of at most `pieceBytes` of the file; `start` is the number of a piece's first element. */
+  /**
+   * The same, in pieces of at most `pieceBytes` of the file; `start` is the number of a piece's
+   * first element.
+   */
   pieces(
     name: string,
     pieceBytes?: number,

@@ -1,6 +1,7 @@
 /**
- * What `torch.save` and `torch.jit.save` write around tensors: a ZIP file since PyTorch 1.6, pickles one after another
- * before (torch/serialization.py), a ZIP file of TorchScript (torch/csrc/jit/docs/serialization.md).
+ * What `torch.save` and `torch.jit.save` write around tensors: a ZIP file since PyTorch 1.6,
+ * pickles one after another before (torch/serialization.py), a ZIP file of TorchScript
+ * (torch/csrc/jit/docs/serialization.md).
  *
  * @module
  */
@@ -26,7 +27,7 @@ export interface TorchArchive {
   /** The object that was saved. */
   readonly object: PickleValue;
   /**
-   * The bytes that are kept under a key.
+   * The bytes that are stored under a key.
    *
    * @throws {RangeError} If there are none that can be read.
    */
@@ -94,8 +95,8 @@ const OTHER_STORAGES: ReadonlyMap<string, number> = new Map([
 ]);
 
 /**
- * What a pickle may name: what makes tensors or modules of TorchScript, and what `torch.load(weights_only=True)` lets
- * stand beside them. None of it is called.
+ * What a pickle may name: what makes tensors or modules of TorchScript, and what
+ * `torch.load(weights_only=True)` lets stand beside them. None of it is called.
  */
 const ALLOWED: readonly RegExp[] = [
   /^collections\.(OrderedDict|Counter)$/,
@@ -143,7 +144,8 @@ export function storageClaim(value: PickleValue): StorageClaim | undefined {
   if (!kind || typeof key !== "string") return;
   const dtype = TORCH_DTYPES.find(([, , storage]) => storage === kind)?.[0];
   const size = dtype ? elementBytes(dtype) : OTHER_STORAGES.get(kind);
-  // In the old format a storage can be a part of another, which comes with its own key, offset and size.
+  // In the old format a storage can lie within another, which comes with its own key, offset and
+  // size.
   const [, offset, length] = Array.isArray(view) ? view as PickleValue[] : [key, 0, count];
   if (!size || !isCount(count) || !isCount(offset) || !isCount(length)) return;
   return {
@@ -162,7 +164,7 @@ export function dtypeOf(name: string): SafetensorsDtype | undefined {
   return TORCH_DTYPES.find(([, torch]) => torch === name)?.[0];
 }
 
-/** Whether a value is a whole number from 0 on. */
+/** Whether a value is an integer from 0 on. */
 export function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
@@ -178,7 +180,10 @@ function readPickle(source: ByteSource, bytes: Uint8Array<ArrayBuffer>, start = 
   return unpickle(bytes, { file: source.name, allows, start });
 }
 
-/** All is in one folder: the object in `data.pkl`, a storage in `data/KEY`, in old TorchScript in `tensors/KEY`. */
+/**
+ * All is in one folder: the object in `data.pkl`, a storage in `data/KEY`, in old TorchScript in
+ * `tensors/KEY`.
+ */
 async function openZip(source: ByteSource): Promise<TorchArchive> {
   const zip = await ZipFile.open(source);
   const read = async (name: string) => {
@@ -208,7 +213,10 @@ async function openZip(source: ByteSource): Promise<TorchArchive> {
 
 const BIG_ENDIAN = "its numbers are big-endian, and little-endian ones are read";
 
-/** Pickles of a magic number, a version, the system, the object and the keys of its storages; these come after them. */
+/**
+ * Pickles of a magic number, a version, the system, the object and the keys of its storages; these
+ * come after them.
+ */
 async function openPickles(
   source: ByteSource,
   bytes: Uint8Array<ArrayBuffer>,

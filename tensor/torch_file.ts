@@ -42,7 +42,9 @@ const MAX_AXES = 64;
 const MAX_DEPTH = 64;
 const MAX_LETTERS = 2 ** 24;
 
-/** A checkpoint of PyTorch of which all but the elements of its tensors has been read and checked. */
+/**
+ * A checkpoint of PyTorch of which all but the elements of its tensors has been read and checked.
+ */
 export class TorchFile implements TensorFile {
   /** The tensors, by name. */
   readonly tensors: ReadonlyMap<string, TensorDescription>;
@@ -58,12 +60,13 @@ export class TorchFile implements TensorFile {
   }
 
   /**
-   * Finds the tensors of the dict or the module of TorchScript that was saved, and of those in it, whose names are then
-   * joined by dots; all else is passed over. As in the loaders of open_clip and CoOp, a training checkpoint is what it has
-   * under `state_dict`; and `module.`, which training on several GPUs puts before all names, is taken off.
+   * Finds the tensors of the dict or the module of TorchScript that was saved, and of those in it,
+   * whose names are then joined by dots; all else is passed over. As in the loaders of open_clip
+   * and CoOp, a training checkpoint is what it has under `state_dict`; and `module.`, which
+   * training on several GPUs puts before all names, is taken off.
    *
-   * @throws {RangeError} If the file is truncated or damaged, is none of PyTorch's, asks for what is no tensor, or has a
-   * tensor that cannot be read.
+   * @throws {RangeError} If the file is truncated or damaged, is none of PyTorch's, asks for what
+   * is no tensor, or has a tensor that cannot be read.
    */
   static async open(source: ByteSource): Promise<TorchFile> {
     const archive = await openArchive(source);
@@ -101,9 +104,9 @@ export class TorchFile implements TensorFile {
   }
 
   /**
-   * What {@linkcode TorchFile.floats} gives, in pieces of at most `pieceBytes` of the file, 16 MiB by default, never the
-   * whole, unless its elements are in another order in the file: then all that it spans there is read first. `start` is the
-   * number of a piece's first element.
+   * What {@linkcode TorchFile.floats} gives, in pieces of at most `pieceBytes` of the file, 16 MiB
+   * by default. Of a tensor whose elements are in another order in the file, all that it spans
+   * there is read first. `start` is the number of a piece's first element.
    *
    * @throws {RangeError} If there is no such tensor.
    * @throws {TypeError} If its elements are no floats.
@@ -165,7 +168,8 @@ function namedTensors(
         if (found.has(name)) throw failure(source, `it has tensor ${titleOf(name)} twice`);
         found.set(name, child);
       } else if (child instanceof Map && isModule(parent)) {
-        continue; // the state dict of a module has only what its parameters, buffers and modules have
+        // The state dict of a module has only what its parameters, buffers and modules have.
+        continue;
       } else visit(child, `${name}.`, depth + 1);
     }
   };

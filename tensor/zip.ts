@@ -1,6 +1,7 @@
 /**
  * The directory of a ZIP file, also of one beyond 4 GiB, and where the bytes of its entries begin
- * (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3). Only entries that are stored as they are can be read.
+ * (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3). Only entries that are stored as they are can be
+ * read.
  *
  * @module
  */
@@ -13,8 +14,8 @@ export interface ZipEntry {
   readonly name: string;
   /** How many bytes it has. */
   readonly size: number;
-  /** How the file keeps them; only what is stored can be read. */
-  readonly kept: "stored" | "compressed" | "encrypted";
+  /** How the file has them; only what is stored as it is can be read. */
+  readonly form: "stored" | "compressed" | "encrypted";
   /** Where its own header begins, which comes before its bytes. */
   readonly header: number;
   /** Where it must have ended: at the next header, or the directory. */
@@ -77,14 +78,16 @@ export class ZipFile {
   entry(name: string): ZipEntry {
     const [entry, title] = [this.entries.get(name), titleOf(name)];
     if (!entry) throw new RangeError(`Cannot find ${title} in ${this.#source.name}`);
-    if (entry.kept === "stored") return entry;
+    if (entry.form === "stored") return entry;
     throw new RangeError(
-      `Cannot read ${this.#source.name}: its ${title} is ${entry.kept}, and must be stored as it is`,
+      `Cannot read ${this.#source.name}: its ${title} is ${entry.form}, ` +
+        "and must be stored as it is",
     );
   }
 
   /**
-   * Where the bytes of an entry begin: after its own header, whose length the directory cannot tell.
+   * Where the bytes of an entry begin: after its own header, whose length the directory cannot
+   * tell.
    *
    * @throws {RangeError} If it cannot be read, or its header is not what the directory says.
    */
@@ -115,7 +118,10 @@ function uint64(fields: DataView, at: number): number {
   return Number(fields.getBigUint64(at, true));
 }
 
-/** Where the directory is, and where it must have ended: before a record at the end of the file, and its comment. */
+/**
+ * Where the directory is, and where it must have ended: before a record at the end of the file, and
+ * its comment.
+ */
 async function findDirectory(
   source: ByteSource,
 ): Promise<{ count: number; size: number; start: number; end: number }> {
@@ -163,7 +169,7 @@ function listEntries(fields: DataView, count: number): Omit<ZipEntry, "limit">[]
     entries.push({
       name: decoder.decode(new Uint8Array(fields.buffer, fields.byteOffset + name, extra - name)),
       size,
-      kept: bits & 1 ? "encrypted" : method ? "compressed" : "stored",
+      form: bits & 1 ? "encrypted" : method ? "compressed" : "stored",
       header,
     });
     at = next;
@@ -171,7 +177,10 @@ function listEntries(fields: DataView, count: number): Omit<ZipEntry, "limit">[]
   return entries;
 }
 
-/** Takes numbers beyond 4 GiB from the first extra field of kind 1; whether it has as many as it must. */
+/**
+ * Takes numbers beyond 4 GiB from the first extra field of kind 1; whether it has as many as it
+ * must.
+ */
 function widen(numbers: number[], fields: DataView, at: number, end: number): boolean {
   while (at + 4 <= end && fields.getUint16(at, true) !== 1) {
     at += 4 + fields.getUint16(at + 2, true);

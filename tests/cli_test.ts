@@ -67,8 +67,8 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
       assert(measured > 0 && Number.isFinite(measured), `${measured}`);
     }
     const { imagesPerSecond, liveGpuBytes, submitsPerStep, peakBytesByOwner, ...named } = result;
-    const owners: number[] = Object.values(peakBytesByOwner);
-    assertEquals(owners.reduce((total, bytes) => total + bytes), peakGpuBytes);
+    const categories: number[] = Object.values(peakBytesByOwner);
+    assertEquals(categories.reduce((total, bytes) => total + bytes), peakGpuBytes);
     assert(imagesPerSecond > 0 && liveGpuBytes > 0 && liveGpuBytes < peakGpuBytes);
     assertEquals(submitsPerStep, 1); // on a software adapter
     assertEquals(named, {

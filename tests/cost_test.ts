@@ -68,7 +68,7 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
     clip.release();
   };
   for (const each of cases) await run(each);
-  // Once more, with less room than the shelves would take.
+  // Once more, with less room than the pool would take.
   const memoryLimit = Math.round((real[4].peakGpuBytes + real[4].peakHeldBytes) / 2);
   const all = [...cases, { ...cases[4], step: { ...cases[4].step, memoryLimit } }];
   await run(all.at(-1)!);
@@ -83,8 +83,8 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
     const dry = stepCost(clip, step);
     clip.release();
     assertEquals(dry, real[i], `${step.method.method} ${JSON.stringify(step.memory)}`);
-    const owners = Object.values(dry.peakBytesByOwner).reduce((total, bytes) => total + bytes);
-    assertEquals(owners, dry.peakGpuBytes);
+    const categories = Object.values(dry.peakBytesByOwner).reduce((total, bytes) => total + bytes);
+    assertEquals(categories, dry.peakGpuBytes);
   }
   const [free, limited] = [real[4], real.at(-1)!];
   assertLess(limited.peakHeldBytes, memoryLimit);
@@ -95,7 +95,7 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
   await init();
 });
 
-gpuTest("measure() tells phases, parts and kernels apart", () => {
+gpuTest("measure() tells phases, labels and kernels apart", () => {
   const [x, w] = [tensor(new Float32Array(6), [2, 3]), tensor(new Float32Array(12), [3, 4])];
   const { rows, savedBytes } = measure(() =>
     scope(() => {
@@ -105,8 +105,8 @@ gpuTest("measure() tells phases, parts and kernels apart", () => {
     }).forEach((made) => made.release())
   );
   // Forward 2mnk; backward one such product, that of w's gradient.
-  assertEquals(total(rows, { part: "product", phase: "forward" }).flops, 2 * 2 * 3 * 4);
-  assertEquals(total(rows, { part: "product", phase: "backward" }).flops, 2 * 2 * 3 * 4);
+  assertEquals(total(rows, { label: "product", phase: "forward" }).flops, 2 * 2 * 3 * 4);
+  assertEquals(total(rows, { label: "product", phase: "backward" }).flops, 2 * 2 * 3 * 4);
   assertEquals(total(rows, { phase: "optimizer" }).flops, 0);
   assertEquals(savedBytes, { product: 4 * 6 });
   const whole = total(rows);
@@ -201,8 +201,8 @@ Deno.test("cost prints a table and JSON, and refuses what is no model", async ()
   const result = JSON.parse(counted.stdout);
   const { flops, peakGpuBytes, peakBytesByOwner, trainableParameters } = result;
   assertEquals(flops.total, flops.forward + flops.backward + flops.optimizer);
-  const owners: number[] = Object.values(peakBytesByOwner);
-  assertEquals(owners.reduce((total, bytes) => total + bytes), peakGpuBytes);
+  const categories: number[] = Object.values(peakBytesByOwner);
+  assertEquals(categories.reduce((total, bytes) => total + bytes), peakGpuBytes);
   assertEquals(trainableParameters, 36 * 10 * (768 + 512));
 
   const printed = await octograd(["cost", "--classes", "3", "--batch", "2", "--text-chunk", "2"]);

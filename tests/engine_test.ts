@@ -14,7 +14,7 @@ import { dryTwin, gpuName, init, initDry, onDryEngine, shutDown } from "../tenso
 import { currentEngine } from "../tensor/engine.ts";
 import { DeviceLostError } from "../tensor/errors.ts";
 import { measure } from "../tensor/measure.ts";
-import { limitMemory, memory, owned } from "../tensor/memory.ts";
+import { inCategory, limitMemory, memory } from "../tensor/memory.ts";
 import { counters, flush } from "../tensor/queue.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -24,14 +24,14 @@ import { gpuTest } from "./gpu.ts";
 function work() {
   const x = tensor([[1, 2, 3], [4, 5, 6], [7, 8, 10]]);
   const optimizer = new Sgd([x], { momentum: 0.5 });
-  const { rows, savedBytes, peakByOwner } = measure(() =>
+  const { rows, savedBytes, peakByCategory } = measure(() =>
     scope(() => optimizer.step(valueAndGrad(() => sum(square(matmul(x, x))), [x]).grads))
   );
   flush();
-  const { liveBytes, liveBuffers, byOwner } = memory();
+  const { liveBytes, liveBuffers, byCategory } = memory();
   optimizer.release();
   x.release();
-  return { rows, savedBytes, peakByOwner, liveBytes, liveBuffers, byOwner };
+  return { rows, savedBytes, peakByCategory, liveBytes, liveBuffers, byCategory };
 }
 
 /** All figures of the current engine. */
@@ -60,10 +60,10 @@ gpuTest("a dry engine in the middle of real work changes none of it", async () =
   const x = tensor([[1, 2], [3, 4]]);
   const { value, grads } = scope(() =>
     valueAndGrad(() => {
-      const y = owned("adapterWeights", () => {
+      const y = inCategory("adapterWeights", () => {
         onDryEngine(dryTwin(), () => {
           assert(!needsGradient(x));
-          assertEquals(work().byOwner.adapterWeights, 0);
+          assertEquals(work().byCategory.adapterWeights, 0);
         });
         assert(needsGradient(x));
         return matmul(x, x);
@@ -194,7 +194,7 @@ gpuTest("a warm-up on one engine goes on when a dry engine is used meanwhile", a
   for (const each of [x, y]) each.release();
 });
 
-Deno.test("init() and initDry() follow each other in any order, and tell the engine before to go", async () => {
+Deno.test("init() and initDry() follow each other in any order, and end the engine before", async () => {
   initDry();
   const dry = currentEngine();
   assertEquals(gpuName(), "dry run");

@@ -240,7 +240,7 @@ const REFUSED: Record<string, [() => unknown, typeof RangeError | typeof TypeErr
   "dropout by half a seed": [
     () => dropout(x(2), 0.5, { seed: 0.5, stream: 1 }),
     RangeError,
-    "Cannot draw a mask by 0.5: it must be a whole number below 2³²",
+    "Cannot draw a mask by 0.5: it must be an integer below 2³²",
   ],
   "maskedDropout of another shape": [
     () => maskedDropout(x(2, 3), ids(3), 0.5),
@@ -255,7 +255,7 @@ const REFUSED: Record<string, [() => unknown, typeof RangeError | typeof TypeErr
   "a tensor of less than nothing": [
     () => tensor([1, 2, 3, 4], [-2, -2]),
     RangeError,
-    "Cannot make a tensor of shape [-2,-2]: sizes are whole numbers from 0 on",
+    "Cannot make a tensor of shape [-2,-2]: sizes are integers from 0 on",
   ],
   "a tensor of too few values": [
     () => tensor([1, 2, 3], [2, 2]),
@@ -285,7 +285,7 @@ gpuTest("a tensor larger than any buffer is refused before anything is allocated
   assertThrows(
     () => zeros([Math.ceil(maxBufferSize / 2), 3]),
     RangeError,
-    `the adapter's largest buffer is ${maxBufferSize} bytes`,
+    `the GPU's largest buffer is ${maxBufferSize} bytes`,
   );
   assertEquals(memory(), before);
 });

@@ -395,7 +395,7 @@ gpuTest("weights in f16 take half the memory of their matrices, to the byte", as
   for (const precision of ["f32", "f16"] as const) {
     const { clip } = await openModel(path, { precision });
     const shapes = [...weightShapes(clip.config)];
-    const held = memory().byOwner.frozenWeights - before.byOwner.frozenWeights;
+    const held = memory().byCategory.frozenWeights - before.byCategory.frozenWeights;
     const sizes = shapes.map(([name, shape]) => sizeOfBuffer(bytes(name, shape, precision)));
     assertEquals(held, sizes.reduce((a, b) => a + b));
     assertEquals(memory().liveBuffers - before.liveBuffers, shapes.length);

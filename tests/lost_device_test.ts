@@ -10,8 +10,8 @@ import { scope } from "../tensor/scope.ts";
 
 Deno.test("a lost device is told by every readback and every op, until init() finds another", async () => {
   await init();
-  const [x, shelved] = [tensor([1, 2, 3]), tensor([4])];
-  shelved.release();
+  const [x, pooled] = [tensor([1, 2, 3]), tensor([4])];
+  pooled.release();
   gpu().destroy();
   await assertRejects(() => x.data(), DeviceLostError, "Cannot go on, the GPU device is lost");
   await assertRejects(() => x.data(), DeviceLostError);
@@ -23,9 +23,9 @@ Deno.test("a lost device is told by every readback and every op, until init() fi
   const y = scope(() => add(tensor([1, 2]), tensor([3, 4])));
   assertEquals([...await y.data()], [4, 6]);
   // Buffers of the lost device are given up, not handed out again.
-  const { shelvedBytes } = memory();
+  const { pooledBytes } = memory();
   x.release();
-  assertEquals(memory().shelvedBytes, shelvedBytes);
+  assertEquals(memory().pooledBytes, pooledBytes);
   y.release();
   assertEquals(memory().liveBuffers, 0);
 });

@@ -140,8 +140,8 @@ gpuTest("memory plans hold fewer bytes, and cost the passes that they say", asyn
       return measured;
     };
     const plain = cost({});
-    const flops = (of: ReturnType<typeof cost>, part: string) => total(of.rows, { part }).flops;
-    const saved = (of: ReturnType<typeof cost>) => of.peakByOwner.savedActivations;
+    const flops = (of: ReturnType<typeof cost>, label: string) => total(of.rows, { label }).flops;
+    const saved = (of: ReturnType<typeof cost>) => of.peakByCategory.savedActivations;
     for (const plan of [{ recompute: true }, { textChunk: 1 }, { microBatch: 1 }]) {
       const lean = cost(plan);
       assertLess(lean.peakBytes, plain.peakBytes, JSON.stringify(plan));
@@ -166,7 +166,7 @@ async function train(config: Partial<AdapterConfig>, recipe: Partial<Recipe>) {
   };
   await withAdapters(config, async ({ clip, adapters, prompts, batch }) => {
     const trainer = new Trainer(clip, adapters, prompts, { ...RECIPE, ...recipe });
-    trained.state = memory().byOwner.optimizerState;
+    trained.state = memory().byCategory.optimizerState;
     for (let i = 0; i < RECIPE.iterations; i++) {
       const stats = trainer.step(batch);
       trained.losses.push((await stats.data())[0]);

@@ -16,7 +16,7 @@ import { scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { gpuTest } from "./gpu.ts";
 
-gpuTest("memory() counts live, peak and shelved bytes", () => {
+gpuTest("memory() counts live, peak and pooled bytes", () => {
   trim();
   const { liveBytes, liveBuffers } = memory();
   resetPeak();
@@ -26,17 +26,17 @@ gpuTest("memory() counts live, peak and shelved bytes", () => {
   scope(() => {
     add(x, x);
   });
-  const { peakBytes, shelvedBytes, peakHeldBytes, byOwner, peakByOwner, ...live } = memory();
+  const { peakBytes, pooledBytes, peakHeldBytes, byCategory, peakByCategory, ...live } = memory();
   assertEquals(live, { liveBytes: liveBytes + 4096, liveBuffers: liveBuffers + 1 });
-  assertEquals([peakBytes, shelvedBytes, peakHeldBytes], [liveBytes + 8192, 4096, peakBytes]);
+  assertEquals([peakBytes, pooledBytes, peakHeldBytes], [liveBytes + 8192, 4096, peakBytes]);
   const sum = (bytes: Record<string, number>) => Object.values(bytes).reduce((a, b) => a + b);
-  assertEquals([sum(byOwner), sum(peakByOwner)], [live.liveBytes, peakBytes]);
+  assertEquals([sum(byCategory), sum(peakByCategory)], [live.liveBytes, peakBytes]);
   resetPeak();
   assertEquals(memory().peakBytes, liveBytes + 4096);
   x.release();
-  assertEquals(memory().shelvedBytes, 8192);
+  assertEquals(memory().pooledBytes, 8192);
   trim();
-  assertEquals(memory().shelvedBytes, 0);
+  assertEquals(memory().pooledBytes, 0);
 });
 
 gpuTest("a released buffer is used again at once, after the work that reads it", async () => {
@@ -48,14 +48,14 @@ gpuTest("a released buffer is used again at once, after the work that reads it",
     return y;
   });
   // 50 results, and the one buffer that all operands took in turn.
-  assertEquals(memory().shelvedBytes, 256);
+  assertEquals(memory().pooledBytes, 256);
   const found = await Promise.all(values.map((y) => y.data()));
   assertEquals(found.map(([first]) => first), values.map((_, i) => 2 * i));
   for (const y of values) y.release();
 });
 
 gpuTest(
-  "200 training steps leave live and shelved bytes as they are, each with one submit",
+  "200 training steps leave live and pooled bytes as they are, each with one submit",
   async () => {
     const random = new Random(1, "memory");
     const normal = (...shape: number[]) =>
@@ -103,11 +103,11 @@ gpuTest("more work than fits one submit is handed over in several", async () => 
   for (const each of [x, total]) each.release();
 });
 
-gpuTest("shelves that grew beyond what was needed at once are cleared", () => {
+gpuTest("a pool that grew beyond what was needed at once is cleared", () => {
   trim();
   // Of ever other sizes, so that none is used again: 1.6 GB in all, never more than 8 MB live.
   for (let i = 0; i < 200; i++) Tensor.empty([2 ** 21 + i * 2 ** 17]).release();
   flush();
-  assert(memory().shelvedBytes < 2 ** 29);
+  assert(memory().pooledBytes < 2 ** 29);
   trim();
 });

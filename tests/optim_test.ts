@@ -282,7 +282,7 @@ gpuTest("Optimizers refuse what they cannot update", () => {
       assertThrows(
         () => new AdamW([matrix, view]),
         RangeError,
-        `Cannot make AdamW: parameter 1, [${view.shape}], is a view that cannot be updated in place`,
+        `Cannot make AdamW: parameter 1, [${view.shape}], is a view that cannot be updated where it is`,
       );
     }
     assertThrows(

@@ -19,12 +19,12 @@ import { withDirectory } from "./cli.ts";
 
 /** Notes what is there whenever the loop says how far it is. */
 class Watch extends Console {
-  readonly seen: { bindGroups: number; liveBytes: number; shelvedBytes: number }[] = [];
+  readonly seen: { bindGroups: number; liveBytes: number; pooledBytes: number }[] = [];
 
   override progress(line: string): void {
-    const { liveBytes, shelvedBytes } = memory();
+    const { liveBytes, pooledBytes } = memory();
     if (/^step \d+0\//.test(line)) {
-      this.seen.push({ bindGroups: counters.bindGroups, liveBytes, shelvedBytes });
+      this.seen.push({ bindGroups: counters.bindGroups, liveBytes, pooledBytes });
     }
   }
 }

@@ -195,7 +195,7 @@ Deno.test("a number beyond F32 is neither read nor saved as infinity", async () 
   }
 });
 
-Deno.test("integers() reads whole numbers of every width", async () => {
+Deno.test("integers() reads integers of every width", async () => {
   const cases: [string, ArrayBufferView<ArrayBuffer>, number[]][] = [
     ["I64", BigInt64Array.of(0n, -1n, 2147483647n, -2147483648n), [0, -1, 2147483647, -2147483648]],
     ["U64", BigUint64Array.of(0n, 2147483647n), [0, 2147483647]],
@@ -356,7 +356,7 @@ Deno.test("open() refuses headers that are not a JSON object of tensors", async 
   for (const shape of [4, "1", null, [-1], [1.5], ["1"], [null], [2 ** 53]]) {
     await refused(
       fileOf({ x: { ...whole, shape } }, 4),
-      `tensor "x" has shape ${JSON.stringify(shape)}, sizes are whole numbers from 0 on`,
+      `tensor "x" has shape ${JSON.stringify(shape)}, sizes are integers from 0 on`,
     );
   }
   await refused(fileOf({ "a\nb": { ...whole, dtype: "?" } }, 4), 'tensor "a\\nb" has dtype "?"');

@@ -176,8 +176,8 @@ Deno.test("a sweep that is killed three times ends with the results of one undis
     assertAlmostEquals(accuracy, 100 * hits / labels.length, 1e-9);
     assertEquals([images.length, losses.length], [labels.length, 3]);
     assert(images.every((path: string) => path.startsWith("test/")), images[0]);
-    const owners: number[] = Object.values(peakBytesByOwner);
-    assertEquals(owners.reduce((sum, bytes) => sum + bytes), result.peakGpuBytes);
+    const categories: number[] = Object.values(peakBytesByOwner);
+    assertEquals(categories.reduce((sum, bytes) => sum + bytes), result.peakGpuBytes);
     assertLess(result.trainableParameters, 23040);
     assert(!/"\/|file:/.test(JSON.stringify(result)), "a path of this machine");
 

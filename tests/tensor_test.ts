@@ -100,10 +100,10 @@ gpuTest("tensor() and full() refuse what is no number, and numbers beyond the dt
   ];
   for (const [make, message] of wrongKind) assertThrows(make, TypeError, message);
   const beyond: [() => unknown, string][] = [
-    [given([1.5], [1], "u32"), "of u32 with 1.5: it takes whole numbers from 0 to 2³² - 1"],
+    [given([1.5], [1], "u32"), "of u32 with 1.5: it takes integers from 0 to 2³² - 1"],
     [given([-1], [1], "u32"), "of u32 with -1"],
     [given([2 ** 32], [1], "u32"), "of u32 with 4294967296"],
-    [given([NaN], [1], "i32"), "of i32 with NaN: it takes whole numbers from -2³¹ to 2³¹ - 1"],
+    [given([NaN], [1], "i32"), "of i32 with NaN: it takes integers from -2³¹ to 2³¹ - 1"],
     [given(Int32Array.of(-1), [1], "u32"), "of u32 with -1"],
     [given(Uint32Array.of(2 ** 31), [1], "i32"), "of i32 with 2147483648"],
     [given(BigInt64Array.of(2n ** 40n)), "of i32 with 1099511627776"],

@@ -117,9 +117,9 @@ gpuTest("Trainer takes 200 steps in the memory of 50, and the loss falls", async
     const live = new Set<string>();
     while (trainer.steps < 200) {
       losses.push((await step(trainer))[0]);
-      const { liveBytes, shelvedBytes, peakBytes } = memory();
+      const { liveBytes, pooledBytes, peakBytes } = memory();
       if (trainer.steps > 1) {
-        live.add(`${liveBytes} live, ${shelvedBytes} shelved, ${peakBytes} peak`);
+        live.add(`${liveBytes} live, ${pooledBytes} pooled, ${peakBytes} peak`);
       }
       if (trainer.steps % 50 === 0) stations.push(processMemory());
     }

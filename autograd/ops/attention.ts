@@ -31,14 +31,18 @@ export interface AttentionOptions {
   readonly causal?: boolean;
   /** The factor of the scores; 1/√D by default. */
   readonly scale?: number;
-  /** Which positions are seen: 1, or 0 for those hidden; broadcast to `[…, T, S]`. Each must see at least one. */
+  /**
+   * Which positions are seen: 1, or 0 for those hidden; broadcast to `[…, T, S]`. Each must see at
+   * least one.
+   */
   readonly mask?: Tensor;
 }
 
 /**
- * Attention, `softmax(scale · q kᵀ) v`: `[…, T, D]`, `[…, S, D]` and `[…, S, E]` to `[…, T, E]` (Vaswani et al., arXiv
- * 1706.03762, equation 1). The scores `[…, T, S]` are never in memory, unless there is a mask, the leading axes are
- * broadcast, D or E is no multiple of 4 or above 256, or the adapter has no memory to share them in.
+ * Attention, `softmax(scale · q kᵀ) v`: `[…, T, D]`, `[…, S, D]` and `[…, S, E]` to `[…, T, E]`
+ * (Vaswani et al., arXiv 1706.03762, equation 1). The scores `[…, T, S]` are never in memory,
+ * unless there is a mask, the leading axes are broadcast, D or E is no multiple of 4 or above 256,
+ * or the GPU has no memory to share them in.
  *
  * @throws {RangeError} If the shapes do not fit, or the mask does not broadcast to `[…, T, S]`.
  */
@@ -59,7 +63,10 @@ export function attention(
   });
 }
 
-/** Whether one kernel can do it all. What does not fit together goes the other way too, and is refused there. */
+/**
+ * Whether one kernel can do it all. What does not fit together goes the other way too, and is
+ * refused there.
+ */
 function fits(q: Tensor, k: Tensor, v: Tensor): boolean {
   const [lead, ...others] = [q, k, v].map(({ shape }) => shape.slice(0, -2));
   return [q, k, v].every(({ shape, size }) => shape.length >= 2 && size > 0) &&
@@ -84,13 +91,13 @@ function fused(inputs: Attended, weighing: Weighing): Tensor {
   const { q, k, v } = inputs;
   const { y, logs } = attend(inputs, weighing);
   return record(y, [
-    wrtAll([q, k, v], [q, k, v, y, logs], (flow, needs) =>
+    wrtAll([q, k, v], [q, k, v, y, logs], (gradient, needs) =>
       scope(() => {
-        const g = isAttendable(flow) ? flow : contiguous(flow);
+        const g = isAttendable(gradient) ? gradient : contiguous(gradient);
         const deltas = needs[0] || needs[1] ? rowDot(g, y) : logs;
         const all = { ...inputs, g, logs, deltas };
         return [queryGradient, keyGradient, valueGradient]
-          .map((gradient, i) => needs[i] ? gradient(all, weighing) : null);
+          .map((gradientOf, i) => needs[i] ? gradientOf(all, weighing) : null);
       })),
   ]);
 }

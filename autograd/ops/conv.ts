@@ -14,7 +14,7 @@ import { add } from "./pointwise.ts";
 import { contiguous, pad, permute, reshape, slice, transpose } from "./view.ts";
 
 const fold = new Kernel("fold.wgsl", foldWgsl, {
-  // A sum for each place of each window.
+  // A sum for each element of each window.
   flops: ({ count, height, width, rows, cols, kernel_rows, kernel_cols }) =>
     count / (height * width) * rows * cols * kernel_rows * kernel_cols,
 });
@@ -25,7 +25,7 @@ export interface Conv2dOptions {
   readonly stride?: number | Pair;
   /** Zeros around the image, above and below, left and right; 0 by default. */
   readonly padding?: number | Pair;
-  /** Pixels from one place of a window to the next; 1 by default. */
+  /** Pixels from one element of a window to the next; 1 by default. */
   readonly dilation?: number | Pair;
   /** In how many groups, each on its own, the channels are convolved; 1 by default. */
   readonly groups?: number;
@@ -35,11 +35,13 @@ export interface Conv2dOptions {
 export type Pair = readonly [down: number, across: number];
 
 /**
- * Convolution (strictly, correlation) of `x` `[B, C, H, W]` with `weight` `[O, C / groups, P, Q]`, plus `bias` `[O]`:
- * `[B, O, rows, cols]`. Agrees with `torch.nn.functional.conv2d`. The windows are copied side by side in memory: for a
- * stride of the kernel's own size {@linkcode patchEmbedding} says the same more simply.
+ * Convolution (strictly, correlation) of `x` `[B, C, H, W]` with `weight` `[O, C / groups, P, Q]`,
+ * plus `bias` `[O]`: `[B, O, rows, cols]`. Agrees with `torch.nn.functional.conv2d`. The windows
+ * are copied side by side in memory: for a stride of the kernel's own size
+ * {@linkcode patchEmbedding} says the same more simply.
  *
- * @throws {RangeError} If the channels do not fit, the kernel is larger than the padded image, or an option is out of range.
+ * @throws {RangeError} If the channels do not fit, the kernel is larger than the padded image, or
+ * an option is out of range.
  */
 export function conv2d(
   x: Tensor,
@@ -61,7 +63,8 @@ export function conv2d(
   }
   if (channels !== depth * groups || out % groups !== 0) {
     throw new RangeError(
-      `${what}: ${groups} groups of ${depth} channels are not ${channels}, or do not share ${out} evenly`,
+      `${what}: ${groups} groups of ${depth} channels are not ${channels}, ` +
+        `or do not share ${out} evenly`,
     );
   }
   return scope(() => {
@@ -84,7 +87,10 @@ function pair(value: number | Pair): Pair {
   return typeof value === "number" ? [value, value] : value;
 }
 
-/** What a kernel sees at each of its places: `[B, C, H, W]` to `[B, C, rows, cols, P, Q]`. A view whose windows overlap. */
+/**
+ * What a kernel sees at each of its positions: `[B, C, H, W]` to `[B, C, rows, cols, P, Q]`. A view
+ * whose windows overlap.
+ */
 function windows(x: Tensor, [p, q]: Pair, [down, across]: Pair, dilation: Pair): Tensor {
   const [batch, channels, height, width] = x.shape;
   const rows = Math.floor((height - dilation[0] * (p - 1) - 1) / down) + 1;
@@ -112,8 +118,9 @@ function windows(x: Tensor, [p, q]: Pair, [down, across]: Pair, dilation: Pair):
 }
 
 /**
- * The image cut into patches, each multiplied with `weight`: `[B, 3, H, W]` with `[C, 3, P, P]` to `[B, patches, C]`,
- * row by row. A convolution whose stride is its kernel's size; pixels beyond the last whole patch are ignored.
+ * The image cut into patches, each multiplied with `weight`: `[B, 3, H, W]` with `[C, 3, P, P]` to
+ * `[B, patches, C]`, row by row. A convolution whose stride is its kernel's size; pixels that fill
+ * no patch are ignored.
  *
  * @throws {RangeError} If the channels differ, or the patches are not square.
  */
@@ -127,14 +134,14 @@ export function patchEmbedding(images: Tensor, weight: Tensor): Tensor {
   }
   if (channels !== depth || patch !== across || patch === 0) {
     throw new RangeError(
-      `Cannot embed patches of [${images.shape}] by [${weight.shape}]: channels are ${channels} and ` +
-        `${depth}, a patch is ${patch} by ${across}`,
+      `Cannot embed patches of [${images.shape}] by [${weight.shape}]: ` +
+        `channels are ${channels} and ${depth}, a patch is ${patch} by ${across}`,
     );
   }
   const [rows, cols] = [Math.floor(height / patch), Math.floor(width / patch)];
   return scope(() => {
-    const whole = slice(slice(images, 2, 0, rows * patch), 3, 0, cols * patch);
-    const split = reshape(whole, [batch, channels, rows, patch, cols, patch]);
+    const cut = slice(slice(images, 2, 0, rows * patch), 3, 0, cols * patch);
+    const split = reshape(cut, [batch, channels, rows, patch, cols, patch]);
     const patches = permute(split, [0, 2, 4, 1, 3, 5]); // [B, rows, cols, 3, P, P]
     const flat = reshape(patches, [batch, rows * cols, channels * patch * patch]);
     return matmul(flat, transpose(reshape(weight, [embedding, channels * patch * patch])));

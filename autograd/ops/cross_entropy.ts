@@ -20,9 +20,13 @@ const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
   flops: ({ rows, cols }) => 5 * rows * cols,
 }, { gives: false });
 
-/** Of a logit: its softmax less its share of the target, times the loss's gradient; 0 where the label is no class. */
+/**
+ * Of a logit: its softmax less its share of the target, times the loss's gradient; 0 where the
+ * label is no class.
+ */
 const GRADIENT =
-  "select(0.0, g * (exp_(x - top - above) - select(even, sure, i % cols == u32(label))), u32(label) < cols)";
+  "select(0.0, g * (exp_(x - top - above) - select(even, sure, i % cols == u32(label))), " +
+  "u32(label) < cols)";
 
 /** How the losses of the rows are joined, and how sure the labels are. */
 export interface CrossEntropyOptions {
@@ -30,16 +34,21 @@ export interface CrossEntropyOptions {
   readonly labelSmoothing?: number;
   /** The mean (default) or sum of the rows' losses, or each of them. */
   readonly reduction?: "mean" | "sum" | "none";
-  /** The label of rows that have no loss and no gradient, and do not count in the mean; none by default. */
+  /**
+   * The label of rows that have no loss and no gradient, and do not count in the mean; none by
+   * default.
+   */
   readonly ignoreIndex?: number;
 }
 
 /**
- * Cross-entropy of `logits` `[B, K]` against `labels` `[B]` (integers, each below K), in nats: a scalar, or `[B]` if not
- * reduced. Agrees with `torch.nn.functional.cross_entropy`, whose mean is over the batch. The row of a label that is no
- * class has no loss and no gradient: only a readback could refuse it.
+ * Cross-entropy of `logits` `[B, K]` against `labels` `[B]` (integers, each below K), in nats: a
+ * scalar, or `[B]` if not reduced. Agrees with `torch.nn.functional.cross_entropy`, whose mean is
+ * over the batch. The row of a label that is no class has no loss and no gradient: only a readback
+ * could refuse it.
  *
- * @throws {RangeError} If the batch sizes differ, there are no classes or more than 30,000, or the smoothing is not from 0 to 1.
+ * @throws {RangeError} If the batch sizes differ, there are no classes or more than 30,000, or the
+ * smoothing is not from 0 to 1.
  * @throws {TypeError} If the labels are not integers.
  */
 export function crossEntropy(

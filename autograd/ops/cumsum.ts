@@ -15,10 +15,13 @@ import { contiguous, detach, pad, reshape, slice, transpose } from "./view.ts";
 
 const kernel = new Kernel("cumsum.wgsl", wgsl, { flops: ({ rows, cols }) => rows * cols });
 
-/** What one invocation sums; a longer row is cut into such parts, whose sums are summed first. */
-const PART = 256;
+/** What one invocation sums; a longer row is cut into such chunks, whose sums are summed first. */
+const CHUNK = 256;
 
-/** Sums of `x` up to and with each element along `axis`, the last by default. Agrees with `torch.cumsum`. */
+/**
+ * Sums of `x` up to and with each element along `axis`, the last by default. Agrees with
+ * `torch.cumsum`.
+ */
 export function cumsum(x: Tensor, axis = -1): Tensor {
   checkFloats("cumsum", x);
   const at = resolveAxis(axis, x.shape.length);
@@ -31,7 +34,7 @@ export function cumsum(x: Tensor, axis = -1): Tensor {
 function scan(x: Tensor, reverse: boolean): Tensor {
   const { shape } = x;
   const cols = shape.at(-1)!;
-  if (cols <= PART) {
+  if (cols <= CHUNK) {
     const y = Tensor.empty(shape);
     const rows = cols && x.size / cols;
     const grid = spread(Math.ceil(rows / 64));
@@ -39,16 +42,16 @@ function scan(x: Tensor, reverse: boolean): Tensor {
     return y;
   }
   return scope(() => {
-    const [rows, parts] = [x.size / cols, Math.ceil(cols / PART)];
-    const filled = pad(reshape(x, [rows, cols]), [[0, 0], [0, parts * PART - cols]]);
-    const within = scan(reshape(filled, [rows, parts, PART]), reverse);
-    const edge = reverse ? 0 : PART - 1;
-    const totals = scan(reshape(slice(within, 2, edge, edge + 1), [rows, parts]), reverse);
+    const [rows, chunks] = [x.size / cols, Math.ceil(cols / CHUNK)];
+    const filled = pad(reshape(x, [rows, cols]), [[0, 0], [0, chunks * CHUNK - cols]]);
+    const within = scan(reshape(filled, [rows, chunks, CHUNK]), reverse);
+    const last = reverse ? 0 : CHUNK - 1;
+    const totals = scan(reshape(slice(within, 2, last, last + 1), [rows, chunks]), reverse);
     const before = reverse
       ? slice(pad(totals, [[0, 0], [0, 1]]), 1, 1)
-      : slice(pad(totals, [[0, 0], [1, 0]]), 1, 0, parts);
-    const sums = { within, before: reshape(before, [rows, parts, 1]) };
-    const y = pointwise("within + before", sums, [rows, parts, PART]);
-    return reshape(slice(reshape(y, [rows, parts * PART]), 1, 0, cols), shape);
+      : slice(pad(totals, [[0, 0], [1, 0]]), 1, 0, chunks);
+    const sums = { within, before: reshape(before, [rows, chunks, 1]) };
+    const y = pointwise("within + before", sums, [rows, chunks, CHUNK]);
+    return reshape(slice(reshape(y, [rows, chunks * CHUNK]), 1, 0, cols), shape);
   });
 }

@@ -10,25 +10,27 @@ import { numel, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkFloats, type Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 
-/** Names one mask: the same seed and stream give the same mask, on every adapter. */
+/** Names one mask: the same seed and stream give the same mask, on every GPU. */
 export interface DropoutKey {
-  /** A whole number from 0 to 2³² - 1. */
+  /** An integer from 0 to 2³² - 1. */
   readonly seed: number;
   /** Which of the seed's masks, from 0 to 2³² - 1. */
   readonly stream: number;
   /**
-   * Where `x` is a part of a batch: the number there of each slice of its first axis, u32 `[B]`, and how many elements a
-   * slice has there. The mask is then that part of the batch's.
+   * Where `x` is a slice of a batch: the number that each of its items, along the first axis, has
+   * in the batch, u32 `[B]`, and how many elements an item has there. The mask is then the same
+   * slice of the mask of the batch.
    */
   readonly rows?: { readonly numbers: Tensor; readonly size: number };
 }
 
 /**
- * Sets each element to 0 with probability `p` and divides the others by `1 - p`. Element `i` falls if the hash of
- * (`i`, stream, seed) is below `p · 2³²` (`hash3` in tensor/random.ts), so the backward pass draws the mask again and
- * nothing is kept.
+ * Sets each element to 0 with probability `p` and divides the others by `1 - p`. Element `i` is
+ * dropped if the hash of (`i`, stream, seed) is below `p · 2³²` (`hash3` in tensor/random.ts): the
+ * backward pass draws the mask again, and does not have to save it.
  *
- * @throws {RangeError} If `p` is not from 0 to below 1, or the seed or stream is not as {@linkcode DropoutKey} says.
+ * @throws {RangeError} If `p` is not from 0 to below 1, or the seed or stream is not as
+ * {@linkcode DropoutKey} says.
  */
 export function dropout(x: Tensor, p: number, key: DropoutKey): Tensor {
   checkFloats("dropout", x);
@@ -36,19 +38,21 @@ export function dropout(x: Tensor, p: number, key: DropoutKey): Tensor {
   if (!mask) return x;
   const { seed, stream, below, gain: c, items } = mask;
   const words = { below: BigInt(below), stream: BigInt(stream), seed: BigInt(seed), c };
-  const part = items && {
+  const batch = items && {
     row: items.numbers.view([x.shape[0], ...x.shape.slice(1).map(() => 1)]),
     pitch: BigInt(items.pitch),
     size: BigInt(items.item),
   };
-  const place = part ? "row * pitch + i % size" : "i";
-  const kept = `x * select(0.0, c, hash3_(vec3u(${place}, stream, seed)).x >= below)`;
-  return record(pointwise(kept, { x, ...part, ...words }, x.shape), [
-    wrt(x, part ? [part.row] : [], (g) => pointwise(kept, { x: g, ...part, ...words }, g.shape)),
-  ]);
+  const index = batch ? "row * pitch + i % size" : "i";
+  const masked = `x * select(0.0, c, hash3_(vec3u(${index}, stream, seed)).x >= below)`;
+  const masking = (x: Tensor) => pointwise(masked, { x, ...batch, ...words }, x.shape);
+  return record(masking(x), [wrt(x, batch ? [batch.row] : [], masking)]);
 }
 
-/** What a kernel needs to draw the mask of a tensor of `shape`; null if nothing falls. Throws as {@linkcode dropout}. */
+/**
+ * What a kernel needs to draw the mask of a tensor of `shape`; null if nothing is dropped. Throws
+ * as {@linkcode dropout}.
+ */
 export function dropoutMask(
   p: number,
   { seed, stream, rows }: DropoutKey,
@@ -57,7 +61,7 @@ export function dropoutMask(
   checkProbability(p);
   for (const word of [seed, stream]) {
     if (Number.isInteger(word) && word >= 0 && word < 2 ** 32) continue;
-    throw new RangeError(`Cannot draw a mask by ${word}: it must be a whole number below 2³²`);
+    throw new RangeError(`Cannot draw a mask by ${word}: it must be an integer below 2³²`);
   }
   if (p === 0) return null;
   return {

@@ -37,8 +37,8 @@ function gatherKernel(name: string, wgsl: string, bytes: number): Kernel {
 const ALIGNMENT = 256;
 
 /**
- * The rows of `table` `[V, C]` that `ids` name: `[…] → […, C]`. An id that is no row of the table gives zeros. The table
- * may be larger than one binding, and in f16.
+ * The rows of `table` `[V, C]` that `ids` name: `[…] → […, C]`. An id that is no row of the table
+ * gives zeros. The table may be larger than one binding, and in f16.
  *
  * @throws {TypeError} If the ids are not integers, or the table holds some.
  * @throws {RangeError} If the table has not two axes.
@@ -52,7 +52,8 @@ export function embedding(table: Tensor, ids: Tensor): Tensor {
 }
 
 /**
- * One token of each sequence: `x` `[B, T, C]` and `ids` `[B]` to `[B, C]`. An id that is no token gives zeros.
+ * One token of each sequence: `x` `[B, T, C]` and `ids` `[B]` to `[B, C]`. An id that is no token
+ * gives zeros.
  *
  * @throws {TypeError} If the ids are not integers.
  * @throws {RangeError} If there is not one id for each sequence.
@@ -68,7 +69,8 @@ export function takeToken(x: Tensor, ids: Tensor): Tensor {
 }
 
 /**
- * The slices of `x` along `axis` that `ids` `[n]` name, as `torch.index_select`: that axis becomes one of size n.
+ * The slices of `x` along `axis` that `ids` `[n]` name, as `torch.index_select`: that axis becomes
+ * one of size n.
  *
  * @throws {TypeError} If the ids are not integers.
  */
@@ -83,7 +85,8 @@ export function indexSelect(x: Tensor, axis: number, ids: Tensor): Tensor {
 }
 
 /**
- * For each of `ids` the element of `x` at the same place, except that along `axis` the id says where, as `torch.gather`.
+ * For each of `ids` the element of `x` with the same index, except that along `axis` the id is the
+ * index, as `torch.gather`.
  *
  * @throws {TypeError} If the ids are not integers.
  * @throws {RangeError} If `ids` is longer than `x` along another axis, or has not as many axes.
@@ -95,8 +98,8 @@ export function gather(x: Tensor, axis: number, ids: Tensor): Tensor {
     throw new RangeError(`Cannot gather [${ids.shape}] from [${x.shape}] along axis ${at}`);
   }
   return scope(() => {
-    const whole = ids.shape.reduce((part, size, i) => i === at ? part : slice(part, i, 0, size), x);
-    const [from, wanted] = [transpose(whole, at, -1), transpose(ids, at, -1)];
+    const cut = ids.shape.reduce((cut, size, i) => i === at ? cut : slice(cut, i, 0, size), x);
+    const [from, wanted] = [transpose(cut, at, -1), transpose(ids, at, -1)];
     const [step, group] = [x.shape[at], ids.shape[at]];
     const column = reshape(from, [from.size, 1]);
     return transpose(lookUp(column, wanted, group, step, wanted.shape), at, -1);
@@ -125,13 +128,13 @@ function lookUp(
     const { buffer, size } = source.binding;
     const dtype = source.dtype === "f16" ? "f16" : "f32";
     const rowBytes = cols * ELEMENT_BYTES[dtype];
-    // Parts begin at rows whose bytes are aligned, and none exceeds what the adapter binds.
+    // Chunks begin at rows whose bytes are aligned, and none exceeds what the GPU binds.
     const aligned = ALIGNMENT / gcd(ALIGNMENT, rowBytes);
     const most = Math.floor(gpu().limits.maxStorageBufferBindingSize / rowBytes);
-    const part = rows <= most ? Math.max(rows, 1) : Math.floor(most / aligned) * aligned;
-    for (let first = 0; first === 0 || first < rows; first += part) {
+    const chunk = rows <= most ? Math.max(rows, 1) : Math.floor(most / aligned) * aligned;
+    for (let first = 0; first === 0 || first < rows; first += chunk) {
       const offset = first * rowBytes;
-      const held = Math.min(part, rows - first);
+      const held = Math.min(chunk, rows - first);
       gatherKernels[dtype].run(
         [{ buffer, offset, size: Math.min(size - offset, wholeWords(held * rowBytes)) }, wanted],
         [y],
@@ -140,11 +143,11 @@ function lookUp(
       );
     }
     return record(y, [
-      wrt(table, [wanted], (g) =>
+      wrt(table, [wanted], (gradient) =>
         scope(() => {
           const dtable = Tensor.empty(from);
           const grid = spread(Math.ceil(rows * cols / 64));
-          const flow = contiguous(g);
+          const g = contiguous(gradient);
           for (let first = 0; first === 0 || first < group; first += MAX_STEPS) {
             const sizes = {
               rows,
@@ -154,7 +157,7 @@ function lookUp(
               first,
               last: Math.min(first + MAX_STEPS, group),
             };
-            scatterKernel.run([wanted, flow], [dtable], sizes, grid);
+            scatterKernel.run([wanted, g], [dtable], sizes, grid);
           }
           return dtable;
         })),

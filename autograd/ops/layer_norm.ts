@@ -18,11 +18,13 @@ import { contiguous } from "./view.ts";
 
 const COLUMNS = { columns: true };
 const forward = new RowsKernel("layer_norm.wgsl", wgsl, {
-  // A sum, a difference, its square and sum; a difference, two products and a sum; the joining of quads.
+  // A sum, a difference, its square and sum; a difference, two products and a sum; the joining of
+  // quads.
   flops: ({ rows, cols }) => 9 * rows * cols,
 }, COLUMNS);
 const backward = new RowsKernel("layer_norm_backward.wgsl", backwardWgsl, {
-  // Product and sum; difference, two products and a sum; difference, four products, two differences.
+  // Product and sum; difference, two products and a sum; difference, four products, two
+  // differences.
   flops: ({ rows, cols }) => 13 * rows * cols,
 }, COLUMNS);
 const weightsKernel = new ColumnsKernel("layer_norm_weights.wgsl", weightsWgsl, {
@@ -31,26 +33,31 @@ const weightsKernel = new ColumnsKernel("layer_norm_weights.wgsl", weightsWgsl, 
 });
 
 /**
- * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and shifted (Ba, Kiros and
- * Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
+ * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and
+ * shifted (Ba, Kiros and Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
  *
- * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold none or more than 30,000 elements.
+ * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold none
+ * or more than 30,000 elements.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-5): Tensor {
   const { shape } = x;
-  const own = weight.shape;
-  const last = shape.slice(Math.max(0, shape.length - own.length));
-  if (!sameShape(last, own) || !sameShape(own, bias.shape) || numel(own) === 0) {
+  const normalized = weight.shape;
+  const last = shape.slice(Math.max(0, shape.length - normalized.length));
+  if (
+    !sameShape(last, normalized) || !sameShape(normalized, bias.shape) || numel(normalized) === 0
+  ) {
     throw new RangeError(
-      `Cannot layerNorm [${shape}] with weight [${own}] and bias [${bias.shape}]`,
+      `Cannot layerNorm [${shape}] with weight [${normalized}] and bias [${bias.shape}]`,
     );
   }
   checkFloats("layerNorm", x, weight, bias);
-  const cols = numel(own);
+  const cols = numel(normalized);
   const rows = x.size / cols;
   if (cols > MAX_STEPS / 2) {
     throw new RangeError(
-      `Cannot layerNorm [${shape}] over [${own}]: at most ${MAX_STEPS / 2} elements are possible`,
+      `Cannot layerNorm [${shape}] over [${normalized}]: at most ${
+        MAX_STEPS / 2
+      } elements are possible`,
     );
   }
   return scope(() => {
@@ -69,12 +76,15 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-
         })),
       wrtAll([weight, bias], [input, stats], (g) =>
         scope(() => {
-          const part = partOf(rows, cols);
-          const parts = Math.max(1, Math.ceil(rows / part));
-          const sums = [Tensor.empty([parts, cols]), Tensor.empty([parts, cols])];
-          weightsKernel.run([input, stats, contiguous(g)], sums, cols, parts, { rows, part });
+          const chunk = partOf(rows, cols);
+          const chunks = Math.max(1, Math.ceil(rows / chunk));
+          const sums = [Tensor.empty([chunks, cols]), Tensor.empty([chunks, cols])];
+          weightsKernel.run([input, stats, contiguous(g)], sums, cols, chunks, {
+            rows,
+            part: chunk,
+          });
           return sums.map((sum) =>
-            (parts === 1 ? sum : reduceMiddle(sum, 1, parts, cols, "sum")).view(own)
+            (chunks === 1 ? sum : reduceMiddle(sum, 1, chunks, cols, "sum")).view(normalized)
           );
         })),
     ]);

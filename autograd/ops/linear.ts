@@ -53,7 +53,7 @@ export interface Addition {
   readonly inputs: readonly Tensor[];
   /** The second product of the pass; none by default. */
   readonly low?: Epilogue["low"];
-  /** The rules of the layer's input, which is kept as `source`, and of {@linkcode inputs}. */
+  /** The rules of the layer's input, which is saved as `source`, and of {@linkcode inputs}. */
   readonly rulesOf: (source: Tensor) => readonly GradientRule[];
 }
 
@@ -91,7 +91,7 @@ export function affine(
       ...(low && { low }),
     });
     const y = made.view(shape);
-    // A view of x keeps no more than x does, and a copy is kept in its place.
+    // To save a view of x holds no more than x does; a copy that was made anyway is saved instead.
     const source = x.contiguous ? x : rows;
     const rules = [
       ...rulesOf(source),
@@ -111,7 +111,9 @@ export function flatten(x: Tensor): Tensor {
   return reshape(detach(x), [numel(x.shape.slice(0, -1)), x.shape.at(-1) ?? 0]);
 }
 
-/** `g W`, the second product, and what was accumulated before, in one pass: of the input's `shape`. */
+/**
+ * `g W`, the second product, and what was accumulated before, in one pass: of the input's `shape`.
+ */
 export function inputGradient(
   g: Tensor,
   weight: Tensor,

@@ -6,7 +6,7 @@
  */
 
 import { type Mask, multiply, multiplyThen } from "../../kernels/matmul.ts";
-import { attribute, currentPart } from "../../tensor/measure.ts";
+import { attribute, currentLabel } from "../../tensor/measure.ts";
 import { scope } from "../../tensor/scope.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -26,13 +26,13 @@ export interface LowRankChange {
   /** What {@linkcode dropout} drops of `x` in it; nothing by default. */
   readonly dropout?: { readonly p: number; readonly key: DropoutKey };
   /** What its work is attributed to; what the layer's is by default. */
-  readonly part?: string;
+  readonly label?: string;
 }
 
 /**
  * Affine layer with a change of low rank, both products in one pass:
- * `activation(x Wᵀ + scale · dropout(x) downᵀ upᵀ + b) + residual`, `[…, in] → […, out]` (Hu et al.,
- * arXiv 2106.09685, equation 3).
+ * `activation(x Wᵀ + scale · dropout(x) downᵀ upᵀ + b) + residual`, `[…, in] → […, out]` (Hu et
+ * al., arXiv 2106.09685, equation 3).
  *
  * @throws {RangeError} If the inner sizes differ, or the residual is not of the result's shape.
  */
@@ -47,7 +47,7 @@ export function lowRankLinear(
     const thin = thinProduct(rows, change, x.shape);
     return {
       inputs: [change.down, change.up],
-      low: { a: thin.t, c: transpose(thin.up), part: thin.part },
+      low: { a: thin.t, c: transpose(thin.up), part: thin.label },
       rulesOf: (source) => changed(x, source, weight, thin),
     };
   });
@@ -57,29 +57,29 @@ export function lowRankLinear(
 interface Change extends LowRankChange {
   readonly t: Tensor;
   readonly mask: Mask | null;
-  readonly part: string;
+  readonly label: string;
 }
 
 function thinProduct(rows: Tensor, change: LowRankChange, shape: Shape): Change {
-  const { down, up, scale, dropout, part = currentPart() } = change;
+  const { down, up, scale, dropout, label = currentLabel() } = change;
   const mask = dropout ? dropoutMask(dropout.p, dropout.key, shape) : null;
-  const t = attribute(part, () =>
+  const t = attribute(label, () =>
     multiplyThen(rows, transpose(down), {
       expression: "scale * x",
       numbers: { scale },
       ...(mask && { mask: { ...mask, over: "a" } }),
     })[0]);
-  return { ...change, t, mask, part, up };
+  return { ...change, t, mask, label, up };
 }
 
 /**
  * The gradients of a changed layer's input and of its thin matrices, attributed to the change but
  * for the product of the layer itself. What was dropped of the input is dropped of its gradient:
- * the mask is drawn again each time, and nothing of it is kept.
+ * the mask is drawn again each time, and none of it is saved.
  */
 function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): GradientRule[] {
-  const { down, up, scale, t, mask, part } = change;
-  const own = currentPart();
+  const { down, up, scale, t, mask, label } = change;
+  const own = currentLabel();
   const numbers = mask?.items ? [mask.items.numbers] : [];
   // Only the gradient of `down` reads the input.
   const saves = [weight, down, up, ...numbers, ...(needsGradient(down) ? [source] : [])];
@@ -90,7 +90,7 @@ function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Gra
       const [dt] = multiplyThen(g, up, { expression: "scale * x", numbers: { scale } });
       const dx = () =>
         inputGradient(g, weight, shape, accumulated, {
-          low: { a: dt, c: down, part },
+          low: { a: dt, c: down, part: label },
           ...(mask && { mask: { ...mask, over: "low" } }),
         });
       const ddown = () =>
@@ -100,5 +100,5 @@ function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Gra
       return [needs[0] ? attribute(own, dx) : null, needs[1] ? ddown() : null];
     }));
   const ofUp = wrt(up, [t], (g) => scope(() => multiply(transpose(flatten(g)), t)));
-  return [{ ...rule, accumulates: [true, false], part }, { ...ofUp, part }];
+  return [{ ...rule, accumulates: [true, false], label }, { ...ofUp, label }];
 }

@@ -15,8 +15,8 @@ import { reshape, squeeze, transpose, unsqueeze } from "./view.ts";
 /**
  * Matrix product over the last two axes, the leading ones broadcast:
  * `[…, m, k] × […, k, n] → […, m, n]`. A vector `[k]` is a row on the left and a column on the
- * right, and adds no axis to the result. Transposed operands are read in place. The right operand
- * may be a frozen weight in f16; the arithmetic is in f32 all the same.
+ * right, and adds no axis to the result. Transposed operands are read as they lie. The right
+ * operand may be a frozen weight in f16; the arithmetic is in f32 all the same.
  *
  * @throws {TypeError} If the left operand is not f32, or the right one neither f32 nor f16.
  * @throws {RangeError} If the inner sizes differ, or the leading axes do not broadcast.
@@ -36,7 +36,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     return scope(() => squeeze(matmul(a, unsqueeze(b, 1)), -1));
   }
   if (a.shape.length > 2 && b.shape.length === 2 && a.shape.at(-1) === b.shape[0]) {
-    // One tall product in place of a batch of them, and one for the gradient of b in place of a
+    // One tall product instead of a batch of them, and one for the gradient of b instead of a
     // batch of gradients to be summed.
     return scope(() => {
       const rows = numel(a.shape.slice(0, -1));

@@ -1,5 +1,6 @@
 /**
- * Ops that work element by element. One entry defines one op: its forward expression, its derivative.
+ * Ops that work element by element. One entry defines one op: its forward expression, its
+ * derivative.
  *
  * @module
  */
@@ -27,8 +28,8 @@ export type Binary = (a: Tensor, b: Tensor) => Tensor;
 export type Scalar = (x: Tensor, value: number) => Tensor;
 
 /**
- * WGSL of an op's value, and of its derivative; or of its input's gradient, where a condition switches it off: a product
- * with 0 would hand on what is infinite as NaN.
+ * WGSL of an op's value, and of its derivative; or of its input's gradient, where a condition
+ * switches it off: a product with 0 would hand on what is infinite as NaN.
  */
 type Expressions =
   & { readonly forward: string }
@@ -39,7 +40,9 @@ const gradientOf = (expressions: Expressions): string =>
 
 const names = (expression: string, name: string) => new RegExp(`\\b${name}\\b`).test(expression);
 
-/** An op of one operand. A derivative written in `x` keeps the input, one written in `y` the output. */
+/**
+ * An op of one operand. A derivative written in `x` keeps the input, one written in `y` the output.
+ */
 function unary(op: string, expressions: Expressions): Elementwise {
   const { forward } = expressions;
   return Object.assign((x: Tensor) => apply(op, x, expressions, {}), {
@@ -76,7 +79,10 @@ function apply(
   ]);
 }
 
-/** An op of two operands; `da` and `db` are their gradients, of `g`, each keeping the operands that it names. */
+/**
+ * An op of two operands; `da` and `db` are their gradients, of `g`, each keeping the operands that
+ * it names.
+ */
 function binary(
   op: string,
   { forward, da, db }: { forward: string; da: string; db: string },
@@ -188,7 +194,10 @@ const tensorPow = binary("pow", {
   db: "select(g * (pow_(a, b) * log_(a)), 0.0, a == 0.0 && b >= 0.0)",
 });
 
-/** `x` to the power of `exponent`, a number or a tensor; NaN for negative `x` and a power that is not whole. */
+/**
+ * `x` to the power of `exponent`, a number or a tensor; NaN for negative `x` and a power that is no
+ * integer.
+ */
 export function pow(x: Tensor, exponent: Tensor | number): Tensor {
   return typeof exponent === "number" ? scalarPow(x, exponent) : tensorPow(x, exponent);
 }
@@ -256,7 +265,10 @@ export const gelu: Elementwise = unary("gelu", {
   derivative: "normal_(x) + x * exp(-0.5 * x * x) * 0.3989422804014327",
 });
 
-/** GELU by its tanh approximation: `gelu_new` in Hugging Face's configurations (arXiv 1606.08415, section 2). */
+/**
+ * GELU by its tanh approximation: `gelu_new` in Hugging Face's configurations (arXiv 1606.08415,
+ * section 2).
+ */
 export const geluTanh: Elementwise = unary("geluTanh", {
   // ½ (1 + tanh u) is sigmoid(2 u), which keeps its digits where it is near 0.
   forward: "x * sigmoid_(1.5957691216057308 * (x + 0.044715 * x * x * x))",
@@ -272,15 +284,15 @@ export const quickGelu: Elementwise = unary("quickGelu", {
 });
 
 /**
- * `x` held between `low` and `high`; beyond them its gradient is 0.
+ * `x` held between `least` and `most`; beyond them its gradient is 0.
  *
- * @throws {RangeError} If `low` is above `high`.
+ * @throws {RangeError} If `least` is above `most`.
  */
-export function clamp(x: Tensor, low: number, high: number): Tensor {
-  if (!(low <= high)) throw new RangeError(`Cannot clamp between ${low} and ${high}`);
-  const forward = "nan_or_(x, clamp(x, low, high))";
-  const gradient = "select(0.0, g, x >= low && x <= high)";
-  return apply("clamp", x, { forward, gradient }, { low, high });
+export function clamp(x: Tensor, least: number, most: number): Tensor {
+  if (!(least <= most)) throw new RangeError(`Cannot clamp between ${least} and ${most}`);
+  const forward = "nan_or_(x, clamp(x, least, most))";
+  const gradient = "select(0.0, g, x >= least && x <= most)";
+  return apply("clamp", x, { forward, gradient }, { least, most });
 }
 
 /**
@@ -306,7 +318,7 @@ function checkMask(op: string, shape: Shape, mask: Shape): void {
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   checkReadable("choose where from", a, b);
   const shape = broadcast(condition.shape, broadcast(a.shape, b.shape));
-  const part = (own: Tensor, chosen: string) => {
+  const rule = (own: Tensor, chosen: string) => {
     const { shape: to } = own;
     return wrt(
       own,
@@ -315,7 +327,7 @@ export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
     );
   };
   return record(pointwise("select(b, a, bool(c))", { a, b, c: condition }, shape), [
-    part(a, "select(0.0, g, bool(c))"),
-    part(b, "select(g, 0.0, bool(c))"),
+    rule(a, "select(0.0, g, bool(c))"),
+    rule(b, "select(g, 0.0, bool(c))"),
   ]);
 }

@@ -22,18 +22,20 @@ export interface ReduceOptions {
 }
 
 /** The axes to reduce, in order, and the shapes of the result with and without them. */
-function plan(shape: Shape, { axis, keepAxes = false }: ReduceOptions) {
+function reducedAxes(shape: Shape, { axis, keepAxes = false }: ReduceOptions) {
   const named = axis === undefined ? shape.map((_, i) => i) : [axis].flat() as number[];
   const axes = named.map((a) => resolveAxis(a, shape.length)).sort((a, b) => a - b);
   if (new Set(axes).size < axes.length) {
     throw new RangeError(`Cannot reduce axes [${named}]: one is named twice`);
   }
-  const kept = shape.map((size, i) => axes.includes(i) ? 1 : size);
-  const result = keepAxes ? kept : shape.filter((_, i) => !axes.includes(i));
-  return { axes, kept, result, count: axes.reduce((n, i) => n * shape[i], 1) };
+  const withAxes = shape.map((size, i) => axes.includes(i) ? 1 : size);
+  const result = keepAxes ? withAxes : shape.filter((_, i) => !axes.includes(i));
+  return { axes, withAxes, result, count: axes.reduce((n, i) => n * shape[i], 1) };
 }
 
-/** Reduces `axes` without recording: neighbouring axes in place, others after a permuted copy. */
+/**
+ * Reduces `axes` without recording: neighbouring axes as they lie, others after a permuted copy.
+ */
 function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result: Shape): Tensor {
   return scope(() => {
     const { shape } = x;
@@ -57,21 +59,22 @@ function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result:
 /** Sum over axes, all by default. */
 export function sum(x: Tensor, options: ReduceOptions = {}): Tensor {
   checkFloats("sum", x);
-  const { axes, kept, result } = plan(x.shape, options);
+  const { axes, withAxes, result } = reducedAxes(x.shape, options);
   const { shape } = x;
   return record(reduceAxes(x, axes, "sum", result), [
-    wrt(x, [], (g) => scope(() => expand(reshape(g, kept), shape))),
+    wrt(x, [], (g) => scope(() => expand(reshape(g, withAxes), shape))),
   ]);
 }
 
 /** Mean over axes, all by default. */
 export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
-  const { count } = plan(x.shape, options);
+  const { count } = reducedAxes(x.shape, options);
   return scope(() => mulScalar(sum(x, options), 1 / count));
 }
 
 /**
- * Largest element over axes, all by default. Equally large ones share the gradient, as in `torch.amax`.
+ * Largest element over axes, all by default. Equally large ones share the gradient, as in
+ * `torch.amax`.
  *
  * @throws {RangeError} If there are no elements.
  */
@@ -80,7 +83,8 @@ export function max(x: Tensor, options: ReduceOptions = {}): Tensor {
 }
 
 /**
- * Smallest element over axes, all by default. Equally small ones share the gradient, as in `torch.amin`.
+ * Smallest element over axes, all by default. Equally small ones share the gradient, as in
+ * `torch.amin`.
  *
  * @throws {RangeError} If there are no elements.
  */
@@ -90,28 +94,32 @@ export function min(x: Tensor, options: ReduceOptions = {}): Tensor {
 
 function extreme(x: Tensor, kind: "max" | "min", options: ReduceOptions): Tensor {
   checkFloats(kind, x);
-  const { axes, kept, result } = plan(x.shape, options);
+  const { axes, withAxes, result } = reducedAxes(x.shape, options);
   const { shape } = x;
   const y = reduceAxes(x, axes, kind, result);
   return record(y, [
     wrt(x, [x, y], (g) =>
       scope(() => {
-        const found = pointwise("select(0.0, 1.0, x == y)", { x, y: reshape(y, kept) }, shape);
-        const ties = reduceAxes(found, axes, "sum", kept);
-        return pointwise("found * g / ties", { found, ties, g: reshape(g, kept) }, shape);
+        const equal = pointwise("select(0.0, 1.0, x == y)", { x, y: reshape(y, withAxes) }, shape);
+        const ties = reduceAxes(equal, axes, "sum", withAxes);
+        return pointwise("equal * g / ties", { equal, ties, g: reshape(g, withAxes) }, shape);
       })),
   ]);
 }
 
-/** Variance over axes, all by default: of the sample (divided by n - 1) or, if `unbiased` is false, of all there is. */
+/**
+ * Variance over axes, all by default: of the sample (divided by n - 1) or, if `unbiased` is false,
+ * of all elements (divided by n).
+ */
 export function variance(
   x: Tensor,
   { unbiased = true, ...options }: ReduceOptions & { readonly unbiased?: boolean } = {},
 ): Tensor {
-  const { count } = plan(x.shape, options);
+  const { count } = reducedAxes(x.shape, options);
   const centre = (x: Tensor) => sub(x, mean(x, { ...options, keepAxes: true }));
   return scope(() => {
-    // Twice: the mean of large elements is rounded, and what that leaves is small enough to be exact.
+    // Twice: the mean of large elements is rounded, and the mean of what is left then is exact
+    // enough.
     const centred = centre(centre(x));
     return mulScalar(sum(square(centred), options), 1 / (count - (unbiased ? 1 : 0)));
   });
@@ -120,7 +128,7 @@ export function variance(
 /** Euclidean norm over axes, all by default. Its gradient at 0 is 0, as in PyTorch. */
 export function norm(x: Tensor, options: ReduceOptions = {}): Tensor {
   checkFloats("norm", x);
-  const { axes, kept, result } = plan(x.shape, options);
+  const { axes, withAxes, result } = reducedAxes(x.shape, options);
   const { shape } = x;
   const y = scope(() => {
     const squares = pointwise("x * x", { x }, shape);
@@ -129,14 +137,17 @@ export function norm(x: Tensor, options: ReduceOptions = {}): Tensor {
   return record(y, [
     wrt(x, [x, y], (g) =>
       scope(() => {
-        const [gradient, length] = [reshape(g, kept), reshape(y, kept)];
-        const flow = "select(g * (x / y), 0.0, y == 0.0)";
-        return pointwise(flow, { g: gradient, x, y: length }, shape);
+        const [gradient, length] = [reshape(g, withAxes), reshape(y, withAxes)];
+        const direction = "select(g * (x / y), 0.0, y == 0.0)";
+        return pointwise(direction, { g: gradient, x, y: length }, shape);
       })),
   ]);
 }
 
-/** Sums `x` over the axes that broadcasting `shape` to `x.shape` added or repeated: the gradient of a broadcast. */
+/**
+ * Sums `x` over the axes that broadcasting `shape` to `x.shape` added or repeated: the gradient of
+ * a broadcast.
+ */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.shape.length - shape.length;

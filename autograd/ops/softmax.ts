@@ -20,7 +20,8 @@ import { max, sum } from "./reduce.ts";
 import { contiguous, detach, transpose } from "./view.ts";
 
 const forward = new RowsKernel("softmax.wgsl", softmaxWgsl, {
-  // Scale, maximum, difference, exponential, sum; scale, difference, exponential, product; of what is hidden too.
+  // Scale, maximum, difference, exponential, sum; scale, difference, exponential, product; of what
+  // is hidden too.
   flops: ({ rows, cols }) => 9 * rows * cols,
 });
 const backward = new RowsKernel("softmax_backward.wgsl", backwardWgsl, {
@@ -36,7 +37,10 @@ const logBackward = new RowsKernel("log_softmax_backward.wgsl", logBackwardWgsl,
   flops: ({ rows, cols }) => 4 * rows * cols,
 });
 
-/** Rows longer than this are worked on by several kernels, since one invocation would take more than MAX_STEPS. */
+/**
+ * Rows longer than this are worked on by several kernels, since one invocation would take more than
+ * MAX_STEPS.
+ */
 const LONG_ROW = MAX_STEPS / 2;
 const ROWS = { axis: -1, keepAxes: true } as const;
 
@@ -53,7 +57,10 @@ export function softmax(x: Tensor, axis = -1): Tensor {
   return along(x, axis, (x) => scores(x, 1, false));
 }
 
-/** Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to its own number only. */
+/**
+ * Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to its own
+ * number only.
+ */
 export function scores(x: Tensor, scale: number, causal: boolean): Tensor {
   checkFloats("softmax", x);
   const { shape } = x;

@@ -1,5 +1,5 @@
 /**
- * The largest elements and where they are. No gradient flows through these.
+ * The largest elements and where they are. These ops pass no gradient on.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { Tensor } from "../../tensor/tensor.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
 const kernel = new Kernel("top_k.wgsl", wgsl, {
-  // A comparison for each element and place.
+  // A comparison for each element and each of the k results.
   flops: ({ rows, cols, k }) => rows * cols * k,
 });
 
@@ -20,26 +20,27 @@ const kernel = new Kernel("top_k.wgsl", wgsl, {
 const COLUMNS_AT_ONCE = 8;
 
 /**
- * The `k` largest elements along `axis`, in descending order, and their places (i32); of equal ones the first comes
- * first.
+ * The `k` largest elements along `axis`, in descending order, and their indices (i32); of equal
+ * ones the first comes first.
  *
- * @throws {RangeError} If `k` is not from 1 to the axis's size, or the two multiply to more than some 480,000.
+ * @throws {RangeError} If `k` is not from 1 to the axis's size, or the two multiply to more than
+ * some 480,000.
  */
 export function topK(x: Tensor, k: number, axis = -1): { values: Tensor; indices: Tensor } {
   return select(x, k, axis, false);
 }
 
-/** The place of the largest element along `axis` (i32), the first of equal ones. */
+/** The index of the largest element along `axis` (i32), the first of equal ones. */
 export function argmax(x: Tensor, axis = -1): Tensor {
-  return place(x, axis, false);
+  return indexOf(x, axis, false);
 }
 
-/** The place of the smallest element along `axis` (i32), the first of equal ones. */
+/** The index of the smallest element along `axis` (i32), the first of equal ones. */
 export function argmin(x: Tensor, axis = -1): Tensor {
-  return place(x, axis, true);
+  return indexOf(x, axis, true);
 }
 
-function place(x: Tensor, axis: number, smallest: boolean): Tensor {
+function indexOf(x: Tensor, axis: number, smallest: boolean): Tensor {
   const at = resolveAxis(axis, x.shape.length);
   return scope(() => reshape(select(x, 1, axis, smallest).indices, x.shape.toSpliced(at, 1)));
 }
@@ -56,8 +57,8 @@ function select(x: Tensor, k: number, axis: number, smallest: boolean) {
   const steps = k * (Math.ceil(cols / COLUMNS_AT_ONCE) + 2);
   if (steps > MAX_STEPS) {
     throw new RangeError(
-      `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: that is ${steps} steps for one ` +
-        `invocation, at most ${MAX_STEPS} are possible`,
+      `Cannot take the top ${k} along axis ${axis} of [${x.shape}]: ` +
+        `that is ${steps} steps for one invocation, at most ${MAX_STEPS} are possible`,
     );
   }
   return scope(() => {

@@ -19,7 +19,10 @@ import { record, wrt } from "../tape.ts";
 import { full } from "./create.ts";
 import { sumTo } from "./reduce.ts";
 
-/** `x` with its elements row-major from the start of a buffer: `x` itself where they are, else a copy, of f16 in f32. */
+/**
+ * `x` with its elements row-major from the start of a buffer: `x` itself where they are, else a
+ * copy, of f16 in f32.
+ */
 export function contiguous(x: Tensor): Tensor {
   if (x.contiguous) return x;
   const dtype = x.dtype === "f16" ? "f32" : x.dtype;
@@ -27,7 +30,8 @@ export function contiguous(x: Tensor): Tensor {
 }
 
 /**
- * The same elements, row-major, in another shape; one size may be -1 and is worked out. A view where possible.
+ * The same elements, row-major, in another shape; one size may be -1 and is worked out. A view
+ * where possible.
  *
  * @throws {RangeError} If the shapes do not hold equally many elements.
  */
@@ -65,9 +69,10 @@ export function transpose(x: Tensor, first = -2, second = -1): Tensor {
 }
 
 /**
- * Elements `start`, `start + step`, … below `stop` along `axis`; negative bounds count from the end. A view.
+ * Elements `start`, `start + step`, … below `stop` along `axis`; negative bounds count from the
+ * end. A view.
  *
- * @throws {RangeError} If a bound is not whole, or `step` is not a positive integer.
+ * @throws {RangeError} If a bound is no integer, or `step` is not a positive integer.
  */
 export function slice(x: Tensor, axis: number, start = 0, stop?: number, step = 1): Tensor {
   const at = resolveAxis(axis, x.shape.length);
@@ -147,13 +152,13 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
     const total = tensors.reduce((sum, { shape }) => sum + shape[at], 0);
     const y = Tensor.empty(first.shape.with(at, total), first.dtype);
     let start = 0;
-    const flows = tensors.map((x) => {
+    const rules = tensors.map((x) => {
       const from = start;
       const to = start += x.shape[at];
       pointwiseInto(slice(y, at, from, to), "x", { x });
       return wrt(x, [], (g) => slice(g, at, from, to));
     });
-    return record(y, flows);
+    return record(y, rules);
   });
 }
 
@@ -176,7 +181,8 @@ export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
 }
 
 /**
- * `x` with `value` around it: `pads` has for each axis how many elements to add before and after it.
+ * `x` with `value` around it: `pads` has for each axis how many elements to add before and after
+ * it.
  *
  * @throws {RangeError} If `pads` does not name every axis, or a count is negative.
  */
@@ -194,7 +200,7 @@ export function pad(
     );
   }
   const inner = (padded: Tensor, shape: Shape) =>
-    pads.reduce((part, [before], axis) => slice(part, axis, before, before + shape[axis]), padded);
+    pads.reduce((cut, [before], axis) => slice(cut, axis, before, before + shape[axis]), padded);
   const { shape } = x;
   return scope(() => {
     const padded = shape.map((size, axis) => size + pads[axis][0] + pads[axis][1]);
@@ -204,7 +210,7 @@ export function pad(
   });
 }
 
-/** The same elements, through which no gradient flows. */
+/** The same elements as a constant: they pass no gradient on to `x`. */
 export function detach(x: Tensor): Tensor {
   return x.view(x.shape, x.strides);
 }

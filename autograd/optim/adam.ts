@@ -16,16 +16,23 @@ import {
 
 /** How {@linkcode Adam} and {@linkcode AdamW} step. */
 export interface AdamOptions extends OptimizerOptions {
-  /** How much is kept at each step of the running means of gradients and of their squares; [0.9, 0.999] by default. */
+  /**
+   * How much stays at each step of the running means of gradients and of their squares; [0.9,
+   * 0.999] by default.
+   */
   readonly betas?: readonly [number, number];
   /** Added to the root of the mean square; 1e-8 by default. */
   readonly epsilon?: number;
-  /** Whether to divide by the largest mean square so far (Reddi et al., arXiv 1904.09237); false by default. */
+  /**
+   * Whether to divide by the largest mean square so far (Reddi et al., arXiv 1904.09237); false by
+   * default.
+   */
   readonly amsgrad?: boolean;
 }
 
 const NUMBERS = [
-  // The host makes these in 64 bits: 1 - β₂ and 1 - β₂ᵗ have few digits left where 32 bits subtract.
+  // The host makes these in 64 bits: 1 - β₂ and 1 - β₂ᵗ have few digits left where 32 bits
+  // subtract.
   ...["rate", "correction", "decay", "l2", "beta1", "beta2"],
   ...["one_minus_beta1", "one_minus_beta2", "epsilon"],
 ];
@@ -80,7 +87,8 @@ export class Adam extends Optimizer<AdamOptions> {
  *
  * @example
  * ```ts
- * import { AdamW, cosineAnnealing, init, scope, square, sum, tensor, valueAndGrad } from "../../mod.ts";
+ * import { AdamW, cosineAnnealing, init, scope } from "../../mod.ts";
+ * import { square, sum, tensor, valueAndGrad } from "../../mod.ts";
  * await init();
  * const x = tensor([3, -2]);
  * const optimizer = new AdamW([x], { learningRate: cosineAnnealing(0.5, 0, 30) });

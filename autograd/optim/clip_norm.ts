@@ -14,8 +14,8 @@ import { sqrt } from "../ops/pointwise.ts";
 import { sum } from "../ops/reduce.ts";
 import { contiguous } from "../ops/view.ts";
 
-/** What a workgroup sums, in as many parts as it has invocations. */
-const [SUMMED, PARTS] = [1024, 64];
+/** What a workgroup sums, and into how many sums: one for each of its invocations. */
+const [SUMMED, SUMS] = [1024, 64];
 
 const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
   writes: false,
@@ -27,8 +27,8 @@ const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
 });
 
 /**
- * Euclidean norm of all elements of all `tensors` together: a scalar tensor. No gradient flows through it. A tensor that
- * stands for several equal ones counts `copies` times.
+ * Euclidean norm of all elements of all `tensors` together: a scalar tensor that passes no gradient
+ * on. A tensor that stands for several equal ones counts `copies` times.
  */
 export function globalNorm(
   tensors: readonly Tensor[],
@@ -37,20 +37,21 @@ export function globalNorm(
   return scope(() => {
     let count = 0;
     const members = tensors.map((x, i) => {
-      const place = count;
-      count += PARTS * Math.ceil(x.size / SUMMED);
-      return { x: contiguous(x), own: { place, times: copies[i] } };
+      const start = count;
+      count += SUMS * Math.ceil(x.size / SUMMED);
+      return { x: contiguous(x), own: { place: start, times: copies[i] } };
     });
-    const parts = Tensor.empty([count]);
-    kernel.run(members, [parts], {});
-    return sqrt(sum(parts));
+    const sums = Tensor.empty([count]);
+    kernel.run(members, [sums], {});
+    return sqrt(sum(sums));
   });
 }
 
 /**
- * The factor that takes gradients to a common norm of at most `maxNorm`, and the norm that they have, both scalar
- * tensors, for an optimizer to step with: `min(1, maxNorm / (norm + 1e-6))`, as in `torch.nn.utils.clip_grad_norm_`.
- * Nothing is read back. A gradient that stands for several equal ones counts `copies` times in the norm.
+ * The factor that takes gradients to a common norm of at most `maxNorm`, and the norm that they
+ * have, both scalar tensors, for an optimizer to step with: `min(1, maxNorm / (norm + 1e-6))`, as
+ * in `torch.nn.utils.clip_grad_norm_`. Nothing is read back. A gradient that stands for several
+ * equal ones counts `copies` times in the norm.
  *
  * @throws {RangeError} If `maxNorm` is not a finite number above 0.
  */
@@ -75,8 +76,9 @@ export function clipFactor(
 }
 
 /**
- * New gradients, scaled by one factor to a common norm of at most `maxNorm`, and the norm that they had before, a scalar
- * tensor; see {@linkcode clipFactor}, which an optimizer steps with without a copy of each gradient.
+ * New gradients, scaled by one factor to a common norm of at most `maxNorm`, and the norm that they
+ * had before, a scalar tensor; see {@linkcode clipFactor}, which an optimizer steps with without a
+ * copy of each gradient.
  *
  * @throws {RangeError} If `maxNorm` is not a finite number above 0.
  */

@@ -1,5 +1,6 @@
 /**
- * What all optimizers share: parameters in groups, a count of steps, state that is saved and restored.
+ * What all optimizers share: parameters in groups, a count of steps, state that is saved and
+ * restored.
  *
  * @module
  */
@@ -8,7 +9,7 @@ import type { Constants, Sizes } from "../../kernels/kernel.ts";
 import { ManyKernel } from "../../kernels/many.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { during } from "../../tensor/measure.ts";
-import { owned } from "../../tensor/memory.ts";
+import { inCategory } from "../../tensor/memory.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import { contiguousStrides, sameShape } from "../../tensor/shape.ts";
 import { StepCount } from "../../tensor/step_count.ts";
@@ -25,7 +26,7 @@ export interface OptimizerOptions {
   readonly weightDecay?: number;
 }
 
-/** Parameters that share options; what is not given here is as for the whole optimizer. */
+/** Parameters that share options; what is not given here is as the optimizer has it. */
 export type ParameterGroup<O> = Partial<O> & { readonly parameters: readonly Tensor[] };
 
 /** Parameters, or groups of them. */
@@ -41,7 +42,7 @@ export interface Rule<O> {
   readonly defaults: Required<O>;
   /** For each number that options may get wrong, the range it must be in and whether it is. */
   readonly ranges: (options: Required<O>) => Readonly<Record<string, OptionRange>>;
-  /** The tensors kept for each parameter, by name; those that the options do without are false. */
+  /** The names of the tensors that belong to each parameter, and whether the options need them. */
   readonly state: (options: Required<O>) => Readonly<Record<string, boolean>>;
   /** The kernel's constants. */
   readonly constants: (options: Required<O>) => Constants;
@@ -63,14 +64,14 @@ export interface OptimizerState {
 interface Member {
   readonly parameter: Tensor;
   readonly group: number;
-  /** Where its state begins, in each part of the whole. */
-  readonly place: number;
+  /** Where its state begins, within each kind of state. */
+  readonly start: number;
 }
 
 /**
- * The kernel of an optimizer, of `flops` operations an element: of many parameters x is the gradient and y the
- * parameter; `state` has for each kind of state the elements of all parameters, and begins for a parameter at its
- * `place`; `total` is where the next kind begins; gradients are multiplied with `factor[0]`.
+ * The kernel of an optimizer, of `flops` operations an element. Of each of many parameters `x` is
+ * the gradient and `y` the parameter. `state` has one kind of state after another, each of `total`
+ * elements, in which a parameter's begin at its `place`. Gradients are multiplied with `factor[0]`.
  */
 export function optimizerKernel(
   name: string,
@@ -101,12 +102,15 @@ export function atLeastZero(value: unknown): OptionRange {
   return [value, typeof value === "number" && value >= 0 && value < Infinity, "a number from 0 on"];
 }
 
-/** Updates parameters in place from their gradients. {@linkcode Sgd}, {@linkcode Adam} and {@linkcode AdamW} are such. */
+/**
+ * Updates parameters where they are, from their gradients. {@linkcode Sgd}, {@linkcode Adam} and
+ * {@linkcode AdamW} are such.
+ */
 export class Optimizer<O extends OptimizerOptions> {
   readonly #rule: Rule<O>;
   readonly #groups: readonly Required<O>[];
   readonly #members: readonly Member[];
-  /** The state by name, views of the whole. */
+  /** The state by name, views of all of it. */
   readonly #saved = new Map<string, Tensor>();
   readonly #state: Tensor;
   readonly #total: number;
@@ -118,8 +122,8 @@ export class Optimizer<O extends OptimizerOptions> {
    * Makes an optimizer, its state on the GPU all 0. It owns its state, and not the parameters.
    *
    * @throws {TypeError} If a parameter is not f32.
-   * @throws {RangeError} If there are no parameters, if one is not contiguous or given twice, or if an option is out of
-   * range.
+   * @throws {RangeError} If there are no parameters, if one is not contiguous or given twice, or if
+   * an option is out of range.
    */
   constructor(rule: Rule<O>, parameters: ParameterList<O>, options: Partial<O>) {
     const groups = grouped(parameters);
@@ -135,9 +139,9 @@ export class Optimizer<O extends OptimizerOptions> {
 
     let total = 0;
     this.#members = listed.map(({ parameter, group }) => {
-      const place = total;
+      const start = total;
       total += parameter.size;
-      return { parameter, group, place };
+      return { parameter, group, start };
     });
     this.#total = total;
     // All groups keep what one of them needs.
@@ -145,13 +149,13 @@ export class Optimizer<O extends OptimizerOptions> {
     const kinds = wanted[0].map(([name]) => name)
       .filter((_, i) => wanted.some((states) => states[i][1]));
     const shape = [kinds.length, total];
-    this.#state = owned("optimizerState", () => keep(Tensor.empty(shape, "f32", true)));
+    this.#state = inCategory("optimizerState", () => keep(Tensor.empty(shape, "f32", true)));
     pointwiseInto(this.#state, "0.0", {});
     this.#one = keep(ones([]));
-    for (const [i, { parameter: { shape }, place, group }] of this.#members.entries()) {
+    for (const [i, { parameter: { shape }, start, group }] of this.#members.entries()) {
       for (const [kind, name] of kinds.entries()) {
         if (!rule.state(this.#groups[group])[name]) continue;
-        const view = this.#state.view(shape, contiguousStrides(shape), kind * total + place);
+        const view = this.#state.view(shape, contiguousStrides(shape), kind * total + start);
         this.#saved.set(`${i}.${name}`, keep(view));
       }
     }
@@ -170,11 +174,13 @@ export class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * Updates each parameter by its gradient, many in a dispatch; nothing is compiled after the first step, nothing
-   * uploaded. The gradients are in the order of the parameters, those of the first group first, and stay the caller's.
-   * They are multiplied with `factor`, a scalar tensor, if one is given: {@linkcode clipFactor} makes such.
+   * Updates each parameter by its gradient, many in a dispatch; nothing is compiled after the first
+   * step, nothing uploaded. The gradients are in the order of the parameters, those of the first
+   * group first, and stay the caller's. They are multiplied with `factor`, a scalar tensor, if one
+   * is given: {@linkcode clipFactor} makes such.
    *
-   * @throws {RangeError} If gradients and parameters do not match, or a schedule gives no learning rate.
+   * @throws {RangeError} If gradients and parameters do not match, or a schedule gives no learning
+   * rate.
    */
   step(grads: readonly Tensor[], factor: Tensor = this.#one): void {
     const { name, kernel, constants, sizes } = this.#rule;
@@ -189,8 +195,8 @@ export class Optimizer<O extends OptimizerOptions> {
     }
     const update = () => {
       for (const [group, options] of this.#groups.entries()) {
-        const members = this.#members.flatMap(({ parameter, place, group: of }, i) =>
-          of === group ? [{ x: contiguous(grads[i]), y: parameter, own: { place } }] : []
+        const members = this.#members.flatMap(({ parameter, start, group: of }, i) =>
+          of === group ? [{ x: contiguous(grads[i]), y: parameter, own: { place: start } }] : []
         );
         const numbers = {
           total: this.#total,
@@ -204,7 +210,10 @@ export class Optimizer<O extends OptimizerOptions> {
     this.#steps.value++;
   }
 
-  /** What a checkpoint needs to go on. The tensors are the optimizer's own, and change with its steps. */
+  /**
+   * What a checkpoint needs to go on. The tensors are the optimizer's own, and change with its
+   * steps.
+   */
   state(): OptimizerState {
     return { steps: this.steps, tensors: Object.fromEntries(this.#saved) };
   }
@@ -221,7 +230,8 @@ export class Optimizer<O extends OptimizerOptions> {
       if (own && given && sameShape(own.shape, given.shape)) continue;
       const [here, there] = [own, given].map((found) => found ? `[${found.shape}]` : "absent");
       throw new RangeError(
-        `Cannot restore ${this.#rule.name}: "${name}" is ${there} in the given state and ${here} here, ` +
+        `Cannot restore ${this.#rule.name}: "${name}" is ${there} in the given state and ` +
+          `${here} here, ` +
           "use the state of the same optimizer on the same parameters",
       );
     }
@@ -242,14 +252,16 @@ export class Optimizer<O extends OptimizerOptions> {
     const { name } = this.#rule;
     if (grads.length !== this.#members.length) {
       throw new RangeError(
-        `Cannot step ${name}: it has ${this.#members.length} parameters, got ${grads.length} gradients`,
+        `Cannot step ${name}: it has ${this.#members.length} parameters, ` +
+          `got ${grads.length} gradients`,
       );
     }
     for (const [i, { parameter: { shape } }] of this.#members.entries()) {
       const g = grads[i];
       if (g.dtype === "f32" && sameShape(g.shape, shape)) continue;
       throw new RangeError(
-        `Cannot step ${name}: parameter ${i} is f32 [${shape}], its gradient ${g.dtype} [${g.shape}]`,
+        `Cannot step ${name}: parameter ${i} is f32 [${shape}], ` +
+          `its gradient ${g.dtype} [${g.shape}]`,
       );
     }
   }
@@ -271,7 +283,7 @@ function checkParameters(name: string, parameters: readonly Tensor[]): void {
     if (parameter.dtype !== "f32") throw new TypeError(`${what} is ${parameter.dtype}, not f32`);
     if (!parameter.contiguous) {
       throw new RangeError(
-        `${what} is a view that cannot be updated in place, give a contiguous() copy`,
+        `${what} is a view that cannot be updated where it is, give a contiguous() copy`,
       );
     }
     if (parameters.indexOf(parameter) < i) {

@@ -8,9 +8,10 @@
 export type LearningRate = number | ((step: number) => number);
 
 /**
- * A rate that falls from `base` to `minimum` along half a cosine in `total` steps, and past them rises again:
- * `minimum + (base - minimum) (1 + cos(π step / total)) / 2`. Agrees with `torch.optim.lr_scheduler.CosineAnnealingLR`
- * (Loshchilov and Hutter, arXiv 1608.03983, equation 5).
+ * A rate that falls from `base` to `minimum` along half a cosine in `total` steps, and past them
+ * rises again: `minimum + (base - minimum) (1 + cos(π step / total)) / 2`. Agrees with
+ * `torch.optim.lr_scheduler.CosineAnnealingLR` (Loshchilov and Hutter, arXiv 1608.03983, equation
+ * 5).
  *
  * @example
  * ```ts

@@ -16,9 +16,12 @@ import {
 
 /** How {@linkcode Sgd} steps. */
 export interface SgdOptions extends OptimizerOptions {
-  /** How much of the last step goes on; 0 by default, and then nothing is kept of it. */
+  /** How much of the last step goes on; 0 by default, which needs no state. */
   readonly momentum?: number;
-  /** How much of a new gradient stays out of the momentum; 0 by default. The first gradient goes in whole. */
+  /**
+   * How much of a new gradient stays out of the momentum; 0 by default. All of the first gradient
+   * goes in.
+   */
   readonly dampening?: number;
   /** Nesterov's momentum, which looks a step ahead; false by default. */
   readonly nesterov?: boolean;
@@ -48,7 +51,10 @@ const RULE: Rule<SgdOptions> = {
   }),
 };
 
-/** Stochastic gradient descent with momentum and weight decay, as `torch.optim.SGD`. Without weight decay by default. */
+/**
+ * Stochastic gradient descent with momentum and weight decay, as `torch.optim.SGD`. Without weight
+ * decay by default.
+ */
 export class Sgd extends Optimizer<SgdOptions> {
   /** Makes the optimizer of some parameters, or of groups with options of their own. */
   constructor(parameters: ParameterList<SgdOptions>, options: SgdOptions = {}) {

@@ -8,7 +8,7 @@ import { ARCHITECTURES, type ClipConfig } from "../../clip/config.ts";
 import type { Precision } from "../../clip/weights.ts";
 import { type DryGpu, dryTwin, gpuName, init, shutDown } from "../../tensor/device.ts";
 import { PHASES } from "../../tensor/measure.ts";
-import { OWNERS } from "../../tensor/memory.ts";
+import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { Random } from "../../tensor/random.ts";
 import {
   MEMORY_FLAGS,
@@ -166,7 +166,7 @@ function table(columns: readonly Column[]): string[] {
     "".padEnd(28) + columns.map(([title]) => title.padStart(16)).join(""),
     row("trainable parameters", (cost) => `${cost.trainableParameters}`),
     row("peak GPU memory", (cost) => megabytes(cost.peakGpuBytes)),
-    ...OWNERS.map((category) =>
+    ...MEMORY_CATEGORIES.map((category) =>
       row(`  ${LABELS[category]}`, (cost) => megabytes(cost.peakBytesByOwner[category]))
     ),
     row("with buffers kept for reuse", (cost) => megabytes(cost.peakHeldBytes)),

@@ -194,7 +194,7 @@ export async function train(args: readonly string[]): Promise<number> {
       secondsPerStep: outcome.secondsPerStep,
       imagesPerSecond: outcome.imagesPerSecond,
       peakGpuBytes: outcome.peakBytes,
-      peakBytesByOwner: outcome.peakByOwner,
+      peakBytesByOwner: outcome.peakByCategory,
       liveGpuBytes: memory().liveBytes,
       submitsPerStep: outcome.submitsPerStep,
       ...(outcome.profile && { profile: outcome.profile.rows }),

@@ -10,17 +10,26 @@ import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
 import { emptyClip } from "./models.ts";
 import { countStep, type PrepareStep, type StepCost, type StepSizes } from "./step_cost.ts";
 
-/** What a step does to need less memory; each costs time, none changes its gradients. Nothing of it by default. */
+/**
+ * What a step does to need less memory; each costs time, none changes its gradients. Nothing of it
+ * by default.
+ */
 export interface MemoryPlan {
-  /** Whether each block keeps only its input, and runs again in the backward pass: a forward pass more. */
+  /**
+   * Whether each block keeps only its input, and runs again in the backward pass: a forward pass
+   * more.
+   */
   readonly recompute?: boolean;
   /**
-   * Prompts that the text tower takes at once: it runs without a tape first, and again, chunk by chunk, when the gradients
-   * of its features are there (Gao et al., arXiv 2101.06983). A forward pass of the text tower more, though chunks of
-   * short prompts are cut shorter. All at once if 0.
+   * Prompts that the text tower takes at once: it runs without a tape first, and again, chunk by
+   * chunk, when the gradients of its features are there (Gao et al., arXiv 2101.06983). A forward
+   * pass of the text tower more, though chunks of short prompts are cut shorter. All at once if 0.
    */
   readonly textChunk?: number;
-  /** Images that the image tower takes at once, the gradients of each chunk being computed before the next. All if 0. */
+  /**
+   * Images that the image tower takes at once, the gradients of each chunk being computed before the
+   * next. All if 0.
+   */
   readonly microBatch?: number;
 }
 
@@ -49,14 +58,14 @@ export interface Planned {
 }
 
 /**
- * What starting a kernel counts as beside its FLOPs when plans are compared: some ten microseconds of a GPU, or some
- * thirty of a software driver, whichever has the more FLOPs to spare.
+ * What starting a kernel counts as beside its FLOPs when memory plans are compared: some ten microseconds
+ * of a GPU, or some thirty of a software driver, whichever has the more FLOPs to spare.
  */
 const DISPATCH_FLOPS = 5e7;
 
 /**
- * The fastest memory plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry engines,
- * beside what the current engine does.
+ * The fastest memory plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry
+ * engines, beside what the current engine does.
  *
  * @throws {RangeError} If no memory plan fits; it says the least that would.
  */
@@ -131,7 +140,10 @@ function planWith<Sizes extends StepSizes>(
 
 const weigh = ({ flops, dispatches }: StepCost) => flops.total + DISPATCH_FLOPS * dispatches;
 
-/** Sizes of chunks to try: all at once (0), then halves, `times` times at most; or the one that is chosen already. */
+/**
+ * Sizes of chunks to try: all at once (0), then halves, `times` times at most; or the one that is
+ * chosen already.
+ */
 function sizesOf(chosen: number | undefined, all: number, times: number): number[] {
   if (chosen !== undefined) return [chosen];
   const halves = Array.from({ length: times }, (_, i) => Math.ceil(all / 2 ** (i + 1)));

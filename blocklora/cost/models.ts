@@ -8,7 +8,7 @@ import { Clip, weightShapes } from "../../clip/clip.ts";
 import type { ClipConfig } from "../../clip/config.ts";
 import { type Precision, storedAs, Weights } from "../../clip/weights.ts";
 import { tensor } from "../../tensor/create.ts";
-import { owned } from "../../tensor/memory.ts";
+import { inCategory } from "../../tensor/memory.ts";
 import type { Random } from "../../tensor/random.ts";
 import { keep } from "../../tensor/scope.ts";
 import { numel, type Shape } from "../../tensor/shape.ts";
@@ -36,7 +36,7 @@ function clipOf(
 ): Clip {
   const tensors = [...weightShapes(config)].map(([name, shape]) => {
     const made = () => keep(make(name, shape, storedAs(name, shape, precision)));
-    return [name, owned("frozenWeights", made)] as const;
+    return [name, inCategory("frozenWeights", made)] as const;
   });
   return new Clip(config, new Weights(new Map(tensors)));
 }

@@ -14,7 +14,7 @@ import {
   total,
   type WorkRow,
 } from "../../tensor/measure.ts";
-import { type BytesByOwner, memory, resetPeak } from "../../tensor/memory.ts";
+import { type BytesByCategory, memory, resetPeak } from "../../tensor/memory.ts";
 import { flush } from "../../tensor/queue.ts";
 import type { Random } from "../../tensor/random.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -28,9 +28,15 @@ export interface StepSizes {
   readonly batch: number;
   /** What the step does to need less memory. */
   readonly memory?: MemoryPlan;
-  /** What live and shelved bytes together may not exceed, if live ones alone do not; no limit by default. */
+  /**
+   * What live and pooled bytes together may not exceed, if live ones alone do not; no limit by
+   * default.
+   */
   readonly memoryLimit?: number;
-  /** Whether a step comes before the counted one, which then finds its buffers in the pool; true by default. */
+  /**
+   * Whether a step comes before the counted one, which then finds its buffers in the pool; true by
+   * default.
+   */
   readonly warm?: boolean;
 }
 
@@ -58,7 +64,7 @@ export interface StepCost {
   /** The most bytes that were live at once: what the step needs. */
   readonly peakGpuBytes: number;
   /** What they were. */
-  readonly peakBytesByOwner: BytesByOwner;
+  readonly peakBytesByOwner: BytesByCategory;
   /** The most bytes that were live or in the pool: what the GPU has to have. */
   readonly peakHeldBytes: number;
   /** Arithmetic operations. */
@@ -75,7 +81,7 @@ export interface StepCost {
   readonly dispatches: number;
   /** How often work is handed to the GPU. */
   readonly submits: number;
-  /** The work, a row for each kernel, phase and part of the model. */
+  /** The work, a row for each kernel, phase and label. */
   readonly rows: readonly WorkRow[];
 }
 
@@ -88,11 +94,12 @@ export interface RealStepCost extends StepCost {
 }
 
 /**
- * Takes two steps of a model and counts the second, which uses again what the first left in
- * the pool. On a dry device (`initDry()`) it computes nothing, and counts what a real one does to the
+ * Takes two steps of a model and counts the second, which uses again what the first left in the
+ * pool. On a dry engine (`initDry()`) it computes nothing, and counts what a real one does to the
  * byte.
  *
- * @throws {RangeError} If what learns does not fit the model, or a tensor is too large for the device.
+ * @throws {RangeError} If what learns does not fit the model, or a tensor is too large for the
+ * device.
  */
 export function countStep<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
@@ -157,10 +164,10 @@ export async function takeRealStep<Sizes extends StepSizes>(
 }
 
 function costOf({ parameters }: PreparedStep, measured: Measured<unknown>): StepCost {
-  const { rows, submits, savedBytes, peakBytes, peakByOwner } = measured;
+  const { rows, submits, savedBytes, peakBytes, peakByCategory } = measured;
   const flopsOf = (label?: string) => {
     const of = (phase?: Phase) =>
-      total(rows, { ...(label !== undefined && { part: label }), ...(phase && { phase }) }).flops;
+      total(rows, { ...(label !== undefined && { label }), ...(phase && { phase }) }).flops;
     const phases = Object.fromEntries(PHASES.map((phase) => [phase, of(phase)]));
     return { ...phases as Record<Phase, number>, total: of() };
   };
@@ -168,7 +175,7 @@ function costOf({ parameters }: PreparedStep, measured: Measured<unknown>): Step
   return {
     trainableParameters: parameters,
     peakGpuBytes: peakBytes,
-    peakBytesByOwner: peakByOwner,
+    peakBytesByOwner: peakByCategory,
     peakHeldBytes: memory().peakHeldBytes,
     flops: flopsOf(),
     adapterFlops: flopsOf("adapter"),

@@ -5,7 +5,7 @@
  */
 
 import type { Clip } from "../../clip/clip.ts";
-import { owned } from "../../tensor/memory.ts";
+import { inCategory } from "../../tensor/memory.ts";
 import { Random } from "../../tensor/random.ts";
 import { keep } from "../../tensor/scope.ts";
 import { numel } from "../../tensor/shape.ts";
@@ -63,7 +63,7 @@ function attach<Config extends LayerConfig, Made extends LayerAdapter>(
   const random = new Random(seed, "adapters");
   const chosen = chosenSites(clip, config);
   const layers = chosen.map(({ linear }) => linear.weight.shape);
-  const made = <T>(make: () => T) => owned("adapterWeights", make);
+  const made = <T>(make: () => T) => inCategory("adapterWeights", make);
   const frozen = mapped(
     kind.frozen?.(config, layers) ?? {},
     (name, shape) => made(() => keep(kind.freshFrozen!(name, shape, random.fork(name)))),

@@ -7,7 +7,7 @@
 import type { Clip } from "../../clip/clip.ts";
 import type { Adapter, Linear } from "../../clip/layers.ts";
 import { attribute } from "../../tensor/measure.ts";
-import { owned } from "../../tensor/memory.ts";
+import { inCategory } from "../../tensor/memory.ts";
 import type { Random } from "../../tensor/random.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Shape } from "../../tensor/shape.ts";
@@ -155,7 +155,7 @@ export class Adapters<
     this.#weights = new Map();
     for (const { adapter, linear } of this.#placed()) {
       this.#weights.set(linear, linear.weight);
-      linear.weight = owned(
+      linear.weight = inCategory(
         "frozenWeights",
         () => keep(scope(() => adapter.mergedWeight(linear.weight))),
       );

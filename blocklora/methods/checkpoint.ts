@@ -6,7 +6,7 @@
 
 import type { Clip } from "../../clip/clip.ts";
 import { tensor } from "../../tensor/create.ts";
-import { owned } from "../../tensor/memory.ts";
+import { inCategory } from "../../tensor/memory.ts";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/encode_safetensors.ts";
 import { keep } from "../../tensor/scope.ts";
 import { sameShape, type Shape } from "../../tensor/shape.ts";
@@ -137,7 +137,7 @@ async function tensorsOf(
 ): Promise<Record<string, Tensor>> {
   const entries = Object.entries(shapes).map(async ([name, shape]) => {
     const values = await file.floats(prefix + name);
-    return [name, owned("adapterWeights", () => keep(tensor(values, shape)))] as const;
+    return [name, inCategory("adapterWeights", () => keep(tensor(values, shape)))] as const;
   });
   return Object.fromEntries(await Promise.all(entries));
 }

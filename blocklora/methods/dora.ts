@@ -79,7 +79,7 @@ export class Dora extends LowRank {
     return scope(() => {
       const drop = this.dropped(x, pass);
       const { down, scale } = this;
-      const change = { down, up: this.up(), scale, part: "adapter" };
+      const change = { down, up: this.up(), scale, label: "adapter" };
       const makeGain = () => this.shared(pass);
       let y: Tensor;
       if (drop && drop.p > 0) {

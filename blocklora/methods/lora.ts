@@ -39,7 +39,7 @@ export class Lora extends LowRank {
         up: attribute("adapter", () => this.shared(pass)),
         scale: this.scale,
         dropout: this.dropped(x, pass),
-        part: "adapter",
+        label: "adapter",
       };
       return lowRankLinear(x, weight, bias, change, options);
     });

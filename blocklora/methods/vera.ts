@@ -81,7 +81,7 @@ export class Vera implements LayerAdapter {
         this.#down(weight.shape[1]),
         pass?.shared?.get(this) ?? this.share(),
       ]);
-      const change = { down, up, scale: 1, dropout: this.#dropped(x, pass), part: "adapter" };
+      const change = { down, up, scale: 1, dropout: this.#dropped(x, pass), label: "adapter" };
       return lowRankLinear(x, weight, bias, change, options);
     });
   }

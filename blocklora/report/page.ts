@@ -4,7 +4,7 @@
  * @module
  */
 
-import { OWNERS } from "../../tensor/memory.ts";
+import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { labelOf } from "../methods/lookup.ts";
 import type { RunResult } from "../training/result.ts";
 import { type Contest, contestsOf, isTrained, type Row } from "./contests.ts";
@@ -136,6 +136,8 @@ function bestRow({ rows, shots }: Contest): Row {
 
 /** What the colours of the bars of memory mean. */
 function memoryLegend(): string {
-  const items = OWNERS.map((name, i) => `<li>${swatch(CATEGORY_COLORS[i])}${wordsOf(name)}</li>`);
+  const items = MEMORY_CATEGORIES.map((name, i) =>
+    `<li>${swatch(CATEGORY_COLORS[i])}${wordsOf(name)}</li>`
+  );
   return `<ul class="legend">${items.join("")}</ul>`;
 }

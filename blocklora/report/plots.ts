@@ -6,7 +6,7 @@
 
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
-import { OWNERS } from "../../tensor/memory.ts";
+import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { type Cell, type Contest, isTrained, learns, type Row } from "./contests.ts";
 
 /** As wide as a phone's page, so that text keeps its size there. */
@@ -124,7 +124,7 @@ export function memoryByCategory(contest: Contest): string {
   const bars = trained(contest).flatMap((row) => {
     const bytes = lastCell(row).runs[0].peakBytesByOwner;
     return bytes
-      ? OWNERS.map((category, i) => ({
+      ? MEMORY_CATEGORIES.map((category, i) => ({
         label: row.label,
         megabytes: bytes[category] / 1e6,
         fill: CATEGORY_COLORS[i],
@@ -141,7 +141,7 @@ export function memoryByCategory(contest: Contest): string {
   });
 }
 
-/** The colours of {@linkcode OWNERS}. */
+/** The colours of {@linkcode MEMORY_CATEGORIES}. */
 export const CATEGORY_COLORS = ["#8a8f98", "#e0604c", "#b58900", "#a463f2", "#4c86e8", "#2aa198"];
 
 /** Losses at the most shots: each seed thin, their mean thick. */

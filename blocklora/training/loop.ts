@@ -5,7 +5,7 @@
  */
 
 import { compileAhead } from "../../kernels/warm_up.ts";
-import { type BytesByOwner, memory, resetPeak } from "../../tensor/memory.ts";
+import { type BytesByCategory, memory, resetPeak } from "../../tensor/memory.ts";
 import { type Profile, profile } from "../../tensor/profile.ts";
 import { counters } from "../../tensor/queue.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -38,7 +38,7 @@ export interface Outcome {
   /** The most GPU bytes that were live at once. */
   readonly peakBytes: number;
   /** What they were. */
-  readonly peakByOwner: BytesByOwner;
+  readonly peakByCategory: BytesByCategory;
   /** How often a step hands work to the GPU, the first left out. */
   readonly submitsPerStep: number;
   /** Where the GPU's time went in a step, if that was asked for. */
@@ -132,7 +132,7 @@ export async function trainingLoop(
     secondsPerStep: steady / 1000,
     imagesPerSecond: 1000 * images / trainer.steps / steady,
     peakBytes: memory().peakBytes,
-    peakByOwner: memory().peakByOwner,
+    peakByCategory: memory().peakByCategory,
     submitsPerStep: (counters.submits - submits) / steadySteps,
     profile: measured,
   };

@@ -7,7 +7,7 @@
 import { join, relative } from "node:path";
 import manifest from "../../deno.json" with { type: "json" };
 import { gpuName } from "../../tensor/device.ts";
-import type { BytesByOwner } from "../../tensor/memory.ts";
+import type { BytesByCategory } from "../../tensor/memory.ts";
 import type { Score } from "./score.ts";
 import type { Learner } from "../methods/method.ts";
 import { writeAtomically } from "../system/files.ts";
@@ -54,7 +54,7 @@ export interface RunResult {
   /** The most GPU bytes that were live at once while it trained. */
   readonly peakGpuBytes: number | null;
   /** What they were. */
-  readonly peakBytesByOwner: BytesByOwner | null;
+  readonly peakBytesByOwner: BytesByCategory | null;
   /** The class of each test image. */
   readonly labels: readonly number[];
   /** What was predicted of it. */
@@ -117,7 +117,7 @@ export function trainedResult(
     zeroShotAccuracy,
     losses: thinned(outcome.losses),
     peakGpuBytes: outcome.peakBytes,
-    peakBytesByOwner: outcome.peakByOwner,
+    peakBytesByOwner: outcome.peakByCategory,
     settings: settingsOf(context, asked),
     identity,
   };
