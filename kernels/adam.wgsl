@@ -1,16 +1,16 @@
 // d = g + l2 p; mean ← β₁ mean + (1 - β₁) d; square ← β₂ square + (1 - β₂) d²;
 // p ← p - decay p - rate mean / (√square · correction + epsilon). x is g, y is p; the state has all means, then all
-// squares, then where AMSGRAD the largest of them, in the order of the parameters.
+// squares, then where AMSGRAD the largest of them, in the order of the parameters. A template for the m-th parameter of
+// many.wgsl.
 // Source: Kingma and Ba, arXiv 1412.6980, algorithm 1; decay: Loshchilov and Hutter, arXiv 1711.05101, algorithm 2.
-override AMSGRAD: bool;
 
-fn work_(group: u32, lane: u32) {
-  let end = min(256u * (group + 1u), count_);
+fn work_${m}(group: u32, lane: u32) {
+  let end = min(256u * (group + 1u), sizes.count_${m});
   for (var i = 256u * group + lane; i < end; i += 64u) {
-    let at = place_ + i;
-    let p = y_[i];
+    let at = sizes.start_${m} + i;
+    let p = y_${m}[i];
     // What is switched off is left out: 0 times an infinite parameter would be NaN.
-    let d = x_[i] * factor[0] + select(0.0, sizes.l2 * p, sizes.l2 > 0.0);
+    let d = x_${m}[i] * factor[0] + select(0.0, sizes.l2 * p, sizes.l2 > 0.0);
     let mean = sizes.beta1 * state[at] + sizes.one_minus_beta1 * d;
     var square = sizes.beta2 * state[at + sizes.total] + sizes.one_minus_beta2 * d * d;
     state[at] = mean;
@@ -21,6 +21,6 @@ fn work_(group: u32, lane: u32) {
     }
     // One subtraction: `p (1 - decay)` would round a decay of 1e-6 to one or two digits.
     let decay = select(0.0, sizes.decay * p, sizes.decay > 0.0);
-    y_[i] = p - (decay + sizes.rate * mean / (sqrt(square) * sizes.correction + sizes.epsilon));
+    y_${m}[i] = p - (decay + sizes.rate * mean / (sqrt(square) * sizes.correction + sizes.epsilon));
   }
 }

@@ -9,15 +9,17 @@ import { perEngine } from "../tensor/engine.ts";
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import {
+  attentionDeclaration,
   type AttentionTile,
   attentionWgsl,
   memoryOf,
   OPERANDS,
   type Sum,
 } from "./attention_tile.ts";
-import { Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import { cacheKey, type KernelWork, type Sizes } from "./declaration.ts";
+import { Kernel, spread } from "./kernel.ts";
 import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
-import { pinnedTile, style } from "./style.ts";
+import { kernelVariant, pinnedTile } from "./variant.ts";
 
 /** How attention weighs. */
 export interface Weighing {
@@ -46,9 +48,11 @@ export interface Attention extends Attended {
 
 /** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
 export function canAttend(...widths: readonly number[]): boolean {
-  if (style() === "lane" || widths.some((width) => width === 0 || width % 4 !== 0)) return false;
+  if (kernelVariant() === "perLane" || widths.some((width) => width === 0 || width % 4 !== 0)) {
+    return false;
+  }
   const memory = widths.map((width) =>
-    memoryOf({ sum: "forward", causal: false, ...shapeOf(width, Infinity) })
+    memoryOf({ sum: "forward", causal: false, ...tileShape(width, Infinity) })
   );
   return Math.max(...widths) <= WIDEST &&
     Math.max(...memory) <= gpu().limits.maxComputeWorkgroupStorageSize;
@@ -105,20 +109,27 @@ export function rowDot(a: Tensor, c: Tensor): Tensor {
     rows,
     heads,
     quads: width / 4,
-    ...placeOf("a", a),
-    ...placeOf("c", c),
+    ...stridesOf("a", a),
+    ...stridesOf("c", c),
   };
   rowDotKernel.run([a, c], [y], sizes, spread(Math.ceil(y.size / 64)));
   return y;
 }
 
 const rowDotKernel = new Kernel("row_dot.wgsl", rowDotWgsl, {
+  inputs: { a: "vec4f", c: "vec4f" },
+  outputs: { y: "f32" },
+  sizes: {
+    ...{ count: "u32", rows: "u32", heads: "u32", quads: "u32" },
+    ...{ a_offset: "u32", a_batch: "u32", a_head: "u32", a_row: "u32" },
+    ...{ c_offset: "u32", c_batch: "u32", c_head: "u32", c_row: "u32" },
+  },
   flops: ({ count, quads }) => 8 * count * quads,
 });
 
 type Operands = Readonly<Partial<Record<"x" | "w" | "y" | "z", Tensor>>>;
 
-/** Records a sum, whose own rows are keys or queries. */
+/** Records a sum, whose rows are keys or queries. */
 function run(
   sum: Sum,
   ofKeys: boolean,
@@ -128,9 +139,12 @@ function run(
   { causal, scale }: Weighing,
 ): void {
   const [batch, heads, rows, width] = operands.x!.shape;
-  const [others, depth] = [operands.y!.shape[2], operands.z!.shape[3]];
-  const cols = outputs[0].shape[3];
-  const tile: AttentionTile = { sum, causal, ...shapeOf(cols, batch * heads * rows * others) };
+  const [columns, depth] = [operands.y!.shape[2], operands.z!.shape[3]];
+  const outWidth = outputs[0].shape[3];
+  const tile: AttentionTile = {
+    ...{ sum, causal },
+    ...tileShape(outWidth, batch * heads * rows * columns),
+  };
   const tiles = Math.ceil(rows / (tile.rows * tile.down));
   const groups = tiles * batch * heads;
   const named = OPERANDS[sum].map((name) => [name, operands[name]!] as const);
@@ -138,16 +152,17 @@ function run(
     [...named.map(([, operand]) => operand), ...statistics],
     outputs,
     {
-      ...{ rows, others, heads, tiles, groups, scale, cols, width: width / 4, depth: depth / 4 },
+      ...{ rows, columns, heads, tiles, groups, scale, width: width / 4, depth: depth / 4 },
+      out_width: outWidth,
       keys: Number(ofKeys),
-      ...Object.assign({}, ...named.map(([name, operand]) => placeOf(name, operand))),
-      ...placeOf("out", outputs[0]),
+      ...Object.assign({}, ...named.map(([name, operand]) => stridesOf(name, operand))),
+      ...stridesOf("out", outputs[0]),
     },
     spread(groups),
   );
 }
 
-function placeOf(name: string, { offset, strides }: Tensor): Sizes {
+function stridesOf(name: string, { offset, strides }: Tensor): Sizes {
   return {
     [`${name}_offset`]: offset,
     [`${name}_batch`]: strides[0],
@@ -162,38 +177,41 @@ const WIDEST = 256;
 /** Scores from which on more rows an invocation earn the time that they take to compile. */
 const MANY_SCORES = 2 ** 21;
 
-function shapeOf(
+function tileShape(
   width: number,
   scores: number,
-): Pick<AttentionTile, "style" | "rows" | "cols" | "across" | "down"> {
-  const across = style() === "workgroup" ? 8 : lanes();
+): Pick<AttentionTile, "variant" | "rows" | "cols" | "across" | "down"> {
+  const isWorkgroup = kernelVariant() === "workgroup";
+  const across = isWorkgroup ? 8 : lanes();
   const cols = 4 * Math.ceil(width / 4 / across);
-  if (style() === "workgroup") return { style: "workgroup", rows: 4, cols, across, down: 8 };
+  if (isWorkgroup) return { variant: "workgroup", rows: 4, cols, across, down: 8 };
   const size = pinnedTile() ?? (scores < MANY_SCORES ? "medium" : "large");
-  return { style: "subgroup", rows: size === "large" ? 16 : 8, cols, across, down: 1 };
+  return { variant: "subgroup", rows: size === "large" ? 16 : 8, cols, across, down: 1 };
 }
 
 const kernels = perEngine(() => new Map<string, Kernel>());
 
 function kernelOf(tile: AttentionTile): Kernel {
-  const key = Object.values(tile).join();
+  const key = cacheKey(tile);
   let kernel = kernels().get(key);
-  if (!kernel) {
-    const { sum, causal } = tile;
-    const name = `attention ${sum}${causal ? ", causal" : ""}`;
-    kernel = new Kernel(name, attentionWgsl(tile), workOf(sum));
-    kernels().set(key, kernel);
-  }
+  if (!kernel) kernels().set(key, kernel = attentionKernel(tile));
   return kernel;
+}
+
+/** The kernel of a tile. */
+export function attentionKernel(tile: AttentionTile): Kernel {
+  const { sum, causal } = tile;
+  const name = `attention ${sum}${causal ? ", causal" : ""}`;
+  return new Kernel(name, attentionWgsl(tile), { ...attentionDeclaration(tile), ...workOf(sum) });
 }
 
 /** Products of rows, 2 for each element, and 8 more for each weight; of what a causal mask hides too. */
 function workOf(sum: Sum): KernelWork {
   const gradient = sum === "inputs";
   return {
-    flops: ({ others, width, depth }, [x]) => {
+    flops: ({ columns, width, depth }, [x]) => {
       const each = 8 * (gradient ? 2 * width + depth : width + depth) + 8;
-      return numel((x as Tensor).shape.slice(0, 3)) * others * each;
+      return numel((x as Tensor).shape.slice(0, 3)) * columns * each;
     },
   };
 }

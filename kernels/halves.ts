@@ -1,14 +1,9 @@
 /**
- * Operands stored in half precision, two in each word. They are unpacked as they are read, which every adapter can; the
+ * Operands stored in half precision, two in each word. They are unpacked as they are read, which every GPU can; the
  * arithmetic is in f32.
  *
  * @module
  */
-
-/** What bindings of halves are arrays of: by these names kernel.ts knows them. */
-export const HALVES = `alias halves = u32;
-alias halves4 = vec2u;
-`;
 
 /** WGSL for the element at `at` of the halves `name`. */
 export function half(name: string, at: string): string {
@@ -18,12 +13,4 @@ export function half(name: string, at: string): string {
 /** WGSL for the four elements from `4 at` on of the halves `name`. */
 export function half4(name: string, at: string): string {
   return `vec4f(unpack2x16float(${name}[${at}].x), unpack2x16float(${name}[${at}].y))`;
-}
-
-/** A shader's source in which the operand `name`, of f32 and read by its `load_name` alone, is of halves. */
-export function readingHalves(wgsl: string, name: string): string {
-  return wgsl
-    .replace(`${name}: array<f32>;`, `${name}: array<halves>;`)
-    .replace(`-> f32 {\n  return ${name}[at];`, `-> f32 {\n  return ${half(name, "at")};`)
-    .concat(HALVES);
 }

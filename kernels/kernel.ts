@@ -4,20 +4,24 @@
  * @module
  */
 
-import type { Access, Binding } from "../tensor/bind_groups.ts";
+import type { Binding } from "../tensor/bind_groups.ts";
 import { gpu } from "../tensor/device.ts";
 import { currentEngine, perEngine } from "../tensor/engine.ts";
 import { KernelError } from "../tensor/errors.ts";
 import { count } from "../tensor/measure.ts";
 import { type Grid, SIZES_BYTES } from "../tensor/queue.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor/tensor.ts";
+import {
+  bindingsOf,
+  type Constants,
+  type Declaration,
+  declared,
+  type DeclaredBinding,
+  dtypeOf,
+  type Sizes,
+  type SizeType,
+} from "./declaration.ts";
 import { type WarmUp, warmUp } from "./warm_up.ts";
-
-/** Values of a kernel's `override` constants: what is built into a pipeline. */
-export type Constants = Readonly<Record<string, number>>;
-
-/** Values of a kernel's `Sizes`: what may differ from run to run. */
-export type Sizes = Readonly<Record<string, number>>;
 
 /** The most workgroups along one axis of a grid. */
 const MAX_WORKGROUPS = 65535;
@@ -28,16 +32,6 @@ const MAX_WORKGROUPS = 65535;
  */
 export const MAX_STEPS = 60000;
 
-/** What a run of a kernel counts as, beside the bytes of its inputs and outputs. */
-export interface KernelWork {
-  /** Arithmetic operations of a run. */
-  readonly flops: (sizes: Sizes, inputs: readonly (Tensor | Binding)[]) => number;
-  /** Bytes read, where that is not every element of the inputs once. */
-  readonly reads?: (sizes: Sizes) => number;
-  /** Bytes written, where that is not every element of the outputs once. */
-  readonly writes?: (sizes: Sizes) => number;
-}
-
 /** A kernel as an engine has it. */
 interface Program {
   readonly module: GPUShaderModule;
@@ -46,42 +40,30 @@ interface Program {
   readonly pipelines: Map<string, GPUComputePipeline>;
 }
 
-interface Field {
-  readonly name: string;
-  readonly type: "u32" | "i32" | "f32";
-}
-
 /**
- * A compute shader: `inputs` are bindings of group 0 in their order, `outputs` the last ones (`read_write`); the one
- * uniform of group 1, `struct Sizes`, carries the numbers that change from run to run.
+ * A compute shader: its bindings are group 0, inputs before outputs, and the uniform of group 1 carries the numbers that
+ * change from run to run. Its WGSL lacks just what it declares.
  */
 export class Kernel {
   /** What errors call it. */
   readonly name: string;
-  /** Its source. */
+  /** Its whole source. */
   readonly wgsl: string;
-  readonly #work: KernelWork;
-  readonly #fields: readonly Field[];
-  readonly #access: readonly Access[];
-  readonly #takes: readonly ("f32" | "f16" | undefined)[];
+  readonly #declaration: Declaration;
+  readonly #bindings: readonly DeclaredBinding[];
+  readonly #fields: readonly (readonly [name: string, type: SizeType])[];
+  readonly #constants: readonly string[];
   readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
   readonly #compiled = perEngine((): { program: Program | null } => ({ program: null }));
 
-  /** Reads the bindings and the sizes off the source. Nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string, work: KernelWork) {
+  /** Adds to the WGSL what is declared. Nothing is compiled before the first run. */
+  constructor(name: string, wgsl: string, declaration: Declaration) {
     this.name = name;
-    this.#work = work;
-    this.wgsl = wgsl;
-    const struct = /struct Sizes \{([^}]*)\}/.exec(wgsl)?.[1] ?? "";
-    this.#fields = [...struct.matchAll(/(\w+): (u32|i32|f32)/g)]
-      .map(([, name, type]) => ({ name, type }) as Field);
-    const bindings = [
-      ...wgsl.matchAll(
-        /@group\(0\) @binding\(\d+\)\s*var<storage, (read|read_write)> \w+: array<(\w+)/g,
-      ),
-    ];
-    this.#access = bindings.map(([, access]) => access as Access);
-    this.#takes = bindings.map(([, , element]) => dtypeOf(element));
+    this.wgsl = declared(wgsl, declaration);
+    this.#declaration = declaration;
+    this.#bindings = bindingsOf(declaration);
+    this.#fields = Object.entries(declaration.sizes);
+    this.#constants = Object.keys(declaration.constants ?? {});
     if (this.#fields.length * 4 > SIZES_BYTES) {
       throw new RangeError(
         `Cannot make kernel ${name}: it has ${this.#fields.length} sizes, at most ${
@@ -121,9 +103,9 @@ export class Kernel {
     currentEngine().queue
       .dispatch(pipeline, program.layout, bindings, this.#pack(sizes), grid, explain);
     count(this.name, () => ({
-      flops: this.#work.flops(sizes, inputs),
-      bytesRead: this.#work.reads?.(sizes) ?? bytesOf(inputs),
-      bytesWritten: this.#work.writes?.(sizes) ?? bytesOf(outputs),
+      flops: this.#declaration.flops(sizes, inputs),
+      bytesRead: this.#declaration.reads?.(sizes) ?? bytesOf(inputs),
+      bytesWritten: this.#declaration.writes?.(sizes) ?? bytesOf(outputs),
     }));
   }
 
@@ -133,9 +115,9 @@ export class Kernel {
     grid: Grid,
     explain: (message: string) => Error,
   ): void {
-    if (bindings.length !== this.#access.length) {
+    if (bindings.length !== this.#bindings.length) {
       throw new RangeError(
-        `Cannot run ${this.name}: it binds ${this.#access.length} tensors, got ${bindings.length}`,
+        `Cannot run ${this.name}: it binds ${this.#bindings.length} tensors, got ${bindings.length}`,
       );
     }
     const { maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = gpu().limits;
@@ -148,7 +130,7 @@ export class Kernel {
     for (const [i, { buffer }] of bindings.entries()) {
       const operand = operands[i];
       const { size } = "binding" in operand ? operand.binding : operand;
-      if ("dtype" in operand) this.#checkDtype(operand, this.#takes[i]);
+      if ("dtype" in operand) this.#checkDtype(operand, dtypeOf(this.#bindings[i].type));
       if (size > maxStorageBufferBindingSize) {
         const shape = shapesOf([operand]);
         throw new RangeError(
@@ -156,7 +138,7 @@ export class Kernel {
             `${maxStorageBufferBindingSize}, use a smaller batch`,
         );
       }
-      if (this.#access[i] === "read") continue;
+      if (this.#bindings[i].access === "read") continue;
       const other = bindings.findIndex((binding, j) => j !== i && binding.buffer === buffer);
       if (other < 0) continue;
       throw explain(
@@ -178,7 +160,7 @@ export class Kernel {
 
   #pack(sizes: Sizes): Uint8Array {
     const view = this.#sizes;
-    for (const [i, { name, type }] of this.#fields.entries()) {
+    for (const [i, [name, type]] of this.#fields.entries()) {
       const value = sizes[name];
       if (value === undefined) {
         throw new Error(`Cannot run ${this.name}: its size "${name}" was not given`);
@@ -199,7 +181,7 @@ export class Kernel {
     sizes: Sizes,
     explain: (message: string) => Error,
   ): void {
-    const key = Object.values(constants).join();
+    const key = this.#keyOf(constants);
     const name = `${this.name} ${key}`;
     if (program.pipelines.has(key) || starts.has(name)) return;
     const packed = this.#pack(sizes).slice();
@@ -210,6 +192,11 @@ export class Kernel {
     const made = gpu().createComputePipelineAsync(this.#descriptor(program, constants));
     // What is refused here is refused again, and told, when it is to run.
     compiling.push(made.then((pipeline) => program.pipelines.set(key, pipeline)).catch(() => {}));
+  }
+
+  /** Constants as declared, so that the order in which a run names them does not count. */
+  #keyOf(constants: Constants): string {
+    return this.#constants.map((name) => constants[name]).join();
   }
 
   #descriptor({ module, layout }: Program, constants: Constants): GPUComputePipelineDescriptor {
@@ -227,7 +214,7 @@ export class Kernel {
     explain: (message: string) => Error,
   ): GPUComputePipeline {
     const { pipelines } = program;
-    const key = Object.values(constants).join();
+    const key = this.#keyOf(constants);
     let pipeline = pipelines.get(key);
     if (!pipeline) {
       const { device } = currentEngine();
@@ -249,8 +236,8 @@ export class Kernel {
     const compiled = this.#compiled();
     if (compiled.program) return compiled.program;
     const { device, queue } = currentEngine();
-    const code = this.wgsl.includes("subgroup_") ? device.subgroupPrelude + this.wgsl : this.wgsl;
-    const layout = queue.bindGroups.layout(this.#access);
+    const code = this.#declaration.subgroups ? device.subgroupPrelude + this.wgsl : this.wgsl;
+    const layout = queue.bindGroups.layout(this.#bindings.map(({ access }) => access));
     const module: GPUShaderModule = device.guarded(
       "validation",
       () => device.gpu.createShaderModule({ label: this.name, code }),
@@ -274,12 +261,6 @@ function inQuads({ binding }: Tensor): Binding {
   return size % 16 === 0
     ? binding
     : { ...binding, size: Math.min(Math.ceil(size / 16) * 16, buffer.size) };
-}
-
-/** What a binding of WGSL's type `element` holds; not said of integers, which serve as the bits of floats too. */
-function dtypeOf(element: string): "f32" | "f16" | undefined {
-  if (element.startsWith("halves")) return "f16";
-  return element.endsWith("f") || element === "f32" ? "f32" : undefined;
 }
 
 /** The line that a message of naga points to, which its compilation info leaves out for errors of types. */

@@ -6,9 +6,19 @@
 
 import { gpu } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import {
+  type Constants,
+  type Declaration,
+  type KernelWork,
+  type Sizes,
+  splitComment,
+  type Types,
+} from "./declaration.ts";
+import { Kernel, spread } from "./kernel.ts";
+import manyWgsl from "./many.wgsl" with { type: "text" };
 import special from "./special.wgsl" with { type: "text" };
-import { style } from "./style.ts";
+import { expand } from "./template.ts";
+import { kernelVariant } from "./variant.ts";
 
 /** One of the tensors, or pair of tensors, that a kernel works on. */
 export interface Member {
@@ -16,34 +26,37 @@ export interface Member {
   readonly x: Tensor;
   /** What is read and written, of the same size: `y`; nothing if the kernel has none. */
   readonly y?: Tensor;
-  /** Numbers that are its own, by the names of {@linkcode ManyOptions.own}. */
-  readonly own: Sizes;
+  /** Its sizes, by the names of {@linkcode ManyOptions.memberSizes}. */
+  readonly sizes: Sizes;
 }
 
 /** What a kernel of many tensors is like. */
 export interface ManyOptions {
   /** Whether members have a `y`. */
   readonly writes: boolean;
-  /** What all members share, in the order of binding, with WGSL's access. */
-  readonly shared: readonly { readonly name: string; readonly access: "read" | "read_write" }[];
-  /** The names of members' own numbers, and of those that they share; WGSL's types. */
-  readonly own: Readonly<Record<string, "u32" | "f32">>;
-  /** Likewise. */
-  readonly common: Readonly<Record<string, "u32" | "f32">>;
+  /** What is read by all members. */
+  readonly inputs: Types;
+  /** What is written by all members. */
+  readonly outputs: Types;
+  /** The sizes of a member: `sizes.name_m` in WGSL. */
+  readonly memberSizes: Types<"u32" | "f32">;
+  /** The sizes that all members share. */
+  readonly sizes: Types<"u32" | "f32">;
+  /** The numbers that are built into a pipeline; none by default. */
+  readonly constants?: Declaration["constants"];
   /** Elements of a workgroup of 64 invocations; a member's last workgroup may have fewer. */
   readonly elements: number;
   /** What a run counts as; `count` is among its sizes. */
   readonly work: KernelWork;
 }
 
-/** The most members of a dispatch: each adds to what is compiled, which a software adapter does slowly. */
-const MOST = { lane: 8, subgroup: 8, workgroup: 15 } as const;
+/** The most members of a dispatch: each adds to what is compiled, which a software GPU does slowly. */
+const MOST = { perLane: 8, subgroup: 8, workgroup: 15 } as const;
 
 /**
- * A kernel of many tensors. Its WGSL defines `work_(group, lane)`, which does a workgroup's share of one member: `x_` and
- * `y_` are its arrays, `count_` is how many elements it has, and a number of its own named `n` is `n_`. Each member gets a
- * copy with its own names. What it does must be in a loop over elements: a software adapter goes through the copies of
- * all members, and skips nothing but loops.
+ * A kernel of many tensors. Its WGSL is a template of the m-th member's `work_m(group, lane)`, which does a workgroup's
+ * share: `x_m` and `y_m` are the member's arrays, `sizes.count_m` is how many elements it has. What it does must be in a
+ * loop over elements: a software GPU goes through the code of all members, and skips nothing but loops.
  */
 export class ManyKernel {
   readonly #name: string;
@@ -58,38 +71,32 @@ export class ManyKernel {
     this.#options = options;
   }
 
-  /** Records as few runs as the adapter's bindings allow. The members are row-major from the start of their buffers. */
+  /** Records as few runs as the GPU's bindings allow. The members are row-major from the start of their buffers. */
   run(
     members: readonly Member[],
-    shared: readonly Tensor[],
-    common: Sizes,
+    inputs: readonly Tensor[],
+    outputs: readonly Tensor[],
+    shared: Sizes,
     constants: Constants = {},
   ): void {
     const { writes, elements } = this.#options;
     const some = members.filter(({ x }) => x.size > 0);
-    const bindings = gpu().limits.maxStorageBuffersPerShaderStage - shared.length;
-    const most = Math.min(MOST[style()], Math.floor(bindings / (writes ? 2 : 1)));
+    const bindings = gpu().limits.maxStorageBuffersPerShaderStage - inputs.length - outputs.length;
+    const most = Math.min(MOST[kernelVariant()], Math.floor(bindings / (writes ? 2 : 1)));
     for (let first = 0; first < some.length; first += most) {
-      const part = some.slice(first, first + most);
-      const sizes: Record<string, number> = { ...common, count: 0, members: part.length };
+      const group = some.slice(first, first + most);
+      const sizes: Record<string, number> = { ...shared, count: 0, first_0: 0 };
       let groups = 0;
-      part.forEach(({ x, own }, m) => {
-        sizes[`first_${m}`] = groups;
+      group.forEach(({ x, sizes: memberSizes }, m) => {
         sizes[`count_${m}`] = x.size;
         sizes.count += x.size;
-        for (const [name, value] of Object.entries(own)) sizes[`${name}_${m}`] = value;
+        for (const [name, value] of Object.entries(memberSizes)) sizes[`${name}_${m}`] = value;
         groups += Math.ceil(x.size / elements);
+        sizes[`first_${m + 1}`] = groups;
       });
-      sizes.groups = groups;
-      const reads = this.#options.shared.flatMap(({ access }, i) =>
-        access === "read" ? [shared[i]] : []
-      );
-      const written = this.#options.shared.flatMap(({ access }, i) =>
-        access === "read" ? [] : [shared[i]]
-      );
-      this.#kernel(part.length).run(
-        [...part.map(({ x }) => x), ...reads],
-        [...(writes ? part.map(({ y }) => y!) : []), ...written],
+      this.kernel(group.length).run(
+        [...group.map(({ x }) => x), ...inputs],
+        [...(writes ? group.map(({ y }) => y!) : []), ...outputs],
         sizes,
         spread(groups),
         constants,
@@ -97,73 +104,35 @@ export class ManyKernel {
     }
   }
 
-  #kernel(members: number): Kernel {
+  /** The kernel of so many members. */
+  kernel(members: number): Kernel {
     let kernel = this.#kernels.get(members);
     if (!kernel) {
-      const wgsl = frame(members, this.#wgsl, this.#options);
-      this.#kernels.set(members, kernel = new Kernel(this.#name, wgsl, this.#options.work));
+      const [comment, work] = splitComment(this.#wgsl);
+      const wgsl = comment + expand(manyWgsl, { MEMBERS: members }, { WORK: work }) + special;
+      kernel = new Kernel(this.#name, wgsl, declarationOf(members, this.#options));
+      this.#kernels.set(members, kernel);
     }
     return kernel;
   }
 }
 
-/** The WGSL of so many members. */
-function frame(
-  members: number,
-  wgsl: string,
-  { writes, shared, own, common }: ManyOptions,
-): string {
-  const each = (line: (m: number) => string) =>
-    Array.from({ length: members }, (_, m) => line(m)).join("\n");
-  const reads = shared.filter(({ access }) => access === "read");
-  const written = shared.filter(({ access }) => access !== "read");
-  const all = (name: string, access: string) =>
-    Array.from({ length: members }, (_, m) => ({ name: `${name}${m}`, access }));
-  const bindings = [
-    ...all("x_", "read"),
-    ...reads,
-    ...(writes ? all("y_", "read_write") : []),
-    ...written,
-  ];
-  const fields = Object.entries({ first: "u32", count: "u32", ...own });
-  const numbers = new RegExp(`\\b(${["count", ...Object.keys(own)].join("|")})_\\b`, "g");
-  const begin = wgsl.indexOf("fn work_(");
-  const copy = (m: number) =>
-    wgsl.slice(begin).replaceAll(/\b(x|y|work)_\b/g, `$1_${m}`).replaceAll(
-      numbers,
-      `sizes.$1_${m}`,
-    );
-  return /* wgsl */ `${special}
-struct Sizes {
-  groups: u32,
-${fields.map(([name, type]) => each((m) => `  ${name}_${m}: ${type},`)).join("\n")}
-${Object.entries(common).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
-}
-${
-    bindings.map(({ name, access }, i) =>
-      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<f32>;`
-    ).join("\n")
-  }
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
-${wgsl.slice(0, begin)}
-${each(copy)}
-
-@compute @workgroup_size(64)
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let at = group.y * groups.x + group.x;
-${
-    each((m) => {
-      const next = m + 1 < members ? `first_${m + 1}` : "groups";
-      return `  if (at >= sizes.first_${m} && at < sizes.${next}) {
-    work_${m}(at - sizes.first_${m}, lane);
-  }`;
-    })
-  }
-}
-`;
+/** What so many members name. */
+function declarationOf(members: number, options: ManyOptions): Declaration {
+  const { writes, inputs, outputs, memberSizes, sizes, constants, work } = options;
+  const each = <T extends string>(name: string, type: T, count = members): Types<T> =>
+    Object.fromEntries(Array.from({ length: count }, (_, m) => [`${name}_${m}`, type]));
+  return {
+    ...work,
+    inputs: { ...each("x", "f32"), ...inputs },
+    outputs: { ...(writes && each("y", "f32")), ...outputs },
+    sizes: Object.assign(
+      // A member has the workgroups from its first to before the next one's.
+      each("first", "u32", members + 1),
+      each("count", "u32"),
+      ...Object.entries(memberSizes).map(([name, type]) => each(name, type)),
+      sizes,
+    ),
+    constants,
+  };
 }

@@ -1,36 +1,41 @@
 /**
- * The WGSL of a matrix product: the kernels that do most of a model's work.
+ * The kernels of a matrix product, which do most of a model's work, from their templates.
+ *
+ * A tile has up to 256 accumulators. For each step along the inner axis an invocation needs as many numbers as its tile has
+ * rows and columns, and multiplies as often as it has elements: loading is what takes the time.
  *
  * @module
  */
 
-import { half, half4, HALVES } from "./halves.ts";
+import type { Declaration, SizeType, Types } from "./declaration.ts";
+import { half, half4 } from "./halves.ts";
+import matmulWgsl from "./matmul.wgsl" with { type: "text" };
+import lowRankWgsl from "./matmul_low_rank.wgsl" with { type: "text" };
+import perLaneWgsl from "./matmul_per_lane.wgsl" with { type: "text" };
+import storeWgsl from "./matmul_store.wgsl" with { type: "text" };
+import subgroupWgsl from "./matmul_subgroup.wgsl" with { type: "text" };
+import workgroupWgsl from "./matmul_workgroup.wgsl" with { type: "text" };
 import { evaluator, FUNCTIONS } from "./pointwise.ts";
-import type { Style } from "./style.ts";
-import {
-  type Along,
-  apartWgsl,
-  each,
-  handedAround,
-  loadedBy,
-  multiplyAdd,
-  type Operand,
-  optional,
-  PARTS,
-  range,
-  staged,
-  stagingMemory,
-  togetherWgsl,
-} from "./tile.ts";
+import { expand } from "./template.ts";
+import type { Variant } from "./variant.ts";
+
+/** How an operand lies in memory. */
+export type Layout =
+  /** In whole vec4 along the inner axis. */
+  | "inner"
+  /** In whole vec4 along its outer axis: the rows of the left operand, the columns of the right one. */
+  | "outer"
+  /** With any strides. */
+  | "any";
 
 /** What a kernel is made for. */
-export interface Tile {
+export interface MatmulTile {
   /** How invocations share what they load. */
-  readonly style: Style;
+  readonly variant: Variant;
   /** How `a` lies. */
-  readonly a: Along;
+  readonly a: Layout;
   /** How `c` lies. */
-  readonly c: Along;
+  readonly c: Layout;
   /** Whether `c` is stored in half precision. */
   readonly halves: boolean;
   /** Rows of the result that an invocation makes, a multiple of 4. */
@@ -39,9 +44,9 @@ export interface Tile {
   readonly cols: number;
   /** Invocations of a workgroup along the columns. */
   readonly across: number;
-  /** Invocations of a workgroup along the rows. In the style `subgroup` this or `across` is 1. */
+  /** Invocations of a workgroup along the rows. In the variant `subgroup` this or `across` is 1. */
   readonly down: number;
-  /** Whether k is no multiple of 4. */
+  /** Whether the inner axis is no multiple of 4. */
   readonly ragged: boolean;
   /** Whether the result's rows are whole vec4. */
   readonly quads: boolean;
@@ -54,7 +59,7 @@ export interface EpilogueCode {
   /** What is stored: an expression of `x`, the product, and of the operands. */
   readonly expression: string;
   /** What is stored beside it, an expression of `x` and the vectors; nothing if null. */
-  readonly kept: string | null;
+  readonly preActivation: string | null;
   /** Operands `[n]`, which all rows have in common. */
   readonly vectors: readonly string[];
   /** Operands of the result's shape. */
@@ -62,333 +67,148 @@ export interface EpilogueCode {
   /** Numbers. */
   readonly numbers: readonly string[];
   /** Whether a product of few terms is added first. */
-  readonly low: boolean;
+  readonly lowRank: boolean;
   /** What dropout's mask lies over, if anything. */
-  readonly masked: "a" | "c" | "low" | null;
-  /** Whether the mask is a part of a larger one. */
+  readonly masked: "a" | "c" | "lowRank" | null;
+  /** Whether the mask is cut out of a larger batch's. */
   readonly items: boolean;
 }
 
-/**
- * The WGSL of `out[b] = f(a[b] × c[b])`. In the style `lane` each invocation loads all that it needs; in the style
- * `subgroup` the lanes lie along the columns and share the rows of `a`, or along the rows and share the columns of `c`; in
- * the style `workgroup` all invocations share.
- */
-export function tileWgsl(tile: Tile): string {
-  const { style, rows, cols, across, down, epilogue } = tile;
-  const [a, c] = [leftOf(tile), rightOf(tile)];
-  const product = productOf(tile, a, c);
-  const { expression, kept, vectors, matrices, numbers, low, masked } = epilogue;
-  const subgroup = style === "subgroup";
-  return /* wgsl */ `// out[b] = f(a[b] × c[b]), in tiles of ${rows * down} × ${cols * across}.
-${optional(expression !== "x" || masked !== null, FUNCTIONS)}${HALVES}
-struct Sizes {
-  m: u32,
-  n: u32,
-  k: u32,
-  part: u32,
-  parts: u32,
-  tiles_m: u32,
-  tiles_n: u32,
-  groups: u32,
-  batches: u32,
-  batch1: u32,
-  batch2: u32,
-${
-    ["a", "c"].map((name) =>
-      ["offset", "batch0", "batch1", "batch2", "outer", "inner"]
-        .map((field) => `  ${name}_${field}: u32,`).join("\n")
-    ).join("\n")
-  }
-${
-    optional(
-      low,
-      "  rank: u32,\n  low_a_row: u32,\n  low_a_col: u32,\n  low_c_row: u32,\n  low_c_col: u32,",
-    )
-  }
-${
-    optional(
-      masked !== null,
-      "  seed: u32,\n  stream: u32,\n  below: u32,\n  gain: f32,\n  item: u32,\n  pitch: u32,",
-    )
-  }
-${numbers.map((name) => `  ${name}_value: f32,`).join("\n")}
-}
-${
-    bindingsOf(tile, [a, c]).map(({ name, access, type }, i) =>
-      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`
-    ).join("\n")
-  }
-@group(1) @binding(0) var<uniform> sizes: Sizes;
+/** Steps along the inner axis whose numbers a workgroup holds in its memory at a time. */
+export const DEPTH = 16;
 
-${optional(masked !== null, maskOf(epilogue))}
-${a.loader}
-${c.loader}
-${evaluator("value_", expression, floats(["x", ...vectors, ...matrices]), numbers)}
-${optional(kept !== null, evaluator("kept_", kept!, floats(["x", ...vectors]), numbers))}
-${product.declarations}
+/** Bytes of workgroup memory for an operand of so many vec4 of rows or columns. */
+export const sharedBytes = (quads: number): number => 16 * DEPTH * (quads + 1);
 
-@compute @workgroup_size(${across * down})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) index: u32,
-  ${optional(subgroup, "@builtin(subgroup_invocation_id) lane: u32,")}
-) {
-  // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
-  let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
-  let tile = at % (sizes.tiles_m * sizes.tiles_n);
-  let part = at / (sizes.tiles_m * sizes.tiles_n) % sizes.parts;
-  let batch = at / (sizes.tiles_m * sizes.tiles_n) / sizes.parts;
-  let batch2 = batch % sizes.batch2;
-  let batch1 = batch / sizes.batch2 % sizes.batch1;
-  let batch0 = batch / sizes.batch2 / sizes.batch1;
-  let a_start = sizes.a_offset + batch0 * sizes.a_batch0 + batch1 * sizes.a_batch1 + batch2 * sizes.a_batch2;
-  let c_start = sizes.c_offset + batch0 * sizes.c_batch0 + batch1 * sizes.c_batch1 + batch2 * sizes.c_batch2;
-  let start = (part * sizes.batches + batch) * sizes.m * sizes.n;
-  let first = part * sizes.part;
-  let end = min(first + sizes.part, (sizes.k + 3u) / 4u);
-  // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache that way.
-  let row = tile % sizes.tiles_m * ${rows * down}u;
-  let col = tile / sizes.tiles_m * ${cols * across}u;
-  let x = ${subgroup ? "lane" : "index"} % ${across}u;
-  let y = ${subgroup ? "lane" : "index"} / ${across}u;
+const TEMPLATES: Readonly<Record<Variant, string>> = {
+  perLane: perLaneWgsl,
+  subgroup: subgroupWgsl,
+  workgroup: workgroupWgsl,
+};
 
-  // Beyond the edge the last rows and columns are made again.
-${each(rows, (i) => `  let r${i} = ${a.nth(`(4u * (y + ${(i >> 2) * down}u) + ${i & 3}u)`)};`)}
-${each(cols, (j) => `  let c${j} = ${c.nth(`(4u * (x + ${(j >> 2) * across}u) + ${j & 3}u)`)};`)}
-${each(rows, (i) => each(cols / 4, (j) => `  var s${i}_${j} = vec4f();`))}
-${product.loop}
-${optional(low, lowWgsl(tile))}
-${storesWgsl(tile)}
-}
-`;
+/** The WGSL of `out[b] = f(a[b] × c[b])`, but for what {@linkcode matmulDeclaration} says. */
+export function matmulTileWgsl(tile: MatmulTile): string {
+  const { variant, rows, cols, across, down, ragged, quads, epilogue } = tile;
+  const { expression, preActivation, vectors, matrices, masked, items, lowRank } = epilogue;
+  const lanes = across * down;
+  const sharesA = across > 1;
+  const call = callOf(quads);
+  return expand(TEMPLATES[variant], {
+    ...{ ROWS: rows, COLS: cols, ACROSS: across, DOWN: down, RAGGED: ragged, QUADS: quads },
+    ...operandValues("a", tile.a, false, masked),
+    ...operandValues("c", tile.c, tile.halves, masked),
+    ...(variant === "subgroup" && {
+      SHARES_A: sharesA,
+      LANES: lanes,
+      ROUNDS: Math.ceil((sharesA ? rows : cols) / lanes),
+    }),
+    ...(variant === "workgroup" && {
+      DEPTH,
+      A_QUADS: rows * down / 4,
+      C_QUADS: cols * across / 4,
+    }),
+    GUARDED: variant === "workgroup",
+    EPILOGUE: epilogueWgsl(epilogue),
+    MASKED: masked !== null,
+    ITEMS: items,
+    LOW_RANK: lowRank,
+    CHANGE_MASKED: masked === "lowRank",
+    RESULT: quads ? "vec4f" : "f32",
+    VECTORS: vectors,
+    MATRICES: matrices,
+    KEEPS_PRE_ACTIVATION: preActivation !== null,
+    PRE_ACTIVATION: call("pre_activation_", ["x", ...vectors]),
+    VALUE: expression === "x" ? "x" : call("value_", ["x", ...vectors, ...matrices]),
+  }, { MATMUL: matmulWgsl, LOW_RANK: lowRankWgsl, STORE: storeWgsl });
 }
 
-const floats = (names: readonly string[]) => names.map((name) => `${name}: f32`);
-
-/** What is bound, in order. */
-function bindingsOf({ quads, epilogue }: Tile, operands: readonly Bound[]) {
-  const { vectors, matrices, low, items, kept } = epilogue;
-  const element = quads ? "vec4f" : "f32";
-  const read = (name: string, type: string) => ({ name, access: "read", type });
-  const written = (name: string) => ({ name, access: "read_write", type: element });
-  return [
-    ...operands.map(({ name, element }) => read(name, element)),
-    ...[...vectors, ...matrices].map((name) => read(`${name}_in`, element)),
-    ...(low ? [read("low_a", "f32"), read("low_c", "f32")] : []),
-    ...(items ? [read("items", "u32")] : []),
-    written("out"),
-    ...(kept === null ? [] : [written("kept")]),
-  ];
-}
-
-/** An operand, and the WGSL of its binding. */
-interface Bound extends Operand {
-  readonly name: "a" | "c";
-  /** What its binding is an array of. */
-  readonly element: string;
-  /** A function that does its loads. */
-  readonly loader: string;
-}
-
-function leftOf(tile: Tile): Bound {
-  const { a: along, rows: count } = tile;
-  return {
-    count,
-    own: (f) => `r${f}`,
-    nth: edge("row", "m", along === "outer"),
-    ...bound("a", along, false, tile),
-  };
-}
-
-function rightOf(tile: Tile): Bound {
-  const { c: along, cols: count, halves, quads } = tile;
-  return {
-    count,
-    own: (f) => `c${f}`,
-    nth: edge("col", "n", quads),
-    ...bound("c", along, halves, tile),
-  };
-}
-
-/** A tile's f-th row or column from `corner` on; at the edge the last one, or where they come in fours, of the last four. */
-function edge(corner: string, size: string, whole: boolean): (f: string) => string {
-  return (f) =>
-    whole
-      ? `min(${corner} + ${f} / 4u * 4u, sizes.${size} - 4u) + ${f} % 4u`
-      : `min(${corner} + ${f}, sizes.${size} - 1u)`;
-}
-
-function bound(
+/** The cases and the reads of an operand. */
+function operandValues(
   name: "a" | "c",
-  along: Along,
+  layout: Layout,
   halves: boolean,
-  { ragged, epilogue }: Tile,
-): Pick<Bound, "name" | "along" | "element" | "loader" | "base" | "load"> {
-  const masked = epilogue.masked === name;
-  const known = (value: string, k: string, none: string) =>
-    ragged ? `select(${none}, ${value}, ${k} < sizes.k)` : value;
-  const quad = (at: string) => {
-    const value = halves ? half4(name, at) : `${name}[${at}]`;
-    return masked ? `${value} * kept4(4u * (${at}))` : value;
-  };
-  const one = (at: string) => {
-    const value = halves ? half(name, at) : `${name}[${at}]`;
-    return masked ? `${value} * kept1(${at})` : value;
-  };
-  const values = {
-    inner: quad("base + k"),
-    outer: known(quad(`base + k * (sizes.${name}_inner / 4u)`), "k", "vec4f()"),
-    any: `vec4f(${
-      range(4).map((l) => `4u * k + ${l}u`)
-        .map((at) => known(one(`base + (${at}) * sizes.${name}_inner`), at, "0.0")).join(", ")
-    })`,
-  };
-  const bases = {
-    inner: (at: string) => `(${name}_start + (${at}) * sizes.${name}_outer) / 4u`,
-    outer: (at: string) => `(${name}_start + ${at}) / 4u`,
-    any: (at: string) => `${name}_start + (${at}) * sizes.${name}_outer`,
-  };
-  const type = halves ? ["halves", "halves4"] : ["f32", "vec4f"];
+  masked: EpilogueCode["masked"],
+) {
+  const single = layout === "any";
+  const value = !halves ? `${name}[at]` : single ? half(name, "at") : half4(name, "at");
+  const mask = masked !== name ? "" : single ? " * mask1(at)" : " * mask4(4u * at)";
+  const prefix = name.toUpperCase();
   return {
-    name,
-    along,
-    element: type[along === "any" ? 0 : 1],
-    loader: `fn load_${name}(base: u32, k: u32) -> vec4f {\n  return ${values[along]};\n}`,
-    base: bases[along],
-    load: (base, k) => `load_${name}(${base}, ${k})`,
+    [`${prefix}_INNER`]: layout === "inner",
+    [`${prefix}_OUTER`]: layout === "outer",
+    [`${prefix}_ANY`]: single,
+    [`${prefix}_TYPE`]: single ? "f32" : "vec4f",
+    [`${prefix}_VALUE`]: value + mask,
   };
 }
 
-/** WGSL of the product itself: a loop, and what it needs outside of `main`. */
-function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop: string } {
-  const { style, rows, cols, across, down } = tile;
-  const sum = (i: number, j: number) => `s${i}_${j}`;
-  if (style !== "workgroup") {
-    const common = style === "lane" ? null : across > 1 ? a : c;
-    const loads = [a, c].map((side) =>
-      side === common ? handedAround(side, across * down) : loadedBy(side)
+/** The functions of an epilogue's expressions. */
+function epilogueWgsl(
+  { expression, preActivation, vectors, matrices, numbers, masked }: EpilogueCode,
+): string {
+  const floats = (names: readonly string[]) => names.map((name) => `${name}: f32`);
+  return [
+    ...(expression !== "x" || masked !== null ? [FUNCTIONS.trim()] : []),
+    ...(expression !== "x"
+      ? [evaluator("value_", expression, floats(["x", ...vectors, ...matrices]), numbers)]
+      : []),
+    ...(preActivation !== null
+      ? [evaluator("pre_activation_", preActivation, floats(["x", ...vectors]), numbers)]
+      : []),
+  ].join("\n\n");
+}
+
+/** WGSL that calls a function of scalars, with a scalar's operands or for each element of vec4. */
+function callOf(quads: boolean): (name: string, operands: readonly string[]) => string {
+  return (name, operands) => {
+    if (!quads) return `${name}(${operands.join(", ")})`;
+    const calls = [..."xyzw"].map((element) =>
+      `${name}(${operands.map((operand) => `${operand}.${element}`).join(", ")})`
     );
-    return {
-      declarations: "",
-      loop: apartWgsl(loads, "first", "end", multiplyAdd(a, c, sum, true)),
-    };
-  }
-  const threads = across * down;
-  const quads = [rows * down / 4, cols * across / 4];
-  const sides = [
-    staged(a, {
-      memory: "a_tile",
-      quads: quads[0],
-      threads,
-      own: (q) => `y + ${q * down}u`,
-      end: "end",
-      scope: ["a_start", "row"],
-    }),
-    staged(c, {
-      memory: "c_tile",
-      quads: quads[1],
-      threads,
-      own: (q) => `x + ${q * across}u`,
-      end: "end",
-      scope: ["c_start", "col"],
-    }),
-  ];
-  const [left, right] = [a, c].map((side) => ({ ...side, along: "outer" as const }));
-  return {
-    declarations: [
-      ...["a_tile", "c_tile"].map((memory, i) => stagingMemory(memory, quads[i])),
-      ...sides.map(({ declarations }) => declarations),
-    ].join("\n"),
-    loop: togetherWgsl(sides, "first", "end", multiplyAdd(left, right, sum, false)),
+    return `vec4f(\n    ${calls.join(",\n    ")},\n  )`;
   };
 }
 
-/** Dropout's mask at an element, by its place in the tensor; a part of a batch is placed in the whole of it. */
-function maskOf({ items }: EpilogueCode): string {
-  const place = items ? "items[i / sizes.item] * sizes.pitch + i % sizes.item" : "i";
-  return `fn kept1(i: u32) -> f32 {
-  return select(0.0, sizes.gain, hash3_(vec3u(${place}, sizes.stream, sizes.seed)).x >= sizes.below);
-}
-fn kept4(i: u32) -> vec4f {
-  return vec4f(kept1(i), kept1(i + 1u), kept1(i + 2u), kept1(i + 3u));
-}`;
-}
-
-/** The product of few terms, loaded as it is needed. */
-function lowWgsl({ rows, cols, epilogue: { masked } }: Tile): string {
-  const dropped = masked === "low";
-  const sum = (i: number, j: number) => `${dropped ? "d" : "s"}${i}_${j}`;
-  const all = (line: (i: number, j: number) => string) =>
-    each(rows, (i) => each(cols / 4, (j) => line(i, j)));
-  const place = (i: number, j: number, h: number) => `start + r${i} * sizes.n + c${4 * j + h}`;
-  return `${optional(dropped, all((i, j) => `  var d${i}_${j} = vec4f();`))}
-  for (var r = 0u; r < sizes.rank; r++) {
-${
-    each(cols / 4, (j) =>
-      `    let low${j} = vec4f(${
-        range(4).map((h) =>
-          `low_c[c${4 * j + h} * sizes.low_c_row + r * sizes.low_c_col]`
-        ).join(", ")
-      });`)
-  }
-${
-    each(rows, (i) =>
-      `    let t${i} = vec4f(low_a[r${i} * sizes.low_a_row + r * sizes.low_a_col]);\n` +
-      each(cols / 4, (j) =>
-        `    ${sum(i, j)} = fma(t${i}, low${j}, ${sum(i, j)});`))
-  }
-  }
-${
-    optional(
-      dropped,
-      all((i, j) =>
-        `  s${i}_${j} += d${i}_${j} * vec4f(${
-          range(4).map((h) => `kept1(${place(i, j, h)})`).join(", ")
-        });`
+/** What a product's WGSL names: its bindings and its sizes. */
+export function matmulDeclaration(
+  { variant, a, c, halves, quads, epilogue }: MatmulTile,
+): Omit<Declaration, "flops"> {
+  const { vectors, matrices, numbers, lowRank, masked, items, preActivation } = epilogue;
+  const element = quads ? "vec4f" : "f32";
+  const all = <T extends string>(names: readonly string[], type: T): Types<T> =>
+    Object.fromEntries(names.map((name) => [name, type]));
+  const sizes: Types<SizeType> = {
+    ...all(["m", "n", "k", "chunk", "chunks", "tiles_m", "tiles_n", "groups"], "u32"),
+    ...all(["batches", "batch1", "batch2"], "u32"),
+    ...all(
+      ["a", "c"].flatMap((name) =>
+        ["offset", "batch0", "batch1", "batch2", "outer", "inner"].map((field) =>
+          `${name}_${field}`
+        )
       ),
-    )
-  }`;
-}
-
-/** Stores the results, four at a time where the rows are whole vec4. */
-function storesWgsl({ style, rows, cols, across, down, quads, epilogue }: Tile): string {
-  const { expression, kept, vectors, matrices } = epilogue;
-  const call = (fn: string, operands: readonly string[]) =>
-    quads
-      ? `vec4f(${
-        range(4).map((h) =>
-          `${fn}(${operands.map((operand) => `${operand}.${PARTS[h]}`).join(", ")})`
-        ).join(", ")
-      })`
-      : `${fn}(${operands.join(", ")})`;
-  const store = (i: number, j: number, h: number) => {
-    const column = `c${4 * j + h}`;
-    const value = quads ? `s${i}_${j}` : `s${i}_${j}.${PARTS[h]}`;
-    const by = quads ? " / 4u" : "";
-    const operands = [
-      value,
-      ...vectors.map((name) => `${name}_in[${column}${by}]`),
-      ...matrices.map((name) => `${name}_in[p]`),
-    ];
-    const names = operands.map((_, at) => `o${at}`);
-    const plain = expression === "x";
-    return `  {
-    let p = (start + r${i} * sizes.n + ${column})${by};
-${optional(!plain, operands.map((operand, at) => `    let o${at} = ${operand};`).join("\n"))}
-${optional(kept !== null, `    kept[p] = ${call("kept_", names.slice(0, 1 + vectors.length))};`)}
-    out[p] = ${plain ? value : call("value_", names)};
-  }`;
+      "u32",
+    ),
+    ...(lowRank && all(
+      ["rank", "low_rank_a_row", "low_rank_a_col", "low_rank_c_row", "low_rank_c_col"],
+      "u32",
+    )),
+    ...(masked && {
+      ...all(["seed", "stream", "below"], "u32"),
+      gain: "f32",
+      ...all(["item", "pitch"], "u32"),
+    }),
+    ...all(numbers.map((name) => `${name}_value`), "f32"),
   };
-  return each(rows, (i) =>
-    each(cols / 4, (j) => {
-      const spots = each(quads ? 1 : 4, (h) => store(i, j, h));
-      if (style !== "workgroup") return spots;
-      // What a GPU stores twice, it waits for twice.
-      const inside = `row + 4u * (y + ${(i >> 2) * down}u) + ${
-        i & 3
-      }u < sizes.m && col + 4u * (x + ${j * across}u) < sizes.n`;
-      return `  if (${inside}) {\n${spots}\n  }`;
-    }));
+  return {
+    inputs: {
+      a: a === "any" ? "f32" : "vec4f",
+      c: halves ? (c === "any" ? "halves" : "halves4") : c === "any" ? "f32" : "vec4f",
+      ...all([...vectors, ...matrices].map((name) => `${name}_in`), element),
+      ...(lowRank && { low_rank_a: "f32", low_rank_c: "f32" }),
+      ...(items && { items: "u32" }),
+    },
+    outputs: { out: element, ...(preActivation !== null && { pre_activation: element }) },
+    sizes,
+    subgroups: variant === "subgroup",
+  };
 }

@@ -8,7 +8,8 @@ import { perEngine } from "../tensor/engine.ts";
 import { broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { type Dtype, Tensor } from "../tensor/tensor.ts";
 import functions from "./functions.wgsl" with { type: "text" };
-import { half, half4, HALVES } from "./halves.ts";
+import { cacheKey, type SizeType, type Types } from "./declaration.ts";
+import { half, half4 } from "./halves.ts";
 import { Kernel, spread } from "./kernel.ts";
 import special from "./special.wgsl" with { type: "text" };
 
@@ -47,24 +48,24 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
   if (out.dtype === "f16") {
     throw new TypeError(`Cannot compute f16 [${out.shape}]: halves only store what is frozen`);
   }
-  const names = Object.keys(operands);
+  // Sorted: an expression is one kernel, in whatever order its operands are named.
+  const names = Object.keys(operands).sort();
   const tensors = names.filter((name) => typeof operands[name] === "object");
   const inputs = tensors.map((name) => operands[name] as Tensor);
   const { shape, strides } = collapse(out.shape, [
     ...inputs.map((input) => broadcastStrides(input.shape, input.strides, out.shape)),
     out.strides,
   ]);
-  const scalars = names.filter((name) => !tensors.includes(name))
-    .map((name) => `${name}_value: ${typeof operands[name] === "bigint" ? "u32" : "f32"}`);
+  const scalars: Types<SizeType> = Object.fromEntries(
+    names.filter((name) => !tensors.includes(name))
+      .map((name) => [name, typeof operands[name] === "bigint" ? "u32" : "f32"]),
+  );
   const dtypes = inputs.map(({ dtype }) => dtype);
   const quads = inQuads(shape, strides, [...inputs, out]);
-  const key = [expression, shape.length, names, dtypes, scalars, out.dtype, quads].join();
-  const cache = kernels();
-  let kernel = cache.get(key);
-  if (!kernel) {
-    const parts = { expression, rank: shape.length, tensors, dtypes, scalars, quads };
-    cache.set(key, kernel = generate(parts, out.dtype));
-  }
+  const description = { expression, rank: shape.length, tensors, dtypes, scalars, quads };
+  const key = cacheKey({ ...description, dtype: out.dtype });
+  let kernel = kernels().get(key);
+  if (!kernel) kernels().set(key, kernel = pointwiseKernel(description, out.dtype));
 
   const sizes: Record<string, number> = { count: out.size };
   shape.forEach((size, axis) => sizes[`size${axis}`] = size);
@@ -72,9 +73,7 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
     sizes[`${name}_offset`] = (inputs[k] ?? out).offset;
     strides[k].forEach((stride, axis) => sizes[`${name}_stride${axis}`] = stride);
   });
-  for (const name of names) {
-    if (typeof operands[name] !== "object") sizes[`${name}_value`] = Number(operands[name]);
-  }
+  for (const name of Object.keys(scalars)) sizes[`${name}_value`] = Number(operands[name]);
   const invocations = quads ? out.size / 4 : out.size;
   kernel.run(inputs, [out], sizes, spread(Math.ceil(invocations / LANES)));
 }
@@ -82,7 +81,7 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
 /**
  * Which tensors, the result last, are read or written in vec4, if an invocation can make four neighbours: those that lie
  * along the last axis, while others repeat one element there. Null if it cannot. That is three times as fast: four
- * elements share a load, and the divisions that find their place.
+ * elements share a load, and the divisions that find where they are.
  */
 function inQuads(
   shape: Shape,
@@ -90,10 +89,10 @@ function inQuads(
   tensors: readonly Tensor[],
 ): readonly boolean[] | null {
   if (shape.length === 0 || shape.at(-1)! % 4 !== 0) return null;
-  const along = strides.map((own, k) =>
-    own.at(-1) === 1 && [tensors[k].offset, ...own.slice(0, -1)].every((step) => step % 4 === 0)
+  const along = strides.map((steps, k) =>
+    steps.at(-1) === 1 && [tensors[k].offset, ...steps.slice(0, -1)].every((step) => step % 4 === 0)
   );
-  const fits = along.every((whole, k) => whole || strides[k].at(-1) === 0);
+  const fits = along.every((isAlong, k) => isAlong || strides[k].at(-1) === 0);
   return fits && along.at(-1) ? along : null;
 }
 
@@ -106,26 +105,31 @@ export function operations(expression: string): number {
   return found?.length ?? 0;
 }
 
-/** What a generated kernel is made of. */
-interface Parts {
+/** What a generated kernel is made for. */
+export interface PointwiseDescription {
+  /** What is evaluated. */
   readonly expression: string;
+  /** How many axes the shape has. */
   readonly rank: number;
+  /** The names of the tensors. */
   readonly tensors: readonly string[];
+  /** Their dtypes. */
   readonly dtypes: readonly Dtype[];
-  readonly scalars: readonly string[];
+  /** The types of the numbers. */
+  readonly scalars: Types<SizeType>;
+  /** Which tensors, the result last, are read or written in vec4; null if an invocation makes one element. */
   readonly quads: readonly boolean[] | null;
 }
 
 const VEC4 = { f32: "vec4f", u32: "vec4u", i32: "vec4i", f16: "halves4" } as const;
 const SCALAR = { f32: "f32", u32: "u32", i32: "i32", f16: "halves" } as const;
 
-function generate(
-  { expression, rank, tensors, dtypes, scalars, quads }: Parts,
+/** The kernel of an expression whose result has a dtype. */
+export function pointwiseKernel(
+  { expression, rank, tensors, dtypes, scalars, quads }: PointwiseDescription,
   dtype: Dtype,
 ): Kernel {
   const axes = Array.from({ length: rank }, (_, axis) => axis);
-  const strided = [...tensors, "out"];
-  const step = quads ? 4 : 1;
   const index = (name: string) =>
     [`sizes.${name}_offset`, ...axes.map((axis) => `at${axis} * sizes.${name}_stride${axis}`)]
       .join(" + ");
@@ -135,12 +139,14 @@ function generate(
     if (!quads?.[k]) return dtypes[k] === "f16" ? half(`${name}_in`, at) : `${name}_in[${at}]`;
     return dtypes[k] === "f16" ? half4(`${name}_in`, `(${at}) / 4u`) : `${name}_in[(${at}) / 4u]`;
   };
-  const values = (part: string) =>
-    [`i${part && ` + ${"xyzw".indexOf(part[1])}u`}`]
-      .concat(tensors.map((name, k) => quads?.[k] ? name + part : name)).join(", ");
+  /** The arguments of an evaluation: of the h-th of four elements, or of the only one. */
+  const values = (h: number | null) =>
+    [h === null ? "i" : `i + ${h}u`]
+      .concat(tensors.map((name, k) => h !== null && quads?.[k] ? `${name}.${"xyzw"[h]}` : name))
+      .join(", ");
   // Positions along the last axis count in steps of an invocation.
   const split = axes.toReversed().map((axis, k) => {
-    const rest = k === 0 ? "place" : `rest${axis + 1}`;
+    const rest = k === 0 ? "invocation" : `rest${axis + 1}`;
     const size = k === 0 && quads ? `(sizes.size${axis} / 4u)` : `sizes.size${axis}`;
     const times = k === 0 && quads ? " * 4u" : "";
     return axis === 0
@@ -150,54 +156,41 @@ function generate(
   const parameters = tensors.map((name, k) =>
     `${name}: ${dtypes[k] === "f16" ? "f32" : dtypes[k]}`
   );
-  const wgsl = /* wgsl */ `${FUNCTIONS}${HALVES}
-struct Sizes {
-  count: u32,
-${axes.map((axis) => `  size${axis}: u32,`).join("\n")}
-${strided.map((name) => `  ${name}_offset: u32,`).join("\n")}
-${strided.flatMap((name) => axes.map((axis) => `  ${name}_stride${axis}: u32,`)).join("\n")}
-${scalars.map((scalar) => `  ${scalar},`).join("\n")}
-}
-${
-    tensors.map((name, k) =>
-      `@group(0) @binding(${k}) var<storage, read> ${name}_in: array<${element(k, dtypes[k])}>;`
-    ).join("\n")
-  }
-@group(0) @binding(${tensors.length}) var<storage, read_write> out: array<${
-    element(tensors.length, dtype)
-  }>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
+  const store = quads
+    ? `out[(${index("out")}) / 4u] = ${VEC4[dtype]}(
+${[0, 1, 2, 3].map((h) => `    evaluate_(${values(h)}),`).join("\n")}
+  );`
+    : `out[${index("out")}] = evaluate_(${values(null)});`;
+  const wgsl = /* wgsl */ `// An expression at every position of a shape with ${rank} axes.
 
-${
-    evaluator(
-      "evaluate_",
-      expression,
-      ["i: u32", ...parameters],
-      scalars.map((scalar) => scalar.split("_value")[0]),
-      dtype,
-    )
-  }
+${FUNCTIONS}
+${evaluator("evaluate_", expression, ["i: u32", ...parameters], Object.keys(scalars), dtype)}
 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let place = id.y * groups.x * ${LANES}u + id.x;
-  let i = place * ${step}u;
+  let invocation = id.y * groups.x * ${LANES}u + id.x;
+  let i = invocation * ${quads ? 4 : 1}u;
   if (i >= sizes.count) {
     return;
   }
-${split.join("\n")}
-${tensors.map((name, k) => `  let ${name} = ${load(name, k)};`).join("\n")}
-${
-    quads
-      ? `  out[(${index("out")}) / 4u] = ${VEC4[dtype]}(${
-        [".x", ".y", ".z", ".w"].map((part) => `evaluate_(${values(part)})`).join(", ")
-      });`
-      : `  out[${index("out")}] = evaluate_(${values("")});`
-  }
+${[...split, ...tensors.map((name, k) => `  let ${name} = ${load(name, k)};`)].join("\n")}
+  ${store}
 }
 `;
   const each = operations(expression);
-  return new Kernel(`pointwise "${expression}"`, wgsl, { flops: ({ count }) => each * count });
+  const strided = [...tensors, "out"];
+  const all = (names: readonly string[]) => names.map((name) => [name, "u32"]);
+  return new Kernel(`pointwise "${expression}"`, wgsl, {
+    inputs: Object.fromEntries(tensors.map((name, k) => [`${name}_in`, element(k, dtypes[k])])),
+    outputs: { out: element(tensors.length, dtype) },
+    sizes: Object.fromEntries([
+      ...all(["count", ...axes.map((axis) => `size${axis}`)]),
+      ...all(strided.map((name) => `${name}_offset`)),
+      ...all(strided.flatMap((name) => axes.map((axis) => `${name}_stride${axis}`))),
+      ...Object.entries(scalars).map(([name, type]) => [`${name}_value`, type]),
+    ]),
+    flops: ({ count }) => each * count,
+  });
 }
 
 /** A WGSL function of an expression over `parameters` and the numbers that `sizes` has a `_value` of. */
@@ -208,8 +201,6 @@ export function evaluator(
   numbers: readonly string[],
   type = "f32",
 ): string {
-  return `fn ${name}(${parameters.join(", ")}) -> ${type} {
-${numbers.map((number) => `  let ${number} = sizes.${number}_value;`).join("\n")}
-  return ${expression};
-}`;
+  const lines = numbers.map((number) => `  let ${number} = sizes.${number}_value;\n`).join("");
+  return `fn ${name}(${parameters.join(", ")}) -> ${type} {\n${lines}  return ${expression};\n}`;
 }

@@ -1,18 +1,7 @@
-// y[o, p, i] = Σ x[o, part p, i], or the largest or smallest of them, for x of [outer, count, inner] whose middle axis is
-// cut into parts of `part` elements, the last one shorter; one invocation for each quad of y along i.
-override KIND: u32; // 0 sum, 1 max, 2 min
-const BLOCK = 32u;
+// y[o, p, i] = Σ x[o, chunk p, i], or the largest or smallest of them, for x of [outer, count, inner] whose middle axis is
+// cut into chunks of `chunk` elements, the last one shorter; one invocation for each quad of y along i.
 
-struct Sizes {
-  outputs: u32,
-  quads: u32,
-  count: u32,
-  part: u32,
-  parts: u32,
-}
-@group(0) @binding(0) var<storage, read> x: array<E>;
-@group(0) @binding(1) var<storage, read_write> y: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
+const BLOCK = 32u;
 
 fn merge_(a: E, b: E) -> E {
   if (KIND == 0u) {
@@ -28,9 +17,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     return;
   }
   let step = sizes.quads;
-  let part = i / step % sizes.parts;
-  let begin = (i / step / sizes.parts * sizes.count + part * sizes.part) * step + i % step;
-  let end = begin + min(sizes.part, sizes.count - part * sizes.part) * step;
+  let chunk = i / step % sizes.chunks;
+  let begin = (i / step / sizes.chunks * sizes.count + chunk * sizes.chunk) * step + i % step;
+  let end = begin + min(sizes.chunk, sizes.count - chunk * sizes.chunk) * step;
   var none = x[begin];
   if (KIND == 0u) {
     none = E();

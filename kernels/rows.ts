@@ -5,108 +5,76 @@
  */
 
 import type { Tensor } from "../tensor/tensor.ts";
-import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import type { Constants, Declaration, Sizes, Types } from "./declaration.ts";
+import { Kernel, spread } from "./kernel.ts";
+import singleWgsl from "./elements_f32.wgsl" with { type: "text" };
+import quadWgsl from "./elements_vec4.wgsl" with { type: "text" };
+import rangesWgsl from "./row_ranges.wgsl" with { type: "text" };
 import frameWgsl from "./rows.wgsl" with { type: "text" };
 import special from "./special.wgsl" with { type: "text" };
-import { style } from "./style.ts";
-
-/** What an op's WGSL can name, for quads of each width. */
-const PRELUDE = {
-  4: `alias E = vec4f;
-alias P = vec4u;
-alias B = vec4<bool>;
-const WIDTH = 4u;
-fn places_(quad: u32) -> P {
-  return 4u * quad + vec4u(0u, 1u, 2u, 3u);
-}
-fn sum_(x: E) -> f32 {
-  return (x.x + x.y) + (x.z + x.w);
-}
-fn max_(x: E) -> f32 {
-  return max(max(x.x, x.y), max(x.z, x.w));
-}
-fn min_(x: E) -> f32 {
-  return min(min(x.x, x.y), min(x.z, x.w));
-}
-fn exps_(x: E) -> E {
-  return exp4_(x);
-}
-fn any_nan_(x: E) -> bool {
-  return any((bitcast<vec4u>(x) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
-}
-`,
-  1: `alias E = f32;
-alias P = u32;
-alias B = bool;
-const WIDTH = 1u;
-fn places_(quad: u32) -> P {
-  return quad;
-}
-fn sum_(x: E) -> f32 {
-  return x;
-}
-fn max_(x: E) -> f32 {
-  return x;
-}
-fn min_(x: E) -> f32 {
-  return x;
-}
-fn exps_(x: E) -> E {
-  return exp_(x);
-}
-fn any_nan_(x: E) -> bool {
-  return is_nan_(x);
-}
-`,
-} as const;
-
-/** Where rows lie whose op does not say. */
-const PLACES = `fn from_(row: u32) -> u32 {
-  return row * sizes.cols;
-}
-fn to_(row: u32) -> u32 {
-  return (row + 1u) * sizes.cols;
-}
-`;
+import { kernelVariant } from "./variant.ts";
 
 /** What an op of rows is like. */
 export interface RowsOptions {
   /** Whether it reads something that belongs to columns, so that no quad may span two rows; false by default. */
   readonly columns?: boolean;
   /** Whether it makes new elements; true by default. */
-  readonly gives?: boolean;
+  readonly writes?: boolean;
 }
 
-/** Invocations of a workgroup, which share a row only in the style `workgroup`. */
-const LANES = { lane: 16, subgroup: 16, workgroup: 256 } as const;
+/** Invocations of a workgroup, which share a row only in the variant `workgroup`. */
+const INVOCATIONS = { perLane: 16, subgroup: 16, workgroup: 256 } as const;
 /** Quads of a row that an invocation takes at least, where it shares the row. */
-const SHARE = 4;
+const LEAST_QUADS = 4;
 
-/** The kernels of both widths of quads, from WGSL that writes its bindings as `array<E>`. */
-function bothWidths(name: string, wgsl: string, work: KernelWork): Readonly<Record<1 | 4, Kernel>> {
+/** The constants of rows.wgsl. */
+const FRAME_CONSTANTS = {
+  ACROSS: "u32",
+  DOWN: "u32",
+  GROUP: "u32",
+  WRITES: "bool",
+  ALIGNED: "bool",
+} as const;
+
+/** An element of a row, or four: the type E, of which a declaration may say that its bindings are. */
+const ELEMENTS = { 1: "f32", 4: "vec4f" } as const;
+
+/** A kernel of single elements, and one of quads. */
+type Widths = Readonly<Record<1 | 4, Kernel>>;
+
+/** The kernels of both widths. */
+function bothWidths(name: string, wgsl: string, declaration: Declaration): Widths {
   const made = (width: 1 | 4) => {
-    const element = width === 4 ? "vec4f" : "f32";
-    return new Kernel(
-      name,
-      special + PRELUDE[width] + wgsl.replaceAll("array<E>", `array<${element}>`),
-      work,
-    );
+    const resolved = (types: Types): Types =>
+      Object.fromEntries(
+        Object.entries(types).map(([name, type]) => [name, type === "E" ? ELEMENTS[width] : type]),
+      );
+    const elements = width === 4 ? quadWgsl : singleWgsl;
+    return new Kernel(name, [wgsl, elements, special].join("\n"), {
+      ...declaration,
+      inputs: resolved(declaration.inputs),
+      outputs: resolved(declaration.outputs),
+    });
   };
   return { 1: made(1), 4: made(4) };
 }
 
 /** An op on rows: its WGSL defines the functions that `rows.wgsl` calls. */
 export class RowsKernel {
-  readonly #kernels: Readonly<Record<1 | 4, Kernel>>;
+  /** Its kernels of single elements and of quads. */
+  readonly kernels: Widths;
   readonly #columns: boolean;
-  readonly #gives: boolean;
+  readonly #writes: boolean;
 
   /** Reads the sources; nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string, work: KernelWork, options: RowsOptions = {}) {
-    const places = wgsl.includes("fn from_(") ? "" : PLACES;
-    this.#kernels = bothWidths(name, wgsl + places + frameWgsl, work);
+  constructor(name: string, wgsl: string, declaration: Declaration, options: RowsOptions = {}) {
+    const sources = [wgsl, ...(wgsl.includes("fn row_start_(") ? [] : [rangesWgsl]), frameWgsl];
+    this.kernels = bothWidths(name, sources.join("\n"), {
+      ...declaration,
+      constants: { ...FRAME_CONSTANTS, ...declaration.constants },
+    });
     this.#columns = options.columns ?? false;
-    this.#gives = options.gives ?? true;
+    this.#writes = options.writes ?? true;
   }
 
   /** Records a run over `rows` rows of `cols` elements. */
@@ -117,21 +85,21 @@ export class RowsKernel {
     constants: Constants = {},
   ): void {
     const { rows, cols } = sizes;
-    const whole = cols % 4 === 0;
+    const aligned = cols % 4 === 0;
     // New elements of a quad may be of two rows, not of three.
-    const spans = !this.#columns && (cols >= 4 || !this.#gives);
-    const width = whole || spans ? 4 : 1;
-    const GROUP = !this.#gives || whole || width === 1 ? 1 : cols % 2 === 0 ? 2 : 4;
-    const lanes = LANES[style()];
-    const shares = 2 ** Math.ceil(Math.log2(Math.max(1, cols / width / SHARE)));
-    const ACROSS = style() === "workgroup" ? Math.min(lanes, shares) : 1;
-    const DOWN = lanes / ACROSS;
-    this.#kernels[width].run(inputs, outputs, sizes, spread(Math.ceil(rows / (GROUP * DOWN))), {
+    const spans = !this.#columns && (cols >= 4 || !this.#writes);
+    const width = aligned || spans ? 4 : 1;
+    const GROUP = !this.#writes || aligned || width === 1 ? 1 : cols % 2 === 0 ? 2 : 4;
+    const invocations = INVOCATIONS[kernelVariant()];
+    const shares = 2 ** Math.ceil(Math.log2(Math.max(1, cols / width / LEAST_QUADS)));
+    const ACROSS = kernelVariant() === "workgroup" ? Math.min(invocations, shares) : 1;
+    const DOWN = invocations / ACROSS;
+    this.kernels[width].run(inputs, outputs, sizes, spread(Math.ceil(rows / (GROUP * DOWN))), {
       ACROSS,
       DOWN,
       GROUP,
-      GIVES: Number(this.#gives),
-      WHOLE: Number(whole || width === 1),
+      WRITES: Number(this.#writes),
+      ALIGNED: Number(aligned || width === 1),
       ...constants,
     });
   }
@@ -139,11 +107,12 @@ export class RowsKernel {
 
 /** An op whose invocations go down the columns of a matrix each, a quad of columns at a time. */
 export class ColumnsKernel {
-  readonly #kernels: Readonly<Record<1 | 4, Kernel>>;
+  readonly #kernels: Widths;
 
   /** Reads the source; nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string, work: KernelWork) {
-    this.#kernels = bothWidths(name, wgsl, work);
+  constructor(name: string, wgsl: string, declaration: Declaration) {
+    const sizes = { outputs: "u32", quads: "u32", ...declaration.sizes } as const;
+    this.#kernels = bothWidths(name, wgsl, { ...declaration, sizes });
   }
 
   /** Records a run that makes `rows` rows of `cols` elements. */

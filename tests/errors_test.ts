@@ -308,8 +308,6 @@ const kernel = (name: string, size: string, body: string) =>
   new Kernel(
     name,
     `// y = x + 1
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(${size})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x < arrayLength(&y)) {
@@ -317,7 +315,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 }
 `,
-    { flops: () => 0 },
+    { inputs: { x: "f32" }, outputs: { y: "f32" }, sizes: {}, flops: () => 0 },
   );
 
 /** The error that the next readback after a run throws. */
@@ -345,9 +343,9 @@ async function assertGoesOn(): Promise<void> {
 
 for (
   const [what, body, line] of [
-    ["does not parse", "y[id.x] = = x[id.x];", 7],
-    ["adds a float and an integer", "y[id.x] = x[id.x] + 1u;", 7],
-    ["names what is not there", "y[id.x] = z[id.x];", 7],
+    ["does not parse", "y[id.x] = = x[id.x];", 8],
+    ["adds a float and an integer", "y[id.x] = x[id.x] + 1u;", 8],
+    ["names what is not there", "y[id.x] = z[id.x];", 8],
   ] as const
 ) {
   gpuTest(
@@ -357,7 +355,7 @@ for (
       for (const _ of ["first", "again"]) {
         const error = await errorOf(broken);
         assertEquals([error.kernel, error.line], ["broken.wgsl", line]);
-        assertMatch(error.message, /^Cannot compile broken\.wgsl at line 7 for \[3\], \[3\]: ./);
+        assertMatch(error.message, /^Cannot compile broken\.wgsl at line 8 for \[3\], \[3\]: ./);
         await assertGoesOn();
       }
     },
@@ -425,21 +423,20 @@ gpuTest("an expression that is no WGSL is named", async () => {
 });
 
 gpuTest("kernels are checked when they are made and run", () => {
-  const fields = Array.from({ length: 65 }, (_, i) => `x${i}: u32,`).join(" ");
+  const none = { inputs: {}, outputs: {}, sizes: {}, flops: () => 0 };
+  const all = <T>(count: number, type: T): Record<string, T> =>
+    Object.fromEntries(Array.from({ length: count }, (_, i) => [`x${i}`, type]));
   assertThrows(
-    () => new Kernel("long.wgsl", `struct Sizes { ${fields} }`, { flops: () => 0 }),
+    () => new Kernel("long.wgsl", "", { ...none, sizes: all(65, "u32" as const) }),
     RangeError,
     "Cannot make kernel long.wgsl: it has 65 sizes, at most 64 are possible",
   );
   const x = full([3], 1);
   const most = gpu().limits.maxStorageBuffersPerShaderStage;
-  const bindings = Array.from(
-    { length: most + 1 },
-    (_, i) => `@group(0) @binding(${i}) var<storage, read> x${i}: array<f32>;`,
-  );
-  const wide = new Kernel("wide.wgsl", bindings.join("\n"), { flops: () => 0 });
+  const inputs = all(most + 1, "f32");
+  const wide = new Kernel("wide.wgsl", "", { ...none, inputs });
   assertThrows(
-    () => wide.run(bindings.map(() => x), [], {}, [1]),
+    () => wide.run(Object.keys(inputs).map(() => x), [], {}, [1]),
     RangeError,
     `Cannot run wide.wgsl: it binds ${most + 1} buffers, the adapter allows ${most}`,
   );

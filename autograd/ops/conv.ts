@@ -14,6 +14,13 @@ import { add } from "./pointwise.ts";
 import { contiguous, pad, permute, reshape, slice, transpose } from "./view.ts";
 
 const fold = new Kernel("fold.wgsl", foldWgsl, {
+  inputs: { g: "f32" },
+  outputs: { dx: "f32" },
+  sizes: {
+    ...{ count: "u32", height: "u32", width: "u32", rows: "u32", cols: "u32" },
+    ...{ kernel_rows: "u32", kernel_cols: "u32" },
+    ...{ down: "u32", across: "u32", down_step: "u32", across_step: "u32" },
+  },
   // A sum for each element of each window.
   flops: ({ count, height, width, rows, cols, kernel_rows, kernel_cols }) =>
     count / (height * width) * rows * cols * kernel_rows * kernel_cols,

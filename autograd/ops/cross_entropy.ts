@@ -16,9 +16,12 @@ import { mean, sum } from "./reduce.ts";
 import { contiguous } from "./view.ts";
 
 const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
+  inputs: { x: "E", logits: "f32", labels: "u32" },
+  outputs: { loss: "f32", stats: "vec2f" },
+  sizes: { rows: "u32", cols: "u32", smoothing: "f32" },
   // Maximum, difference, exponential, two sums.
   flops: ({ rows, cols }) => 5 * rows * cols,
-}, { gives: false });
+}, { writes: false });
 
 /**
  * Of a logit: its softmax less its share of the target, times the loss's gradient; 0 where the

@@ -13,7 +13,13 @@ import { checkFloats, Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { contiguous, detach, pad, reshape, slice, transpose } from "./view.ts";
 
-const kernel = new Kernel("cumsum.wgsl", wgsl, { flops: ({ rows, cols }) => rows * cols });
+const kernel = new Kernel("cumsum.wgsl", wgsl, {
+  inputs: { x: "f32" },
+  outputs: { y: "f32" },
+  sizes: { rows: "u32", cols: "u32" },
+  constants: { REVERSE: "bool" },
+  flops: ({ rows, cols }) => rows * cols,
+});
 
 /** What one invocation sums; a longer row is cut into such chunks, whose sums are summed first. */
 const CHUNK = 256;

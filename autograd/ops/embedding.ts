@@ -5,9 +5,10 @@
  */
 
 import gatherWgsl from "../../kernels/gather.wgsl" with { type: "text" };
-import { readingHalves } from "../../kernels/halves.ts";
+import { half } from "../../kernels/halves.ts";
 import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
 import scatterWgsl from "../../kernels/scatter.wgsl" with { type: "text" };
+import { expand } from "../../kernels/template.ts";
 import { gpu } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, resolveAxis } from "../../tensor/shape.ts";
@@ -17,16 +18,23 @@ import { contiguous, reshape, slice, transpose } from "./view.ts";
 
 /** The kernel of each dtype that the table may have. */
 const gatherKernels = {
-  f32: gatherKernel("gather.wgsl", gatherWgsl, ELEMENT_BYTES.f32),
-  f16: gatherKernel("gather.wgsl (f16)", readingHalves(gatherWgsl, "table"), ELEMENT_BYTES.f16),
+  f32: gatherKernel("gather.wgsl", "f32", "table[at]", ELEMENT_BYTES.f32),
+  f16: gatherKernel("gather.wgsl (f16)", "halves", half("table", "at"), ELEMENT_BYTES.f16),
 };
 const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl, {
+  inputs: { ids: "u32", g: "f32" },
+  outputs: { dtable: "f32" },
+  sizes: { rows: "u32", cols: "u32", group: "u32", step: "u32", first: "u32", last: "u32" },
   // An addition for each element of the gradient.
   flops: (_, [, g]) => numel((g as Tensor).shape),
 });
 
-function gatherKernel(name: string, wgsl: string, bytes: number): Kernel {
-  return new Kernel(name, wgsl, {
+/** The kernel of a table of `type`, whose elements are `element` and have so many bytes. */
+function gatherKernel(name: string, type: string, element: string, bytes: number): Kernel {
+  return new Kernel(name, expand(gatherWgsl, { ELEMENT: element }), {
+    inputs: { table: type, ids: "u32" },
+    outputs: { y: "f32" },
+    sizes: { count: "u32", cols: "u32", group: "u32", step: "u32", first: "u32", rows: "u32" },
     flops: () => 0,
     // The rows that are named, and the ids.
     reads: ({ count, cols }) => count * (bytes * cols + ELEMENT_BYTES.u32),

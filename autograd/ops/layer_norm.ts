@@ -8,7 +8,7 @@ import { MAX_STEPS } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/layer_norm_backward.wgsl" with { type: "text" };
 import weightsWgsl from "../../kernels/layer_norm_weights.wgsl" with { type: "text" };
-import { partOf, reduceMiddle } from "../../kernels/reduce.ts";
+import { chunkOf, reduceMiddle } from "../../kernels/reduce.ts";
 import { ColumnsKernel, RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, sameShape } from "../../tensor/shape.ts";
@@ -18,16 +18,26 @@ import { contiguous } from "./view.ts";
 
 const COLUMNS = { columns: true };
 const forward = new RowsKernel("layer_norm.wgsl", wgsl, {
+  inputs: { x: "E", weight: "E", bias: "E" },
+  outputs: { y: "E", stats: "vec2f" },
+  sizes: { rows: "u32", cols: "u32", epsilon: "f32" },
   // A sum, a difference, its square and sum; a difference, two products and a sum; the joining of
   // quads.
   flops: ({ rows, cols }) => 9 * rows * cols,
 }, COLUMNS);
 const backward = new RowsKernel("layer_norm_backward.wgsl", backwardWgsl, {
+  inputs: { x: "E", weight: "E", stats: "vec2f", g: "E", accumulated: "E" },
+  outputs: { dx: "E" },
+  sizes: { rows: "u32", cols: "u32" },
+  constants: { ADDS: "bool" },
   // Product and sum; difference, two products and a sum; difference, four products, two
   // differences.
   flops: ({ rows, cols }) => 13 * rows * cols,
 }, COLUMNS);
 const weightsKernel = new ColumnsKernel("layer_norm_weights.wgsl", weightsWgsl, {
+  inputs: { x: "E", stats: "vec2f", g: "E" },
+  outputs: { dweight: "E", dbias: "E" },
+  sizes: { rows: "u32", chunk: "u32" },
   // Two sums, a difference and two products for each element.
   flops: (_, [x]) => 5 * (x as Tensor).size,
 });
@@ -76,12 +86,12 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-
         })),
       wrtAll([weight, bias], [input, stats], (g) =>
         scope(() => {
-          const chunk = partOf(rows, cols);
+          const chunk = chunkOf(rows, cols);
           const chunks = Math.max(1, Math.ceil(rows / chunk));
           const sums = [Tensor.empty([chunks, cols]), Tensor.empty([chunks, cols])];
           weightsKernel.run([input, stats, contiguous(g)], sums, cols, chunks, {
             rows,
-            part: chunk,
+            chunk,
           });
           return sums.map((sum) =>
             (chunks === 1 ? sum : reduceMiddle(sum, 1, chunks, cols, "sum")).view(normalized)

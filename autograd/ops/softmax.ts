@@ -20,19 +20,32 @@ import { max, sum } from "./reduce.ts";
 import { contiguous, detach, transpose } from "./view.ts";
 
 const forward = new RowsKernel("softmax.wgsl", softmaxWgsl, {
+  inputs: { x: "E" },
+  outputs: { y: "E" },
+  sizes: { rows: "u32", cols: "u32", queries: "u32", scale: "f32" },
+  constants: { CAUSAL: "bool" },
   // Scale, maximum, difference, exponential, sum; scale, difference, exponential, product; of what
   // is hidden too.
   flops: ({ rows, cols }) => 9 * rows * cols,
 });
 const backward = new RowsKernel("softmax_backward.wgsl", backwardWgsl, {
+  inputs: { y: "E", g: "E" },
+  outputs: { dx: "E" },
+  sizes: { rows: "u32", cols: "u32", scale: "f32" },
   // The row's sum of products 2, then a difference and two products.
   flops: ({ rows, cols }) => 5 * rows * cols,
 });
 const logForward = new RowsKernel("log_softmax.wgsl", logSoftmaxWgsl, {
+  inputs: { x: "E" },
+  outputs: { y: "E" },
+  sizes: { rows: "u32", cols: "u32" },
   // Maximum, difference, exponential, sum; two differences.
   flops: ({ rows, cols }) => 6 * rows * cols,
 });
 const logBackward = new RowsKernel("log_softmax_backward.wgsl", logBackwardWgsl, {
+  inputs: { y: "E", g: "E" },
+  outputs: { dx: "E" },
+  sizes: { rows: "u32", cols: "u32" },
   // The row's sum, then an exponential, a product and a difference.
   flops: ({ rows, cols }) => 4 * rows * cols,
 });

@@ -12,6 +12,10 @@ import { Tensor } from "../../tensor/tensor.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
 const kernel = new Kernel("top_k.wgsl", wgsl, {
+  inputs: { x: "u32" },
+  outputs: { values: "u32", indices: "i32" },
+  sizes: { rows: "u32", cols: "u32", k: "u32" },
+  constants: { SMALLEST: "bool", FLOAT: "bool", SIGNED: "bool" },
   // A comparison for each element and each of the k results.
   flops: ({ rows, cols, k }) => rows * cols * k,
 });

@@ -37,7 +37,7 @@ const NUMBERS = [
   ...["one_minus_beta1", "one_minus_beta2", "epsilon"],
 ];
 // Counted off the kernel's lines; a square root is one.
-const kernel = optimizerKernel("adam.wgsl", wgsl, NUMBERS, 18);
+const kernel = optimizerKernel("adam.wgsl", wgsl, NUMBERS, { AMSGRAD: "bool" }, 18);
 
 /** The rule of both; `decoupled` takes weight decay off the parameter, not through the gradient. */
 function rule(name: string, decoupled: boolean, weightDecay: number): Rule<AdamOptions> {

@@ -19,9 +19,10 @@ const [SUMMED, SUMS] = [1024, 64];
 
 const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
   writes: false,
-  shared: [{ name: "parts", access: "read_write" }],
-  own: { place: "u32", times: "f32" },
-  common: {},
+  inputs: {},
+  outputs: { sums: "f32" },
+  memberSizes: { start: "u32", times: "f32" },
+  sizes: {},
   elements: SUMMED,
   work: { flops: ({ count }) => 2 * count },
 });
@@ -39,10 +40,10 @@ export function globalNorm(
     const members = tensors.map((x, i) => {
       const start = count;
       count += SUMS * Math.ceil(x.size / SUMMED);
-      return { x: contiguous(x), own: { place: start, times: copies[i] } };
+      return { x: contiguous(x), sizes: { start, times: copies[i] } };
     });
     const sums = Tensor.empty([count]);
-    kernel.run(members, [sums], {});
+    kernel.run(members, [], [sums], {});
     return sqrt(sum(sums));
   });
 }

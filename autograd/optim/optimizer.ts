@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Constants, Sizes } from "../../kernels/kernel.ts";
+import type { Constants, Declaration, Sizes } from "../../kernels/declaration.ts";
 import { ManyKernel } from "../../kernels/many.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { during } from "../../tensor/measure.ts";
@@ -71,22 +71,25 @@ interface Member {
 /**
  * The kernel of an optimizer, of `flops` operations an element. Of each of many parameters `x` is
  * the gradient and `y` the parameter. `state` has one kind of state after another, each of `total`
- * elements, in which a parameter's begin at its `place`. Gradients are multiplied with `factor[0]`.
+ * elements, in which a parameter's begin at its `start`. Gradients are multiplied with `factor[0]`.
  */
 export function optimizerKernel(
   name: string,
   wgsl: string,
   numbers: readonly string[],
+  constants: Declaration["constants"],
   flops: number,
 ): ManyKernel {
   return new ManyKernel(name, wgsl, {
     writes: true,
-    shared: [{ name: "factor", access: "read" }, { name: "state", access: "read_write" }],
-    own: { place: "u32" },
-    common: {
+    inputs: { factor: "f32" },
+    outputs: { state: "f32" },
+    memberSizes: { start: "u32" },
+    sizes: {
       total: "u32",
       ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])),
     },
+    constants,
     elements: 256,
     // Gradient, parameter and state are read, the last two written.
     work: {
@@ -196,14 +199,14 @@ export class Optimizer<O extends OptimizerOptions> {
     const update = () => {
       for (const [group, options] of this.#groups.entries()) {
         const members = this.#members.flatMap(({ parameter, start, group: of }, i) =>
-          of === group ? [{ x: contiguous(grads[i]), y: parameter, own: { place: start } }] : []
+          of === group ? [{ x: contiguous(grads[i]), y: parameter, sizes: { start } }] : []
         );
         const numbers = {
           total: this.#total,
           kinds: this.#state.shape[0],
           ...sizes(options, rates[group], this.steps),
         };
-        kernel.run(members, [factor, this.#state], numbers, constants(options));
+        kernel.run(members, [factor], [this.#state], numbers, constants(options));
       }
     };
     during("optimizer", () => scope(update));

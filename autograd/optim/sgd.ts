@@ -30,7 +30,13 @@ export interface SgdOptions extends OptimizerOptions {
 const RULE: Rule<SgdOptions> = {
   name: "Sgd",
   // Decay 2, momentum 3, update 2.
-  kernel: optimizerKernel("sgd.wgsl", wgsl, ["rate", "weight_decay", "mu", "gain"], 7),
+  kernel: optimizerKernel(
+    "sgd.wgsl",
+    wgsl,
+    ["rate", "weight_decay", "mu", "gain"],
+    { MOMENTUM: "bool", NESTEROV: "bool" },
+    7,
+  ),
   defaults: { learningRate: 1e-3, weightDecay: 0, momentum: 0, dampening: 0, nesterov: false },
   ranges: ({ momentum, dampening, nesterov }) => ({
     momentum: atLeastZero(momentum),
