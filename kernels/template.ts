@@ -159,12 +159,15 @@ function evaluate(expression: string, values: Values): number {
 }
 
 /**
- * Replaces each `from` in `text`.
+ * Replaces every match of `from` in an expression.
  *
  * @throws {Error} If there is none.
  */
 export function replaced(text: string, from: string | RegExp, to: string): string {
-  const result = text.replaceAll(from, to);
+  const result = text.replaceAll(
+    typeof from === "string" ? from : new RegExp(from.source, "g"),
+    () => to,
+  );
   if (result !== text) return result;
   throw new Error(`Cannot replace ${from} in a kernel: it is not there`);
 }

@@ -6,6 +6,7 @@
 
 import { type Epilogue, multiply, multiplyThen } from "../../kernels/matmul.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
+import { replaced } from "../../kernels/template.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, sameShape, type Shape } from "../../tensor/shape.ts";
 import { checkFloats, checkReadable, type Tensor } from "../../tensor/tensor.ts";
@@ -82,7 +83,7 @@ export function affine(
     const trains = [x, weight, ...Object.values(vectors), ...inputs].some(needsGradient);
     const keeps = activation !== undefined && trains;
     const sum = bias ? "x + bias" : "x";
-    const value = activation ? activation.forward.replace(/\bx\b/g, `(${sum})`) : sum;
+    const value = activation ? replaced(activation.forward, /\bx\b/, `(${sum})`) : sum;
     const [made, preActivation] = multiplyThen(rows, transpose(weight), {
       expression: residual ? `${value} + residual` : value,
       ...(keeps && { preActivation: sum }),
