@@ -43,7 +43,7 @@ interface Printable {
   readonly shape: readonly number[];
   /** What the kernel's name begins with. */
   readonly kernel: string;
-  /** Runs it, and perhaps others, on tensors of a shape. */
+  /** Runs it on tensors of a shape, perhaps with further kernels. */
   readonly run: (...shape: number[]) => unknown;
 }
 
@@ -244,7 +244,7 @@ export const PRINTABLE: Readonly<Record<string, Printable>> = {
 export interface PrintOptions {
   /** The shape; a default for each name. */
   readonly shape?: readonly number[];
-  /** The variant; the GPU's own by default. */
+  /** The variant; that of the GPU by default. */
   readonly variant?: Variant;
   /** The GPU that it is for; by default one that is no software. */
   readonly dryGpu?: DryGpu;
@@ -256,8 +256,8 @@ const LANES = 8;
 /**
  * The WGSL of a kernel, as a GPU gets it: runs it on a dry engine, which is given the source.
  *
- * @throws {RangeError} If there is no such kernel, the shape has another number of sizes, or the variant has no such
- * kernel.
+ * @throws {RangeError} If there is no such kernel, the shape has another number of sizes, or the
+ * variant has no such kernel.
  */
 export function wgslOf(name: string, options: PrintOptions = {}): string {
   const { variant, dryGpu = {} } = options;
@@ -292,7 +292,10 @@ export function wgslOf(name: string, options: PrintOptions = {}): string {
   );
 }
 
-/** The kernels that are committed as they were last: a change of a template shows what it does to them. */
+/**
+ * The kernels that are committed as they were last: a change of a template shows what it does to
+ * them.
+ */
 export const GOLDEN = [
   "matmul",
   "matmul-thin",

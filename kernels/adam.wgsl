@@ -1,8 +1,8 @@
-// d = g + l2 p; mean ← β₁ mean + (1 - β₁) d; square ← β₂ square + (1 - β₂) d²;
-// p ← p - decay p - rate mean / (√square · correction + epsilon). x is g, y is p; the state has all means, then all
-// squares, then where AMSGRAD the largest of them, in the order of the parameters. A template for the m-th parameter of
-// many.wgsl.
-// Source: Kingma and Ba, arXiv 1412.6980, algorithm 1; decay: Loshchilov and Hutter, arXiv 1711.05101, algorithm 2.
+// d = g + l2 p; mean ← β₁ mean + (1 - β₁) d; square ← β₂ square + (1 - β₂) d²; p ← p - decay p -
+// rate mean / (√square · correction + epsilon). x is g, y is p; the state has all means, then all
+// squares, then where AMSGRAD the largest of them, in the order of the parameters. A template for
+// the m-th parameter of many.wgsl. Source: Kingma and Ba, arXiv 1412.6980, algorithm 1; decay:
+// Loshchilov and Hutter, arXiv 1711.05101, algorithm 2.
 
 fn work_${m}(group: u32, lane: u32) {
   let end = min(256u * (group + 1u), sizes.count_${m});

@@ -1,5 +1,5 @@
 /**
- * Attention in one pass over keys and values, and its gradients, each in a pass of its own.
+ * Attention in one pass over keys and values, and its gradients, each in another pass.
  *
  * @module
  */
@@ -23,13 +23,16 @@ import { kernelVariant, pinnedTile } from "./variant.ts";
 
 /** How attention weighs. */
 export interface Weighing {
-  /** Whether a query sees only the keys up to its own number. */
+  /** Whether a query sees only the keys up to its number. */
   readonly causal: boolean;
   /** The factor of the scores. */
   readonly scale: number;
 }
 
-/** What attention and its gradients read; all `[batch, heads, rows, width]`, see {@linkcode canAttend}. */
+/**
+ * What attention and its gradients read; all `[batch, heads, rows, width]`, see
+ * {@linkcode canAttend}.
+ */
 export interface Attended {
   readonly q: Tensor;
   readonly k: Tensor;
@@ -46,7 +49,10 @@ export interface Attention extends Attended {
   readonly deltas: Tensor;
 }
 
-/** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
+/**
+ * Whether there are kernels for rows of this width: in complete vec4, and where invocations share
+ * what they load.
+ */
 export function canAttend(...widths: readonly number[]): boolean {
   if (kernelVariant() === "perLane" || widths.some((width) => width === 0 || width % 4 !== 0)) {
     return false;
@@ -58,12 +64,18 @@ export function canAttend(...widths: readonly number[]): boolean {
     Math.max(...memory) <= gpu().limits.maxComputeWorkgroupStorageSize;
 }
 
-/** Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps, that begin at whole vec4. */
+/**
+ * Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps,
+ * that begin at complete vec4.
+ */
 export function isAttendable({ strides, offset }: Tensor): boolean {
   return strides[3] === 1 && [offset, ...strides.slice(0, 3)].every((step) => step % 4 === 0);
 }
 
-/** `[batch, heads, rows, width]` in the order of `[batch, rows, heads, width]`, which is that of the layers around. */
+/**
+ * `[batch, heads, rows, width]` in the order of `[batch, rows, heads, width]`, which is that of the
+ * layers around.
+ */
 function emptyHeads([batch, heads, rows, width]: readonly number[]): Tensor {
   return Tensor.empty([batch, rows, heads, width]).view(
     [batch, heads, rows, width],
@@ -100,7 +112,10 @@ export function valueGradient({ q, k, v, g, logs }: Attention, weighing: Weighin
   return dv;
 }
 
-/** The sum of each row of `a` times that of `c`: `[batch, heads, rows, width]` to `[batch, heads, rows]`. */
+/**
+ * The sum of each row of `a` times that of `c`: `[batch, heads, rows, width]` to `[batch, heads,
+ * rows]`.
+ */
 export function rowDot(a: Tensor, c: Tensor): Tensor {
   const [, heads, rows, width] = a.shape;
   const y = Tensor.empty(a.shape.slice(0, 3));
@@ -205,7 +220,10 @@ export function attentionKernel(tile: AttentionTile): Kernel {
   return new Kernel(name, attentionWgsl(tile), { ...attentionDeclaration(tile), ...workOf(sum) });
 }
 
-/** Products of rows, 2 for each element, and 8 more for each weight; of what a causal mask hides too. */
+/**
+ * Products of rows, 2 for each element, and 8 more for each weight; of what a causal mask hides
+ * too.
+ */
 function workOf(sum: Sum): KernelWork {
   const gradient = sum === "inputs";
   return {

@@ -1,6 +1,7 @@
-// ${SUM} of attention: a workgroup has ${ROWS * DOWN} rows of the score matrix, and goes over its columns in blocks of
-// ${4 * ACROSS}. It makes the block's scores, a product; turns them into weights, which go to workgroup memory; and adds
-// the weights' product with the block to the result.
+// ${SUM} of attention: a workgroup has ${ROWS * DOWN} rows of the score matrix, and goes over its
+// columns in blocks of ${4 * ACROSS}. It makes the block's scores, a product; turns them into
+// weights, which go to workgroup memory; and adds the weights' product with the block to the
+// result.
 
 ${SPECIAL}
 
@@ -13,13 +14,14 @@ struct Tile {
 }
 
 fn tile_of(group: vec3u, groups: vec3u) -> Tile {
-  // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
+  // Beyond the last tile it is made again: a branch here would make every load slow on a software
+  // GPU.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   return Tile(at / sizes.tiles, at % sizes.tiles * ${ROWS * DOWN}u);
 }
 
-// The statistics belong to queries: to the rows of the score matrix, or to its columns where the rows are keys. The axis
-// that has none gets 0.
+// The statistics belong to queries: to the rows of the score matrix, or to its columns where the
+// rows are keys. The axis that has none gets 0.
 fn of_row(x: f32) -> f32 {
   return select(x, 0.0, sizes.keys == 1u);
 }

@@ -3,7 +3,8 @@
 // The weights of the block, for each row a vec4 of each invocation.
 var<workgroup> weights: array<vec4f, ${ROWS * DOWN * ACROSS}>;
 
-// The lanes lie along the columns and share the rows: each loads some of them, and hands them to the others.
+// The lanes lie along the columns and share the rows: each lane loads some of them, and
+// broadcasts them.
 @compute @workgroup_size(${ACROSS * DOWN})
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -46,7 +47,8 @@ fn main(
   #if CAUSAL
   // Queries see keys up to themselves, and keys are seen by queries from themselves on.
   let start = select(0u, first / ${4 * ACROSS}u * ${4 * ACROSS}u, sizes.keys == 1u);
-  let limit = select(min(sizes.columns, min(first + ${ROWS * DOWN}u, sizes.rows)), sizes.columns, sizes.keys == 1u);
+  let end = min(first + ${ROWS * DOWN}u, sizes.rows);
+  let limit = select(min(sizes.columns, end), sizes.columns, sizes.keys == 1u);
   #else
   let start = 0u;
   let limit = sizes.columns;
@@ -139,11 +141,12 @@ fn main(
     );
     #end
 
-    // What is not seen has no weight at all: no score is so low that another could not be lower.
+    // What is not seen has no weight at all: a score, however small, would have some.
     let known = column < vec4u(sizes.columns);
     #for i in ROWS
     #if CAUSAL
-    let seen${i} = known & select(column <= vec4u(row${i}), column >= vec4u(row${i}), sizes.keys == 1u);
+    let order${i} = select(column <= vec4u(row${i}), column >= vec4u(row${i}), sizes.keys == 1u);
+    let seen${i} = known & order${i};
     #else
     let seen${i} = known;
     #end
@@ -175,12 +178,13 @@ fn main(
     #end
     #if GRADIENT
     #for i in ROWS
-    let p${i} = select(vec4f(), sizes.scale * exp(e${i} - (log${i} + log)) * (slope${i} - (delta${i} + delta)), seen${i});
+    let weight${i} = sizes.scale * exp(e${i} - (log${i} + log));
+    let p${i} = select(vec4f(), weight${i} * (slope${i} - (delta${i} + delta)), seen${i});
     #end
     #end
 
-    // The lanes of a register go on together, and what one has stored the others can load: a barrier here would cost as much
-    // as a third of all the rest.
+    // The lanes of a register go on together, so that each can load what another has stored: a
+    // barrier here would cost a third as much as all else.
     #for i in ROWS
     weights[${i}u * ${ACROSS}u + right] = p${i};
     #end
@@ -200,8 +204,9 @@ fn main(
       let p_${i} = subgroupBroadcast(p_mine${i / ACROSS}, ${i % ACROSS}u);
       #end
       #for l in 4
+      let step${l} = min(j + 4u * k + ${l}u, sizes.columns - 1u) * (sizes.${BLOCK}_row / 4u);
       #for q in COLS / 4
-      let b${l}_${q} = ${BLOCK}[b_base${q} + min(j + 4u * k + ${l}u, sizes.columns - 1u) * (sizes.${BLOCK}_row / 4u)];
+      let b${l}_${q} = ${BLOCK}[b_base${q} + step${l}];
       #end
       #end
       #for q in COLS / 4

@@ -1,5 +1,6 @@
 /**
- * The kernels of attention and of its gradients, none of which puts the table of scores into memory, from their templates.
+ * The kernels of attention and of its gradients, none of which puts the table of scores into
+ * memory, from their templates.
  *
  * @module
  */
@@ -14,17 +15,18 @@ import { expand } from "./template.ts";
 import type { Variant } from "./variant.ts";
 
 /**
- * What is summed over the columns j of the score matrix for each of its rows i, with scores `s = scale · x · y` and
- * weights `p`:
+ * What is summed over the columns j of the score matrix for each of its rows i, with scores `s =
+ * scale · x · y` and weights `p`:
  *
- * - `forward`: `Σ p z`, softmax of the scores giving the weights; x is q, y is k, z is v. Also the logarithm of each
- *   row's sum of exponentials.
- * - `values`: `Σ p z`, the weights from that logarithm; x is k, y is q, z is the output's gradient: the gradient of v.
- * - `inputs`: `Σ scale p (w · z - δ) y`. With q as x, the output's gradient as w, k as y and v as z it is the gradient of
- *   q; with k as x, v as w, q as y and the output's gradient as z, that of k.
+ * - `forward`: `Σ p z`, softmax of the scores giving the weights; x is q, y is k, z is v. Also the
+ *   logarithm of each row's sum of exponentials.
+ * - `values`: `Σ p z`, the weights from that logarithm; x is k, y is q, z is the output's gradient:
+ *   the gradient of v.
+ * - `inputs`: `Σ scale p (w · z - δ) y`. With q as x, the output's gradient as w, k as y and v as z
+ *   it is the gradient of q; with k as x, v as w, q as y and the output's gradient as z, that of k.
  *
- * The logarithm and δ, the sum of the output times its gradient, belong to queries: of `inputs` these are the rows, or
- * the columns. Source: Dao et al., arXiv 2205.14135, algorithms 1 and 4.
+ * The logarithm and δ, the sum of the output times its gradient, belong to queries: of `inputs`
+ * these are the rows, or the columns. Source: Dao et al., arXiv 2205.14135, algorithms 1 and 4.
  */
 export type Sum = "forward" | "values" | "inputs";
 
@@ -34,13 +36,16 @@ export interface AttentionTile {
   readonly variant: Exclude<Variant, "perLane">;
   /** What is summed. */
   readonly sum: Sum;
-  /** Whether a query sees only the keys up to its own number. */
+  /** Whether a query sees only the keys up to its number. */
   readonly causal: boolean;
   /** Rows of the score matrix of an invocation, a multiple of 4. */
   readonly rows: number;
   /** Columns of the result of an invocation, a multiple of 4. */
   readonly cols: number;
-  /** Invocations of a workgroup along the columns of the score matrix, and along those of the result. */
+  /**
+   * Invocations of a workgroup along the columns of the score matrix, and along those of the
+   * result.
+   */
   readonly across: number;
   /** Invocations of a workgroup along the rows; in the variant `subgroup` 1. */
   readonly down: number;

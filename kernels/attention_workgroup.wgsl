@@ -6,8 +6,8 @@ var<workgroup> weights: array<vec4f, ${ROWS * DOWN * ACROSS}>;
 // What the invocations of a row have found of it.
 var<workgroup> shares: array<f32, ${ROWS * DOWN * ACROSS}>;
 
-// The operands of a product, ${DEPTH} steps at a time, in vec4 of rows or columns. A step is a vec4 longer than it need be: the
-// invocations that fill the memory would else meet in the same banks.
+// The operands of a product, ${DEPTH} steps at a time, in vec4 of rows or columns. A step is a vec4
+// longer than it need be: the invocations that fill the memory would else meet in the same banks.
 var<workgroup> left_tile: array<vec4f, ${DEPTH * (HEIGHT + 1)}>;
 var<workgroup> right_tile: array<vec4f, ${DEPTH * (ACROSS + 1)}>;
 var<workgroup> block_tile: array<vec4f, ${DEPTH * (WIDTH + 1)}>;
@@ -18,11 +18,9 @@ fn stage_${name}(u: u32, k: u32, width: u32, start: u32, first: u32) {
   let step = u % ${DEPTH / 4}u;
   let quad = u / ${DEPTH / 4}u;
   #for h in 4
-  let w${h} = select(
-    vec4f(),
-    ${name}[(start + min(first + 4u * quad + ${h}u, sizes.rows - 1u) * sizes.${name}_row) / 4u + k + step],
-    k + step < width,
-  );
+  let row${h} = min(first + 4u * quad + ${h}u, sizes.rows - 1u);
+  let base${h} = (start + row${h} * sizes.${name}_row) / 4u;
+  let w${h} = select(vec4f(), ${name}[base${h} + k + step], k + step < width);
   #end
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
@@ -40,11 +38,9 @@ fn stage_${name}(u: u32, k: u32, width: u32, start: u32, j: u32) {
   let step = u % ${DEPTH / 4}u;
   let quad = u / ${DEPTH / 4}u;
   #for h in 4
-  let w${h} = select(
-    vec4f(),
-    ${name}[(start + min(j + 4u * quad + ${h}u, sizes.columns - 1u) * sizes.${name}_row) / 4u + k + step],
-    k + step < width,
-  );
+  let column${h} = min(j + 4u * quad + ${h}u, sizes.columns - 1u);
+  let base${h} = (start + column${h} * sizes.${name}_row) / 4u;
+  let w${h} = select(vec4f(), ${name}[base${h} + k + step], k + step < width);
   #end
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
@@ -62,11 +58,9 @@ fn stage_block(u: u32, k: u32, start: u32, j: u32) {
   let quad = u % ${WIDTH}u;
   let base = (start + min(4u * quad, sizes.out_width - 4u)) / 4u;
   #for l in 4
-  let v${l} = select(
-    vec4f(),
-    ${BLOCK}[base + min(j + 4u * (k + step) + ${l}u, sizes.columns - 1u) * (sizes.${BLOCK}_row / 4u)],
-    k + step < ${ACROSS}u,
-  );
+  let column${l} = min(j + 4u * (k + step) + ${l}u, sizes.columns - 1u);
+  let at${l} = base + column${l} * (sizes.${BLOCK}_row / 4u);
+  let v${l} = select(vec4f(), ${BLOCK}[at${l}], k + step < ${ACROSS}u);
   #end
   #for l in 4
   block_tile[(4u * step + ${l}u) * ${WIDTH + 1}u + quad] = v${l};
@@ -90,7 +84,8 @@ fn main(
     batch % sizes.heads * sizes.${name}_head;
   #end
   #for i in ROWS
-  let row${i} = min(first + 4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u, sizes.rows - 1u);
+  let local_row${i} = 4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u;
+  let row${i} = min(first + local_row${i}, sizes.rows - 1u);
   #end
   #for q in COLS / 4
   let out_col${q} = min(4u * (right + ${q * ACROSS}u), sizes.out_width - 4u);
@@ -116,7 +111,8 @@ fn main(
   #if CAUSAL
   // Queries see keys up to themselves, and keys are seen by queries from themselves on.
   let start = select(0u, first / ${4 * ACROSS}u * ${4 * ACROSS}u, sizes.keys == 1u);
-  let limit = select(min(sizes.columns, min(first + ${ROWS * DOWN}u, sizes.rows)), sizes.columns, sizes.keys == 1u);
+  let end = min(first + ${ROWS * DOWN}u, sizes.rows);
+  let limit = select(min(sizes.columns, end), sizes.columns, sizes.keys == 1u);
   #else
   let start = 0u;
   let limit = sizes.columns;
@@ -205,11 +201,12 @@ fn main(
     );
     #end
 
-    // What is not seen has no weight at all: no score is so low that another could not be lower.
+    // What is not seen has no weight at all: a score, however small, would have some.
     let known = column < vec4u(sizes.columns);
     #for i in ROWS
     #if CAUSAL
-    let seen${i} = known & select(column <= vec4u(row${i}), column >= vec4u(row${i}), sizes.keys == 1u);
+    let order${i} = select(column <= vec4u(row${i}), column >= vec4u(row${i}), sizes.keys == 1u);
+    let seen${i} = known & order${i};
     #else
     let seen${i} = known;
     #end
@@ -222,13 +219,13 @@ fn main(
     #if FORWARD
     workgroupBarrier();
     #for i in ROWS
-    shares[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u + right] = max(max(e${i}.x, e${i}.y), max(e${i}.z, e${i}.w));
+    shares[local_row${i} * ${ACROSS}u + right] = max(max(e${i}.x, e${i}.y), max(e${i}.z, e${i}.w));
     #end
     workgroupBarrier();
     #for i in ROWS
-    var max${i} = shares[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u];
+    var max${i} = shares[local_row${i} * ${ACROSS}u];
     #for x in ACROSS - 1
-    max${i} = max(max${i}, shares[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u + ${x + 1}u]);
+    max${i} = max(max${i}, shares[local_row${i} * ${ACROSS}u + ${x + 1}u]);
     #end
     #end
     #for i in ROWS
@@ -249,12 +246,13 @@ fn main(
     #end
     #if GRADIENT
     #for i in ROWS
-    let p${i} = select(vec4f(), sizes.scale * exp(e${i} - (log${i} + log)) * (slope${i} - (delta${i} + delta)), seen${i});
+    let weight${i} = sizes.scale * exp(e${i} - (log${i} + log));
+    let p${i} = select(vec4f(), weight${i} * (slope${i} - (delta${i} + delta)), seen${i});
     #end
     #end
     workgroupBarrier();
     #for i in ROWS
-    weights[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u + right] = p${i};
+    weights[local_row${i} * ${ACROSS}u + right] = p${i};
     #end
     workgroupBarrier();
 
@@ -267,7 +265,7 @@ fn main(
       workgroupBarrier();
       for (var step = 0u; step < ${DEPTH}u; step += 4u) {
         #for i in ROWS
-        let p_${i} = weights[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u + k + step / 4u];
+        let p_${i} = weights[local_row${i} * ${ACROSS}u + k + step / 4u];
         #end
         #for l in 4
         #for q in COLS / 4
@@ -287,13 +285,13 @@ fn main(
   #if FORWARD
   workgroupBarrier();
   #for i in ROWS
-  shares[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u + right] = total${i};
+  shares[local_row${i} * ${ACROSS}u + right] = total${i};
   #end
   workgroupBarrier();
   #for i in ROWS
-  var add${i} = shares[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u];
+  var add${i} = shares[local_row${i} * ${ACROSS}u];
   #for x in ACROSS - 1
-  add${i} += shares[(4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u) * ${ACROSS}u + ${x + 1}u];
+  add${i} += shares[local_row${i} * ${ACROSS}u + ${x + 1}u];
   #end
   #end
   #for i in ROWS
@@ -301,7 +299,7 @@ fn main(
   #end
   #end
   #for i in ROWS
-  if (first + 4u * (below + ${i / 4 * DOWN}u) + ${i % 4}u < sizes.rows) {
+  if (first + local_row${i} < sizes.rows) {
     #for q in COLS / 4
     #if FORWARD
     out[(out_start + row${i} * sizes.out_row + out_col${q}) / 4u] = out${i}_${q} / sum${i};

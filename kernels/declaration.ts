@@ -29,11 +29,13 @@ export type SizeType = "u32" | "i32" | "f32";
 /** Names, and the WGSL types of what they name. */
 export type Types<T extends string = string> = Readonly<Record<string, T>>;
 
-/** What a kernel's WGSL names and does not declare, in the order in which it is bound and packed. */
+/**
+ * What a kernel's WGSL names and does not declare, in the order in which it is bound and packed.
+ */
 export interface Declaration extends KernelWork {
   /**
-   * The element types of what is read. `halves` and `halves4` are one or two words of f16; integers serve as the bits of
-   * floats too.
+   * The element types of what is read. `halves` and `halves4` are one or two words of f16; integers
+   * serve as the bits of floats too.
    */
   readonly inputs: Types;
   /** The element types of what is written. */
@@ -75,7 +77,7 @@ export function splitComment(wgsl: string): [comment: string, rest: string] {
   return [comment, wgsl.slice(comment.length).trim() + "\n"];
 }
 
-/** A kernel's whole WGSL: after the comment that it begins with come the declarations that it lacks. */
+/** WGSL with its declarations, after the comment that it begins with. */
 export function declared(wgsl: string, declaration: Declaration): string {
   const [comment, rest] = splitComment(wgsl);
   const { constants = {}, sizes } = declaration;

@@ -1,5 +1,6 @@
-// dx[n, y, x] = Σ g[n, p, q, i, j] over the windows [p, q] whose place [i, j] lies on the pixel: y = down p + i down_step,
-// x = across q + j across_step. One invocation for each pixel of the images n.
+// dx[n, y, x] = Σ g[n, p, q, i, j] over the windows [p, q] whose element [i, j] lies on the pixel:
+// y = down p + i down_step, x = across q + j across_step. One invocation for each pixel of the
+// images n.
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

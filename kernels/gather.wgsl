@@ -1,5 +1,6 @@
-// y[i, :] = table[i / GROUP · step + ids[i], :], where ids[i] is below step: the rows of an embedding table, or one token
-// of each sequence. The table bound is the part of it that begins at row `first`; rows that lie in no part are 0.
+// y[i, :] = table[i / GROUP · step + ids[i], :], where ids[i] is below step: the rows of an
+// embedding table, or one token of each sequence. A table that is larger than a binding is bound
+// chunk by chunk, this one from row `first` on; ids that are in no chunk give 0.
 
 fn load_table(at: u32) -> f32 {
   return ${ELEMENT};

@@ -1,6 +1,6 @@
 /**
- * Operands stored in half precision, two in each word. They are unpacked as they are read, which every GPU can; the
- * arithmetic is in f32.
+ * Operands stored in half precision, two in each word. They are unpacked as they are read, which
+ * every GPU can; the arithmetic is in f32.
  *
  * @module
  */

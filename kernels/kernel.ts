@@ -27,8 +27,9 @@ import { type WarmUp, warmUp } from "./warm_up.ts";
 const MAX_WORKGROUPS = 65535;
 
 /**
- * Loop steps that one invocation may take in all. Mesa's software adapter leaves every loop after 65,535 steps of an
- * invocation, without a word; and elsewhere a lane with so much to do is a lane that others wait for.
+ * Loop steps that one invocation may take in all. Mesa's software driver leaves every loop after
+ * 65,535 steps of an invocation, without a word; and elsewhere all lanes of a subgroup wait for the
+ * one with so much to do.
  */
 export const MAX_STEPS = 60000;
 
@@ -41,13 +42,13 @@ interface Program {
 }
 
 /**
- * A compute shader: its bindings are group 0, inputs before outputs, and the uniform of group 1 carries the numbers that
- * change from run to run. Its WGSL lacks just what it declares.
+ * A compute shader: its bindings are group 0, inputs before outputs, and the uniform of group 1
+ * carries the numbers that change from run to run. Its WGSL lacks just what it declares.
  */
 export class Kernel {
   /** What errors call it. */
   readonly name: string;
-  /** Its whole source. */
+  /** Its source, with its declarations. */
   readonly wgsl: string;
   readonly #declaration: Declaration;
   readonly #bindings: readonly DeclaredBinding[];
@@ -74,9 +75,10 @@ export class Kernel {
   }
 
   /**
-   * Records one run. A binding may be a tensor, or a part of a buffer where a tensor is larger than one binding.
+   * Records one run. A binding may be a tensor, or a range of a buffer where a tensor is larger
+   * than one binding.
    *
-   * @throws {RangeError} If a tensor is larger than the adapter can bind.
+   * @throws {RangeError} If a tensor is larger than the GPU can bind.
    * @throws {TypeError} If the kernel reads floats or halves, and a tensor holds something else.
    * @throws {KernelError} If an output lies on the buffer of another tensor.
    */
@@ -117,14 +119,15 @@ export class Kernel {
   ): void {
     if (bindings.length !== this.#bindings.length) {
       throw new RangeError(
-        `Cannot run ${this.name}: it binds ${this.#bindings.length} tensors, got ${bindings.length}`,
+        `Cannot run ${this.name}: it binds ${this.#bindings.length} tensors, ` +
+          `got ${bindings.length}`,
       );
     }
     const { maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = gpu().limits;
     if (bindings.length > maxStorageBuffersPerShaderStage) {
       throw new RangeError(
         `Cannot run ${this.name}: it binds ${bindings.length} buffers, ` +
-          `the adapter allows ${maxStorageBuffersPerShaderStage}`,
+          `the GPU allows ${maxStorageBuffersPerShaderStage}`,
       );
     }
     for (const [i, { buffer }] of bindings.entries()) {
@@ -134,7 +137,7 @@ export class Kernel {
       if (size > maxStorageBufferBindingSize) {
         const shape = shapesOf([operand]);
         throw new RangeError(
-          `Cannot run ${this.name} on ${shape}: it takes ${size} bytes, the adapter binds at most ` +
+          `Cannot run ${this.name} on ${shape}: it takes ${size} bytes, the GPU binds at most ` +
             `${maxStorageBufferBindingSize}, use a smaller batch`,
         );
       }
@@ -172,7 +175,9 @@ export class Kernel {
     return new Uint8Array(view.buffer, 0, this.#fields.length * 4);
   }
 
-  /** Has a run's pipeline compiled, if it is not yet, and notes how to start it on no workgroups. */
+  /**
+   * Has a run's pipeline compiled, if it is not yet, and notes how to start it on no workgroups.
+   */
   #warmUp(
     { compiling, starts }: WarmUp,
     program: Program,
@@ -255,7 +260,7 @@ export class Kernel {
   }
 }
 
-/** What a tensor is bound as: in whole vec4, for which every buffer has room. */
+/** What a tensor is bound as: in complete vec4, for which every buffer has room. */
 function inQuads({ binding }: Tensor): Binding {
   const { buffer, size } = binding;
   return size % 16 === 0
@@ -263,7 +268,10 @@ function inQuads({ binding }: Tensor): Binding {
     : { ...binding, size: Math.min(Math.ceil(size / 16) * 16, buffer.size) };
 }
 
-/** The line that a message of naga points to, which its compilation info leaves out for errors of types. */
+/**
+ * The line that a message of naga points to, which its compilation info leaves out for errors of
+ * types.
+ */
 function lineIn(message: string): number | undefined {
   const line = /┌─ .*:(\d+):\d+$/m.exec(message)?.[1];
   return line === undefined ? undefined : Number(line);
@@ -284,7 +292,9 @@ function bytesOf(operands: readonly (Tensor | Binding)[]): number {
 }
 
 function shapesOf(operands: readonly (Tensor | Binding)[]): string {
-  return operands.map((operand) => "shape" in operand ? `[${operand.shape}]` : "a part of a tensor")
+  return operands.map((operand) =>
+    "shape" in operand ? `[${operand.shape}]` : "a range of a tensor"
+  )
     .join(", ");
 }
 

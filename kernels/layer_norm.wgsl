@@ -1,6 +1,7 @@
-// y[r, :] = (x[r, :] - mean) / √(var + ε) · weight + bias, with stats[r] = (mean, 1 / √(var + ε)). The statistic is how
-// many elements there were, their mean, and the sum of their squared distances from it, which two parts have together as
-// Chan, Golub and LeVeque say (The American Statistician 37, 1983): no digits are lost to a large mean.
+// y[r, :] = (x[r, :] - mean) / √(var + ε) · weight + bias, with stats[r] = (mean, 1 / √(var + ε)).
+// The statistic is how many elements there were, their mean, and the sum of their squared distances
+// from it, which two parts have together as Chan, Golub and LeVeque say (The American Statistician
+// 37, 1983): no digits are lost to a large mean.
 
 fn identity_() -> vec4f {
   return vec4f();

@@ -1,5 +1,5 @@
-// dx[r, :] = rstd (h - mean(h) - x̂ mean(h x̂)), with h = g[r, :] weight and x̂ = (x[r, :] - mean) rstd; with ADDS what was
-// accumulated before comes to it. The statistic is both means' sums.
+// dx[r, :] = rstd (h - mean(h) - x̂ mean(h x̂)), with h = g[r, :] weight and x̂ = (x[r, :] - mean)
+// rstd; with ADDS what was accumulated before comes to it. The statistic is both means' sums.
 
 fn identity_() -> vec4f {
   return vec4f();

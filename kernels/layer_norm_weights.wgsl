@@ -1,5 +1,5 @@
-// dweight[p, :] = Σ g[r, :] (x[r, :] - mean[r]) rstd[r] and dbias[p, :] = Σ g[r, :] over the rows r of chunk p; one
-// invocation for each quad of columns of a chunk.
+// dweight[p, :] = Σ g[r, :] (x[r, :] - mean[r]) rstd[r] and dbias[p, :] = Σ g[r, :] over the rows r
+// of chunk p; one invocation for each quad of columns of a chunk.
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

@@ -1,5 +1,5 @@
-// y[r, :] = x[r, :] - max - log Σ exp(x[r, :] - max). The statistic is the largest element so far, and the sum of
-// exponentials below it.
+// y[r, :] = x[r, :] - max - log Σ exp(x[r, :] - max). The statistic is the largest element so far,
+// and the sum of exponentials below it.
 
 const LOWEST = -3.402823466e38; // no finite element is lower
 
@@ -29,6 +29,6 @@ fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
 }
 
 fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
-  let own = indices_(quad) < P(end);
-  y[quad] = x[quad] - select(E(next.x), E(s.x), own) - select(E(next.y), E(s.y), own);
+  let is_first = indices_(quad) < P(end);
+  y[quad] = x[quad] - select(E(next.x), E(s.x), is_first) - select(E(next.y), E(s.y), is_first);
 }

@@ -5,7 +5,8 @@ fn identity_() -> vec4f {
 }
 
 fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
-  return vec4f(s.x + sum_(select(E(), g[quad], inside_(indices_(quad), start, end))), 0.0, 0.0, 0.0);
+  let inside = inside_(indices_(quad), start, end);
+  return vec4f(s.x + sum_(select(E(), g[quad], inside)), 0.0, 0.0, 0.0);
 }
 
 fn combine_(a: vec4f, b: vec4f) -> vec4f {

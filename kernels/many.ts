@@ -50,13 +50,16 @@ export interface ManyOptions {
   readonly work: KernelWork;
 }
 
-/** The most members of a dispatch: each adds to what is compiled, which a software GPU does slowly. */
+/**
+ * The most members of a dispatch: each adds to what is compiled, which a software GPU does slowly.
+ */
 const MOST = { perLane: 8, subgroup: 8, workgroup: 15 } as const;
 
 /**
- * A kernel of many tensors. Its WGSL is a template of the m-th member's `work_m(group, lane)`, which does a workgroup's
- * share: `x_m` and `y_m` are the member's arrays, `sizes.count_m` is how many elements it has. What it does must be in a
- * loop over elements: a software GPU goes through the code of all members, and skips nothing but loops.
+ * A kernel of many tensors. Its WGSL is a template of the m-th member's `work_m(group, lane)`,
+ * which does a workgroup's share: `x_m` and `y_m` are the member's arrays, `sizes.count_m` is how
+ * many elements it has. What it does must be in a loop over elements: a software GPU goes through
+ * the code of all members, and skips nothing but loops.
  */
 export class ManyKernel {
   readonly #name: string;
@@ -71,7 +74,10 @@ export class ManyKernel {
     this.#options = options;
   }
 
-  /** Records as few runs as the GPU's bindings allow. The members are row-major from the start of their buffers. */
+  /**
+   * Records as few runs as the GPU's bindings allow. The members are row-major from the start of
+   * their buffers.
+   */
   run(
     members: readonly Member[],
     inputs: readonly Tensor[],

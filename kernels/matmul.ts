@@ -22,7 +22,9 @@ import { reduceMiddle } from "./reduce.ts";
 
 /** What becomes of a product before it is stored. */
 export interface Epilogue {
-  /** What is stored: WGSL of `x`, the product, and of the operands by their names; `"x"` by default. */
+  /**
+   * What is stored: WGSL of `x`, the product, and of the operands by their names; `"x"` by default.
+   */
   readonly expression?: string;
   /** WGSL of `x` and the vectors, whose value is stored in a second result; none by default. */
   readonly preActivation?: string;
@@ -32,7 +34,9 @@ export interface Epilogue {
   readonly matrices?: Readonly<Record<string, Tensor>>;
   /** Numbers, which compile nothing anew when they change. */
   readonly numbers?: Readonly<Record<string, number>>;
-  /** A product `[m, r] × [r, n]` of few terms, added to the other before all else. Takes no batch. */
+  /**
+   * A product `[m, r] × [r, n]` of few terms, added to the other before all else. Takes no batch.
+   */
   readonly lowRank?: LowRankProduct;
   /** A mask over the elements of a row-major operand, or over the low-rank product. */
   readonly mask?: Mask & { readonly over: "a" | "c" | "lowRank" };
@@ -48,7 +52,10 @@ export interface LowRankProduct {
   readonly label?: string;
 }
 
-/** Which elements dropout lets through (`dropout` in autograd/ops says how it is drawn), and what they are multiplied with. */
+/**
+ * Which elements dropout lets through (`dropout` in autograd/ops says how it is drawn), and what
+ * they are multiplied with.
+ */
 export interface Mask {
   /** The last of three words that are hashed. */
   readonly seed: number;
@@ -56,10 +63,11 @@ export interface Mask {
   readonly stream: number;
   /** Elements whose hash is below this fall. */
   readonly below: number;
-  /** What the others are multiplied with. */
+  /** What elements that stay are multiplied with. */
   readonly gain: number;
   /**
-   * Where the elements are some items of a larger batch: the number of each item in it, an item's elements here and there.
+   * Where the elements are some items of a larger batch: the number of each item in it, an item's
+   * elements here and there.
    */
   readonly items?: { readonly numbers: Tensor; readonly item: number; readonly pitch: number };
 }
@@ -68,7 +76,8 @@ const kernels = perEngine(() => new Map<string, Kernel>());
 const MAX_BATCH_AXES = 3;
 
 /**
- * `a × c` over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`. `c` may be f16.
+ * `a × c` over the last two axes, the leading ones broadcast: `[…, m, k] × […, k, n] → […, m, n]`.
+ * `c` may be f16.
  *
  * @throws {RangeError} If the inner sizes differ, or the leading axes do not broadcast.
  */
@@ -77,8 +86,9 @@ export function multiply(a: Tensor, c: Tensor): Tensor {
 }
 
 /**
- * As {@linkcode multiply}, with what is done to the product before it is stored; gives the result, and the
- * pre-activation where the epilogue has one. Matrices and vectors lie row-major from the start of their buffers.
+ * As {@linkcode multiply}, with what is done to the product before it is stored; gives the result,
+ * and the pre-activation where the epilogue has one. Matrices and vectors lie row-major from the
+ * start of their buffers.
  */
 export function multiplyThen(
   a: Tensor,
@@ -194,7 +204,10 @@ function maskSizes(mask: Epilogue["mask"]): Sizes {
   return { seed, stream, below, gain, item: items?.item ?? 1, pitch: items?.pitch ?? 1 };
 }
 
-/** Operations for an element of a mask: the product, the choice, the hash of its index, the comparison. */
+/**
+ * Operations for an element of a mask: the product, the selection, the hash of its index, the
+ * comparison.
+ */
 const DROPOUT = 4;
 
 /** What a kernel counts as, but for its low-rank product and the mask of that. */
@@ -202,7 +215,8 @@ function workOf({ epilogue: { expression, preActivation, masked } }: MatmulTile)
   const each = operations(expression) + (preActivation === null ? 0 : operations(preActivation));
   const drawn = ({ m, n, k }: Sizes) => masked === "a" ? m * k : masked === "c" ? k * n : 0;
   return {
-    // A multiplication and an addition for each element of the inner axis; of a chunk, the last addition is the sum's.
+    // A multiplication and an addition for each element of the inner axis; of a chunk, the last
+    // addition is the sum's.
     flops: (sizes) => {
       const { m, n, k, batches, chunks } = sizes;
       return m * n * (2 * k - (chunks > 1 ? chunks : 0) + each) * batches + DROPOUT * drawn(sizes);
@@ -223,7 +237,9 @@ export function matmulKernel(tile: MatmulTile): Kernel {
   return new Kernel(nameOf(tile), matmulTileWgsl(tile), declaration);
 }
 
-/** What profiles and errors call a kernel: its tile, how its operands lie, and what else it does. */
+/**
+ * What profiles and errors call a kernel: its tile, how its operands lie, and what else it does.
+ */
 function nameOf({ rows, cols, across, down, a, c, halves, epilogue }: MatmulTile): string {
   const { expression, lowRank, masked } = epilogue;
   return [

@@ -1,4 +1,5 @@
-// out[b] = f(a[b] × c[b]), in tiles of ${ROWS * DOWN} × ${COLS * ACROSS}, one tile for each workgroup.
+// out[b] = f(a[b] × c[b]), in tiles of ${ROWS * DOWN} × ${COLS * ACROSS}, one tile for each
+// workgroup.
 
 ${EPILOGUE}
 
@@ -14,7 +15,8 @@ struct Tile {
 }
 
 fn tile_of(group: vec3u, groups: vec3u) -> Tile {
-  // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
+  // Beyond the last tile it is made again: a branch here would make every load slow on a software
+  // GPU.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let tiles = sizes.tiles_m * sizes.tiles_n;
   let tile = at % tiles;
@@ -30,14 +32,15 @@ fn tile_of(group: vec3u, groups: vec3u) -> Tile {
     (chunk * sizes.batches + batch) * sizes.m * sizes.n,
     first,
     min(first + sizes.chunk, (sizes.k + 3u) / 4u),
-    // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache.
+    // Down the columns first: a tile of a processor has more of them than rows, and they stay in
+    // its cache.
     tile % sizes.tiles_m * ${ROWS * DOWN}u,
     tile / sizes.tiles_m * ${COLS * ACROSS}u,
   );
 }
 
-// The f-th row of a tile whose first is `corner`. Beyond the last row it is that one again, or where rows come in fours,
-// one of the last four.
+// The f-th row of a tile whose first is `corner`. Beyond the last row it is that one again, or
+// where rows come in fours, one of the last four.
 fn row_at(corner: u32, f: u32) -> u32 {
   #if A_OUTER
   return min(corner + f / 4u * 4u, sizes.m - 4u) + f % 4u;
@@ -56,7 +59,8 @@ fn col_at(corner: u32, f: u32) -> u32 {
 }
 
 #if MASKED
-// What dropout multiplies the i-th element with. An item of a batch counts from where it begins in the whole batch.
+// What dropout multiplies the i-th element with. With items, elements are
+// counted from where their item begins in the larger batch.
 fn mask1(i: u32) -> f32 {
   #if ITEMS
   let element = items[i / sizes.item] * sizes.pitch + i % sizes.item;
@@ -71,7 +75,8 @@ fn mask4(i: u32) -> vec4f {
 }
 
 #end
-// Where row `row` of a begins, in the units of its binding: vec4, or single elements where it lies in no fours.
+// Where row `row` of a begins, in the units of its binding: vec4, or single elements where it lies
+// in no fours.
 fn base_a(start: u32, row: u32) -> u32 {
   #if A_INNER
   return (start + row * sizes.a_outer) / 4u;
@@ -173,7 +178,8 @@ fn load_c(base: u32, k: u32) -> vec4f {
   #end
 }
 
-// Stores what becomes of an element of the product, or of four; `column` is that of its binding, as `at` is.
+// Stores what becomes of an element of the product, or of four; `column` is that of its binding, as
+// `at` is.
 fn store(at: u32, column: u32, x: ${RESULT}) {
   #for name in VECTORS
   let ${name} = ${name}_in[column];

@@ -1,6 +1,7 @@
 #include MATMUL
 
-// Each invocation loads all that it needs: workgroup memory and barriers cost a software adapter as much as loads.
+// Each invocation loads all that it needs: workgroup memory and barriers cost a software GPU as
+// much as loads.
 @compute @workgroup_size(${ACROSS * DOWN})
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -17,7 +18,8 @@ fn main(
   let col${j} = col_at(tile.col, 4u * (across + ${j / 4 * ACROSS}u) + ${j % 4}u);
   #end
 
-  // An accumulator has a name of its own: an array that a loop indexes a software adapter keeps in memory, at half the speed.
+  // Each accumulator has a name: an array that a loop indexes stays in memory on a software GPU, at
+  // half the speed.
   #for i in ROWS
   #for q in COLS / 4
   var sum${i}_${q} = vec4f();
@@ -67,8 +69,8 @@ fn main(
     #end
     #end
 
-    // The four steps are summed first: chains of a quarter of the length round less, and the operation more is done
-    // beside the loads.
+    // The four steps are summed first: chains of a quarter of the length round less, and the
+    // operation more is done beside the loads.
     #for q in COLS / 4
     #if !C_OUTER
     let c0_${q} = vec4f(c_${4 * q}.x, c_${4 * q + 1}.x, c_${4 * q + 2}.x, c_${4 * q + 3}.x);
@@ -78,7 +80,8 @@ fn main(
     #end
     #for i in ROWS
     #if A_OUTER
-    sum${i}_${q} += fma(vec4f(a3_${i / 4}[${i % 4}]), c3_${q}, fma(vec4f(a2_${i / 4}[${i % 4}]), c2_${q},
+    sum${i}_${q} += fma(vec4f(a3_${i / 4}[${i % 4}]), c3_${q},
+      fma(vec4f(a2_${i / 4}[${i % 4}]), c2_${q},
       fma(vec4f(a1_${i / 4}[${i % 4}]), c1_${q}, a0_${i / 4}[${i % 4}] * c0_${q})));
     #else
     sum${i}_${q} += fma(vec4f(a_${i}.w), c3_${q}, fma(vec4f(a_${i}.z), c2_${q},

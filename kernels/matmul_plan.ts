@@ -29,7 +29,7 @@ type TileShape = Pick<MatmulTile, "rows" | "cols" | "across" | "down">;
 export interface DispatchPlan {
   /** What its kernel is made for. */
   readonly tile: MatmulTile;
-  /** Into how many chunks the inner axis is cut, each with a result of its own. */
+  /** Into how many chunks the inner axis is cut, each of which has a result. */
   readonly chunks: number;
   /** How many fours of the inner axis a chunk has. */
   readonly chunk: number;
@@ -78,13 +78,13 @@ function layoutOf(x: Tensor, inner: number, outer: number, k: number, size: numb
   return size % 4 === 0 && liesAlong(outer) ? "outer" : "any";
 }
 
-/** Results with at most so many rows, or columns, have tiles of their own. */
+/** Results with at most so many rows, or columns, have other tiles. */
 const THIN = 16;
 
 /** Multiplications from which on a larger tile earns the time that it takes to compile. */
 const WORK: Readonly<Record<TileSize, number>> = { small: 0, medium: 2 ** 24 + 1, large: 2 ** 29 };
 
-/** Tiles of a software adapter, whose invocations load apart. */
+/** Tiles of a software GPU. */
 const SOFTWARE_TILES: Readonly<
   Record<"perLane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>
 > = {
@@ -109,7 +109,10 @@ function tileShape({ m, n, k, batches }: Extent): TileShape {
   return { rows: Math.min(rows, Math.max(4, fours(m))), cols, across: width, down: 1 };
 }
 
-/** Tiles of a GPU: 8 × 8 an invocation, in workgroups of 256 where there are enough of them to keep it busy. */
+/**
+ * Tiles of a GPU: 8 × 8 an invocation, in workgroups of 256 where there are enough of them to keep
+ * it busy.
+ */
 const WORKGROUP_TILES: Readonly<Record<TileSize, TileShape>> = {
   small: { rows: 4, cols: 4, across: 8, down: 8 },
   medium: { rows: 8, cols: 8, across: 8, down: 8 },
@@ -128,7 +131,10 @@ function workgroupShape(m: number, n: number, batches: number): TileShape {
   return WORKGROUP_TILES[bytes <= gpu().limits.maxComputeWorkgroupStorageSize ? size : "medium"];
 }
 
-/** Fewer workgroups than this leave a GPU idle, and chunks of the inner axis shorter than this are not worth their sum. */
+/**
+ * Fewer workgroups than this leave a GPU idle, and chunks of the inner axis shorter than this are
+ * not worth their sum.
+ */
 const [FEW_GROUPS, LEAST_CHUNK] = [256, 256];
 
 /** Into how many chunks along the inner axis a product is best cut. */

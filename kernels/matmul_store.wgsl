@@ -2,7 +2,10 @@
   #for q in COLS / 4
   #if GUARDED
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + ${i / 4 * DOWN}u) + ${i % 4}u < sizes.m && tile.col + 4u * (across + ${q * ACROSS}u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + ${i / 4 * DOWN}u) + ${i % 4}u < sizes.m &&
+    tile.col + 4u * (across + ${q * ACROSS}u) < sizes.n
+  ) {
   #else
   {
   #end

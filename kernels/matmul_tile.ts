@@ -1,8 +1,9 @@
 /**
  * The kernels of a matrix product, which do most of a model's work, from their templates.
  *
- * A tile has up to 256 accumulators. For each step along the inner axis an invocation needs as many numbers as its tile has
- * rows and columns, and multiplies as often as it has elements: loading is what takes the time.
+ * A tile has up to 256 accumulators. For each step along the inner axis an invocation needs as many
+ * numbers as its tile has rows and columns, and multiplies as often as it has elements: loading is
+ * what takes the time.
  *
  * @module
  */
@@ -21,9 +22,12 @@ import type { Variant } from "./variant.ts";
 
 /** How an operand lies in memory. */
 export type Layout =
-  /** In whole vec4 along the inner axis. */
+  /** In complete vec4 along the inner axis. */
   | "inner"
-  /** In whole vec4 along its outer axis: the rows of the left operand, the columns of the right one. */
+  /**
+   * In complete vec4 along its outer axis: the rows of the left operand, the columns of the right
+   * one.
+   */
   | "outer"
   /** With any strides. */
   | "any";
@@ -48,7 +52,7 @@ export interface MatmulTile {
   readonly down: number;
   /** Whether the inner axis is no multiple of 4. */
   readonly ragged: boolean;
-  /** Whether the result's rows are whole vec4. */
+  /** Whether the result's rows are complete vec4. */
   readonly quads: boolean;
   /** What becomes of the product before it is stored. */
   readonly epilogue: EpilogueCode;

@@ -1,7 +1,7 @@
 #include MATMUL
 
-// The numbers of ${DEPTH} steps along the inner axis, in vec4 of rows or columns. A step is a vec4 longer than it need be: the
-// invocations that fill the memory would else meet in the same banks.
+// The numbers of ${DEPTH} steps along the inner axis, in vec4 of rows or columns. A step is a vec4
+// longer than it need be: the invocations that fill the memory would else meet in the same banks.
 var<workgroup> a_tile: array<vec4f, ${DEPTH * (A_QUADS + 1)}>;
 var<workgroup> c_tile: array<vec4f, ${DEPTH * (C_QUADS + 1)}>;
 
@@ -19,7 +19,8 @@ fn stage_a(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   let step = u % ${DEPTH / 4}u;
   let quad = u / ${DEPTH / 4}u;
   #for h in 4
-  let w${h} = select(vec4f(), load_a(base_a(start, row_at(corner, 4u * quad + ${h}u)), k + step), k + step < end);
+  let base${h} = base_a(start, row_at(corner, 4u * quad + ${h}u));
+  let w${h} = select(vec4f(), load_a(base${h}, k + step), k + step < end);
   #end
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
@@ -31,7 +32,8 @@ fn stage_a(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   #end
 }
 
-// Fills the u-th block of c's memory: four steps of four columns, from step 4 k of the inner axis on.
+// Fills the u-th block of c's memory: four steps of four columns, from step 4 k of the inner axis
+// on.
 fn stage_c(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   // Neighbouring invocations read along the axis that lies in vec4.
   #if C_OUTER
@@ -45,7 +47,8 @@ fn stage_c(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   let step = u % ${DEPTH / 4}u;
   let quad = u / ${DEPTH / 4}u;
   #for h in 4
-  let w${h} = select(vec4f(), load_c(base_c(start, col_at(corner, 4u * quad + ${h}u)), k + step), k + step < end);
+  let base${h} = base_c(start, col_at(corner, 4u * quad + ${h}u));
+  let w${h} = select(vec4f(), load_c(base${h}, k + step), k + step < end);
   #end
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
@@ -74,7 +77,8 @@ fn main(
   let col${j} = col_at(tile.col, 4u * (across + ${j / 4 * ACROSS}u) + ${j % 4}u);
   #end
 
-  // An accumulator has a name of its own: an array that a loop indexes a software adapter keeps in memory, at half the speed.
+  // Each accumulator has a name: an array that a loop indexes stays in memory on a software GPU, at
+  // half the speed.
   #for i in ROWS
   #for q in COLS / 4
   var sum${i}_${q} = vec4f();
@@ -103,8 +107,10 @@ fn main(
       #end
       #for q in COLS / 4
       #for i in ROWS
-      sum${i}_${q} = fma(vec4f(a3_${i / 4}[${i % 4}]), c3_${q}, fma(vec4f(a2_${i / 4}[${i % 4}]), c2_${q},
-        fma(vec4f(a1_${i / 4}[${i % 4}]), c1_${q}, fma(vec4f(a0_${i / 4}[${i % 4}]), c0_${q}, sum${i}_${q}))));
+      sum${i}_${q} = fma(vec4f(a3_${i / 4}[${i % 4}]), c3_${q},
+        fma(vec4f(a2_${i / 4}[${i % 4}]), c2_${q},
+        fma(vec4f(a1_${i / 4}[${i % 4}]), c1_${q},
+        fma(vec4f(a0_${i / 4}[${i % 4}]), c0_${q}, sum${i}_${q}))));
       #end
       #end
     }

@@ -23,9 +23,9 @@ const LANES = 64;
 const kernels = perEngine(() => new Map<string, Kernel>());
 
 /**
- * Evaluates `expression` at every position of `shape`, with the tensors among `operands` broadcast to it, halves as
- * f32; numbers are f32 scalars and bigints u32 ones, which compile nothing anew when they change. `i` is the position's
- * number.
+ * Evaluates `expression` at every position of `shape`, with the tensors among `operands` broadcast
+ * to it, halves as f32; numbers are f32 scalars and bigints u32 ones, which compile nothing anew
+ * when they change. `i` is the position's number.
  */
 export function pointwise(
   expression: string,
@@ -43,7 +43,10 @@ export function pointwise(
   return out;
 }
 
-/** As {@linkcode pointwise}, into a tensor or a view that exists already. It must not be among the operands. */
+/**
+ * As {@linkcode pointwise}, into a tensor or a view that exists already. It must not be among the
+ * operands.
+ */
 export function pointwiseInto(out: Tensor, expression: string, operands: Operands): void {
   if (out.dtype === "f16") {
     throw new TypeError(`Cannot compute f16 [${out.shape}]: halves only store what is frozen`);
@@ -79,9 +82,10 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
 }
 
 /**
- * Which tensors, the result last, are read or written in vec4, if an invocation can make four neighbours: those that lie
- * along the last axis, while others repeat one element there. Null if it cannot. That is three times as fast: four
- * elements share a load, and the divisions that find where they are.
+ * Which tensors, the result last, are read or written in vec4, if an invocation can make four
+ * neighbours: those that lie along the last axis, while the rest repeat one element there. Null if
+ * it cannot. That is three times as fast: four elements share a load, and the divisions that find
+ * where they are.
  */
 function inQuads(
   shape: Shape,
@@ -96,7 +100,10 @@ function inQuads(
   return fits && along.at(-1) ? along : null;
 }
 
-/** What an expression counts as: its operators and calls, each as one, but not the making of vectors. */
+/**
+ * What an expression counts as: its operators and calls, each as one, but not the making of
+ * vectors.
+ */
 export function operations(expression: string): number {
   const found = expression
     .replaceAll(/\b(?:\d+\.\d*|\d+)(?:e[-+]?\d+)?u?\b/g, "1")
@@ -117,7 +124,10 @@ export interface PointwiseDescription {
   readonly dtypes: readonly Dtype[];
   /** The types of the numbers. */
   readonly scalars: Types<SizeType>;
-  /** Which tensors, the result last, are read or written in vec4; null if an invocation makes one element. */
+  /**
+   * Which tensors, the result last, are read or written in vec4; null if an invocation makes one
+   * element.
+   */
   readonly quads: readonly boolean[] | null;
 }
 
@@ -193,7 +203,10 @@ ${[...split, ...tensors.map((name, k) => `  let ${name} = ${load(name, k)};`)].j
   });
 }
 
-/** A WGSL function of an expression over `parameters` and the numbers that `sizes` has a `_value` of. */
+/**
+ * A WGSL function of an expression over `parameters` and the numbers that `sizes` has a `_value`
+ * of.
+ */
 export function evaluator(
   name: string,
   expression: string,

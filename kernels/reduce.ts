@@ -36,7 +36,10 @@ const KINDS = { sum: 0, max: 1, min: 2 } as const;
 /** What a reduction makes of several values. */
 export type Reduction = keyof typeof KINDS;
 
-/** Longer axes are reduced in chunks first: more lanes have work, and none of them takes too many steps. */
+/**
+ * Longer axes are reduced in chunks first: more lanes have work, and none of them takes too many
+ * steps.
+ */
 const LONGEST_CHUNK = 2048;
 
 /** Invocations that keep a GPU busy, and the shortest chunk of a column that is worth one. */
@@ -49,7 +52,10 @@ export function chunkOf(count: number, columns: number): number {
   return Math.min(count, LONGEST_CHUNK, Math.max(LEAST_CHUNK, Math.ceil(count / chunks)));
 }
 
-/** Reduces the middle axis of a contiguous `x` seen as `[outer, count, inner]`: `[outer, inner]`, flat. */
+/**
+ * Reduces the middle axis of a contiguous `x` seen as `[outer, count, inner]`: `[outer, inner]`,
+ * flat.
+ */
 export function reduceMiddle(
   x: Tensor,
   outer: number,

@@ -1,5 +1,6 @@
-// y[o, p, i] = Σ x[o, chunk p, i], or the largest or smallest of them, for x of [outer, count, inner] whose middle axis is
-// cut into chunks of `chunk` elements, the last one shorter; one invocation for each quad of y along i.
+// y[o, p, i] = Σ x[o, chunk p, i], or the largest or smallest of them, for x of [outer, count,
+// inner] whose middle axis is cut into chunks of `chunk` elements, the last one shorter; one
+// invocation for each quad of y along i.
 
 const BLOCK = 32u;
 
@@ -25,7 +26,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     none = E();
   }
   var total = none;
-  // Of an extreme the bits without sign that are the largest: beyond those of infinity they are NaN's.
+  // Of an extreme the bits without sign that are the largest: beyond those of infinity they are
+  // NaN's.
   var bits = P();
   // Blocks: short chains, so that a long sum does not outgrow what is added to it.
   for (var first = begin; first < end; first += BLOCK * step) {

@@ -1,7 +1,8 @@
-// y[o, p] = Σ x[o, chunk p], or the largest or smallest of them, for rows that are cut into chunks of `chunk` elements, the
-// last one shorter. The statistic is what the quads of a block come to, what the blocks before it do, and how many quads
-// are in the block: short chains, so that a long sum does not outgrow what is added to it. The last number of the statistic
-// is above 0 where an extreme met NaN, which max and min forget.
+// y[o, p] = Σ x[o, chunk p], or the largest or smallest of them, for rows that are cut into chunks
+// of `chunk` elements, the last one shorter. The statistic is what the quads of a block come to,
+// what the blocks before it do, and how many quads are in the block: short chains, so that a long
+// sum does not outgrow what is added to it. The last number of the statistic is above 0 where an
+// extreme met NaN, which max and min forget.
 
 const BLOCK = 32.0;
 
@@ -31,7 +32,8 @@ fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let value = select(select(min_(seen), max_(seen), KIND == 1u), sum_(seen), KIND == 0u);
   let block = merge_(select(s.x, identity_().x, full), value);
   let unknown = select(0.0, 1.0, KIND > 0u && any_nan_(seen));
-  return vec4f(block, select(s.y, merge_(s.y, s.x), full), select(s.z + 1.0, 1.0, full), s.w + unknown);
+  let before = select(s.y, merge_(s.y, s.x), full);
+  return vec4f(block, before, select(s.z + 1.0, 1.0, full), s.w + unknown);
 }
 
 fn combine_(a: vec4f, b: vec4f) -> vec4f {

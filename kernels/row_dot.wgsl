@@ -1,4 +1,5 @@
-// y[b, h, t] = Σ a[b, h, t, :] c[b, h, t, :], the rows of vec4 lying anywhere; one invocation for each row.
+// y[b, h, t] = Σ a[b, h, t, :] c[b, h, t, :], the rows of vec4 lying anywhere; one invocation for
+// each row.
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -9,8 +10,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let row = i % sizes.rows;
   let head = i / sizes.rows % sizes.heads;
   let batch = i / sizes.rows / sizes.heads;
-  let from_a = (sizes.a_offset + batch * sizes.a_batch + head * sizes.a_head + row * sizes.a_row) / 4u;
-  let from_c = (sizes.c_offset + batch * sizes.c_batch + head * sizes.c_head + row * sizes.c_row) / 4u;
+  let a_head = sizes.a_offset + batch * sizes.a_batch + head * sizes.a_head;
+  let c_head = sizes.c_offset + batch * sizes.c_batch + head * sizes.c_head;
+  let from_a = (a_head + row * sizes.a_row) / 4u;
+  let from_c = (c_head + row * sizes.c_row) / 4u;
   var sum = vec4f();
   for (var quad = 0u; quad < sizes.quads; quad++) {
     sum += a[from_a + quad] * c[from_c + quad];

@@ -16,7 +16,10 @@ import { kernelVariant } from "./variant.ts";
 
 /** What an op of rows is like. */
 export interface RowsOptions {
-  /** Whether it reads something that belongs to columns, so that no quad may span two rows; false by default. */
+  /**
+   * Whether it reads something that belongs to columns, so that no quad may span two rows; false by
+   * default.
+   */
   readonly columns?: boolean;
   /** Whether it makes new elements; true by default. */
   readonly writes?: boolean;
@@ -36,7 +39,9 @@ const FRAME_CONSTANTS = {
   ALIGNED: "bool",
 } as const;
 
-/** An element of a row, or four: the type E, of which a declaration may say that its bindings are. */
+/**
+ * An element of a row, or four: the type E, of which a declaration may say that its bindings are.
+ */
 const ELEMENTS = { 1: "f32", 4: "vec4f" } as const;
 
 /** A kernel of single elements, and one of quads. */

@@ -1,22 +1,24 @@
-// The frame of kernels that work on each row by itself: first a statistic of the row, then its elements. The op, whose
-// WGSL comes before, says what they are:
+// The frame of kernels that work on each row by itself: first a statistic of the row, then its
+// elements. The op, whose WGSL comes before, says what they are:
 //
-//   identity_() -> vec4f                            the statistic of no elements
-//   accumulate_(s, quad, row, start, end) -> vec4f  s with the elements of a quad that are in the row
-//   combine_(a, b) -> vec4f                         the statistic of two shares of a row
-//   finalize_(s, row) -> vec4f                      what the elements need of it
-//   write_(quad, s, row, start)                     makes the new elements of a quad
-//   write_shared_(quad, s, row, start, next, end)   those of a quad that ends with elements of the next row, from `end` on
+//   identity_()                             the statistic of no elements, a vec4f
+//   accumulate_(s, quad, row, start, end)   s with the elements of a quad that are in the row
+//   combine_(a, b)                          the statistic of two shares of a row
+//   finalize_(s, row)                       what the elements need of it
+//   write_(quad, s, row, start)             makes the new elements of a quad
+//   write_shared_(quad, s, row, start, next, end)
+//                                           those of a quad of two rows, the second from `end` on
 //
-// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many as make up quads
-// together, so that no quad is written by two invocations. Rows lie one after another, or where the op's row_start_(row)
-// and row_end_(row) say. The constants are:
+// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many
+// as make up quads together, so that no quad is written by two invocations. Rows lie one after
+// another, or where the op's row_start_(row) and row_end_(row) say. The constants are:
 //
 //   ACROSS   invocations of a row, a power of 2
 //   DOWN     groups of rows of a workgroup
 //   GROUP    rows of a group
 //   WRITES   whether there are new elements
 //   ALIGNED  whether rows begin and end with quads
+
 var<workgroup> shares: array<vec4f, ACROSS * DOWN>;
 
 // Which of some indices are in a row.
@@ -57,7 +59,7 @@ fn statistic_(row: u32, invocation: vec2u) -> vec4f {
   return finalize_(combined_(s, invocation), row);
 }
 
-// In one dimension: Mesa's software adapter has the lanes of a register lie along x.
+// In one dimension: Mesa's software driver has the lanes of a register lie along x.
 @compute @workgroup_size(ACROSS * DOWN)
 fn main(
   @builtin(workgroup_id) group: vec3u,

@@ -1,6 +1,7 @@
-// dtable[r, :] += Σ g[i, :] over the i of r's group with ids[i] = r % step: the gradient of gather.wgsl, for the ids from
-// `first` to before `last` of each group; at first the sum begins at 0. One invocation for each element, which looks for
-// its row's ids in order: no atomics, the same sum on every run.
+// dtable[r, :] += Σ g[i, :] over the i of r's group with ids[i] = r % step: the gradient of
+// gather.wgsl, for the ids from `first` to before `last` of each group; at first the sum begins at
+// 0. One invocation for each element, which looks for its row's ids in order: no atomics, the same
+// sum on every run.
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

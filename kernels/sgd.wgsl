@@ -1,7 +1,7 @@
-// d = g + weight_decay p; momentum ← μ momentum + gain d; p ← p - rate step, where step is momentum, for Nesterov's
-// d + μ momentum, without momentum d. x is g, y is p; the state has the momenta, in the order of the parameters;
-// without MOMENTUM it has no elements. A template for the m-th parameter of many.wgsl.
-// Source: torch.optim.SGD.
+// d = g + weight_decay p; momentum ← μ momentum + gain d; p ← p - rate step, where step is
+// momentum, for Nesterov's d + μ momentum, without momentum d. x is g, y is p; the state has the
+// momenta, in the order of the parameters; without MOMENTUM it has no elements. A template for the
+// m-th parameter of many.wgsl. Source: torch.optim.SGD.
 
 fn work_${m}(group: u32, lane: u32) {
   let end = min(256u * (group + 1u), sizes.count_${m});

@@ -1,10 +1,11 @@
-// y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r % queries, and columns
-// after the query are 0. The statistic is the largest score so far, and the sum of exponentials below it.
+// y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r %
+// queries, and columns after the query are 0. The statistic is the largest score so far, and the
+// sum of exponentials below it.
 
 const LOWEST = -3.402823466e38; // no finite score is lower
 
-// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: no score is so low that
-// another could not be lower.
+// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: a
+// score, however small, would have some.
 fn seen_(quad: u32, row: u32, start: u32) -> B {
   if (CAUSAL) {
     return indices_(quad) <= P(start + row % sizes.queries);
@@ -41,5 +42,6 @@ fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
 }
 
 fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
-  y[quad] = select(share_(quad, next, row + 1u, end), share_(quad, s, row, start), indices_(quad) < P(end));
+  let is_first = indices_(quad) < P(end);
+  y[quad] = select(share_(quad, next, row + 1u, end), share_(quad, s, row, start), is_first);
 }

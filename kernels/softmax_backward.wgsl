@@ -1,12 +1,13 @@
-// dx[r, :] = s y[r, :] (g[r, :] - Σ y[r, :] g[r, :]). Where y is 0, so is dx: a causal mask needs no care here. The
-// statistic is the sum.
+// dx[r, :] = s y[r, :] (g[r, :] - Σ y[r, :] g[r, :]). Where y is 0, so is dx: a causal mask needs
+// no care here. The statistic is the sum.
 
 fn identity_() -> vec4f {
   return vec4f();
 }
 
 fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
-  return vec4f(s.x + sum_(select(E(), y[quad] * g[quad], inside_(indices_(quad), start, end))), 0.0, 0.0, 0.0);
+  let inside = inside_(indices_(quad), start, end);
+  return vec4f(s.x + sum_(select(E(), y[quad] * g[quad], inside)), 0.0, 0.0, 0.0);
 }
 
 fn combine_(a: vec4f, b: vec4f) -> vec4f {

@@ -1,6 +1,7 @@
-// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x - x` for 0 and `x != x`
-// for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite and its log(-2) is log(2). Where they count
-// they are told by their bits, with which no compiler takes such liberties.
+// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x -
+// x` for 0 and `x != x` for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite
+// and its log(-2) is log(2). Where they count they are told by their bits, with which no compiler
+// takes such liberties.
 
 fn is_nan_(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
@@ -47,7 +48,8 @@ fn log_(x: f32) -> f32 {
   return nan_or_(x, y);
 }
 
-// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity was among them.
+// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity
+// was among them.
 fn total_(sum: f32) -> f32 {
   return select(nan_(), sum, is_finite_(sum));
 }

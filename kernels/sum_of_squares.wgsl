@@ -1,5 +1,5 @@
-// sums[start + 64 w + l] = times Σ x[i]² over every 64th of the 1024 elements of workgroup w, from the l-th on. A template for
-// the m-th tensor of many.wgsl.
+// sums[start + 64 w + l] = times Σ x[i]² over every 64th of the 1024 elements of workgroup w, from
+// the l-th on. A template for the m-th tensor of many.wgsl.
 
 fn work_${m}(group: u32, lane: u32) {
   let end = min(1024u * (group + 1u), sizes.count_${m});

@@ -1,13 +1,15 @@
 /**
- * WGSL templates: shaders whose loops are unrolled and whose cases are chosen before they are compiled.
+ * WGSL templates: shaders whose loops are unrolled and whose cases are chosen before they are
+ * compiled.
  *
- * A template is a `.wgsl` file that is read from top to bottom. Its directives stand on lines of their own:
+ * A template is a `.wgsl` file that is read from top to bottom. A line is WGSL or a directive:
  *
- * - `#for i in ROWS / 4` … `#end` repeats lines, with i from 0 to before the count; `#for name in NAMES` goes over a list.
+ * - `#for i in ROWS / 4` … `#end` repeats lines, with i from 0 to before the count; `#for name in
+ *   NAMES` goes over a list.
  * - `#if NAME` or `#if !NAME` … `#else` … `#end` chooses lines.
  * - `#include NAME` inserts another template.
  *
- * `${…}` is a text by its name, or arithmetic of whole numbers and their names: `row${4 * q + 1}`.
+ * `${…}` is a text by its name, or arithmetic of integers and their names: `row${4 * q + 1}`.
  *
  * @module
  */
@@ -55,7 +57,10 @@ function namesIn(line: string): string[] {
   return expressions.flatMap((expression) => expression.match(/[A-Za-z_]\w*/g) ?? []);
 }
 
-/** Expands lines from `start` on until the `#else` or `#end` of the block around them, whose index it returns. */
+/**
+ * Expands lines from `start` on until the `#else` or `#end` of the block around them, whose index
+ * it returns.
+ */
 function expandLines(
   lines: readonly string[],
   start: number,
@@ -123,7 +128,7 @@ function valueOf<T>(name: string, values: Readonly<Record<string, T>>): T {
   throw new Error(`Cannot expand a template: "${name}" has no value`);
 }
 
-/** The whole number that an expression comes to, from left to right; `/` rounds down. */
+/** The integer that an expression comes to, from left to right; `/` rounds down. */
 function evaluate(expression: string, values: Values): number {
   const tokens = expression.match(/\w+|[-+*/%()]/g) ?? [];
   const operand = (): number => {

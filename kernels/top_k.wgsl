@@ -1,8 +1,8 @@
-// values[r, :] and indices[r, :] are the k largest of x[r, :], in descending order, the first of equal ones first; one
-// invocation for each row. With SMALLEST the k smallest, in ascending order.
+// values[r, :] and indices[r, :] are the k largest of x[r, :], in descending order, the first of
+// equal ones first; one invocation for each row. With SMALLEST the k smallest, in ascending order.
 
-// The bits of a value, turned so that their order as u32 is that of the values: exact for every dtype. NaN comes first,
-// in both directions.
+// The bits of a value, turned so that their order as u32 is that of the values: exact for every
+// dtype. NaN comes first, in both directions.
 fn key(bits: u32) -> u32 {
   var order = bits;
   if (FLOAT) {
@@ -17,7 +17,8 @@ fn key(bits: u32) -> u32 {
   return select(order, ~order, SMALLEST);
 }
 
-// What was found last, and the best found so far of what comes after it: smaller, or equal and further on.
+// What was found last, and the best found so far of what comes after it: smaller, or equal and
+// further on.
 var<private> last: u32;
 var<private> last_col: u32;
 var<private> best: u32;
@@ -44,7 +45,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let start = row * sizes.cols;
   for (var rank = 0u; rank < sizes.k; rank++) {
     best_col = sizes.cols;
-    // Eight at once: a software adapter allows an invocation few steps.
+    // Eight at once: a software GPU allows an invocation few steps.
     for (var col = 0u; col < sizes.cols; col += 8u) {
       consider(start, col, rank);
       consider(start, col + 1u, rank);

@@ -8,11 +8,11 @@ import { isSoftware, lanes } from "../tensor/device.ts";
 import { perEngine } from "../tensor/engine.ts";
 
 /**
- * The variants of a kernel. A kernel that has none of its own for one takes the variant before it.
+ * The variants of a kernel. Where a kernel has no such variant, the one before it runs.
  *
- * - `perLane`: each invocation by itself. On a software adapter an invocation is a lane of a vector
+ * - `perLane`: each invocation by itself. On a software GPU an invocation is a lane of a vector
  *   register, workgroup memory is memory like any other, and a barrier costs as much as a load.
- * - `subgroup`: the lanes of a register load for each other, which such an adapter does as fast as
+ * - `subgroup`: the lanes of a register load for each other, which such a GPU does as fast as
  *   it multiplies.
  * - `workgroup`: invocations share through workgroup memory, which suits a GPU.
  */
@@ -33,31 +33,31 @@ export interface KernelChoice {
   readonly tile?: TileSize;
 }
 
-const pinned = perEngine((): { choice: KernelChoice } => ({ choice: {} }));
+const pinned = perEngine((): { kernels: KernelChoice } => ({ kernels: {} }));
 
 /**
  * Pins which kernels run, until the next call; without an argument the rules decide again. The same
- * choice gives the same numbers on a GPU.
+ * kernels gives the same numbers on a GPU.
  *
  * @throws {RangeError} If the variant is `subgroup` and the GPU's subgroups have no fixed size.
  */
-export function pinKernels(choice: KernelChoice = {}): void {
-  if (choice.variant === "subgroup" && lanes() === 0) {
+export function pinKernels(kernels: KernelChoice = {}): void {
+  if (kernels.variant === "subgroup" && lanes() === 0) {
     throw new RangeError(
       'Cannot pin the variant "subgroup": the GPU has no subgroups of a fixed size, ' +
         'pin "perLane"',
     );
   }
-  pinned().choice = choice;
+  pinned().kernels = kernels;
 }
 
 /** The variant of kernels on this GPU. */
 export function kernelVariant(): Variant {
-  return pinned().choice.variant ??
+  return pinned().kernels.variant ??
     (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "perLane");
 }
 
 /** The tile that is pinned, if one is. */
 export function pinnedTile(): TileSize | undefined {
-  return pinned().choice.tile;
+  return pinned().kernels.tile;
 }

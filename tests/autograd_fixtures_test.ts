@@ -534,8 +534,8 @@ if (!directory) {
     for (
       const [variants, wanted] of [[EACH_VARIANT, Object.keys(ops)], [EACH_TILE, products]] as const
     ) {
-      for (const { name, choice } of variants) {
-        if (choice.variant === "subgroup" && lanes() === 0) continue;
+      for (const { name, kernels } of variants) {
+        if (kernels.variant === "subgroup" && lanes() === 0) continue;
         console.log(`autograd fixtures, ${name}: ${passed.get(name) ?? 0} cases passed`);
         assert((passed.get(name) ?? 0) >= all(wanted), `${all(wanted)} are listed`);
       }

@@ -297,7 +297,7 @@ gpuTest("a tensor larger than a binding is refused by the kernel that would bind
   assertThrows(
     () => exp(large),
     RangeError,
-    `on [${most / 4 + 1}]: it takes ${most + 4} bytes, the adapter binds at most ${most}`,
+    `on [${most / 4 + 1}]: it takes ${most + 4} bytes, the GPU binds at most ${most}`,
   );
   large.release();
   assertEquals(memory().liveBuffers, before);
@@ -362,7 +362,7 @@ for (
   );
 }
 
-gpuTest("a kernel that the adapter cannot run is named with its shapes", async () => {
+gpuTest("a kernel that the GPU cannot run is named with its shapes", async () => {
   const broken = kernel("broken.wgsl", "1024, 1024", "y[id.x] = x[id.x];");
   for (const _ of ["first", "again"]) {
     const error = await errorOf(broken);
@@ -383,7 +383,7 @@ gpuTest(
         await y.data();
       },
       KernelError,
-      "Cannot run works.wgsl on a part of a tensor, [2]: ",
+      "Cannot run works.wgsl on a range of a tensor, [2]: ",
     );
     await assertGoesOn();
     for (const each of [x, y]) each.release();
@@ -438,7 +438,7 @@ gpuTest("kernels are checked when they are made and run", () => {
   assertThrows(
     () => wide.run(Object.keys(inputs).map(() => x), [], {}, [1]),
     RangeError,
-    `Cannot run wide.wgsl: it binds ${most + 1} buffers, the adapter allows ${most}`,
+    `Cannot run wide.wgsl: it binds ${most + 1} buffers, the GPU allows ${most}`,
   );
   assertThrows(
     () => works.run([x], [], {}, [1]),

@@ -71,18 +71,18 @@ for (const variant of EACH_TILE) {
   );
 }
 
-for (const { name, choice } of EACH_VARIANT) {
+for (const { name, kernels } of EACH_VARIANT) {
   gpuTest(
     `tiles of all sizes give the same numbers, ${name}`,
     () =>
-      withVariant({ name, choice }, async () => {
+      withVariant({ name, kernels }, async () => {
         const [a, c] = [
           tensor(normals([70, 96], "a"), [70, 96]),
           tensor(normals([96, 72], "c"), [96, 72]),
         ];
         const results = [];
         for (const tile of TILE_SIZES) {
-          pinKernels({ ...choice, tile });
+          pinKernels({ ...kernels, tile });
           const y = matmul(a, c);
           results.push(await y.data());
           y.release();
@@ -274,7 +274,7 @@ const ATTENDED: readonly (readonly [rows: number, others: number, width: number,
     [34, 5, 20, 132],
   ];
 
-for (const variant of EACH_TILE.filter(({ choice }) => choice.variant !== "perLane")) {
+for (const variant of EACH_TILE.filter(({ kernels }) => kernels.variant !== "perLane")) {
   gpuTest(
     `attention() agrees with 64 bits, also backwards, ${variant.name}`,
     () =>
@@ -292,7 +292,7 @@ for (const variant of EACH_TILE.filter(({ choice }) => choice.variant !== "perLa
   );
 }
 
-for (const variant of EACH_VARIANT.filter(({ choice }) => choice.variant !== "perLane")) {
+for (const variant of EACH_VARIANT.filter(({ kernels }) => kernels.variant !== "perLane")) {
   gpuTest(
     `attention() takes and gives heads in the order of layers, without a copy, ${variant.name}`,
     () =>

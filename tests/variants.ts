@@ -10,30 +10,33 @@ import { lanes } from "../tensor/device.ts";
 /** Kernels that are pinned, and what tests call them. */
 export interface PinnedKernels {
   readonly name: string;
-  readonly choice: KernelChoice;
+  readonly kernels: KernelChoice;
 }
 
 /** Every variant, with the tiles that the rules choose. */
 export const EACH_VARIANT: readonly PinnedKernels[] = VARIANTS.map((variant) => ({
   name: variant,
-  choice: { variant },
+  kernels: { variant },
 }));
 
 /** Every variant with every tile: these differ in products only. */
 export const EACH_TILE: readonly PinnedKernels[] = VARIANTS.flatMap((variant) =>
-  TILE_SIZES.map((tile) => ({ name: `${variant}, ${tile} tiles`, choice: { variant, tile } }))
+  TILE_SIZES.map((tile) => ({ name: `${variant}, ${tile} tiles`, kernels: { variant, tile } }))
 );
 
-/** Runs `body` with a variant's kernels; says so, and does not, where the GPU has no subgroups of a fixed size. */
+/**
+ * Runs `body` with a variant's kernels; says so, and does not, where the GPU has no subgroups of a
+ * fixed size.
+ */
 export async function withVariant(
-  { name, choice }: PinnedKernels,
+  { name, kernels }: PinnedKernels,
   body: () => void | Promise<void>,
 ): Promise<void> {
-  if (choice.variant === "subgroup" && lanes() === 0) {
+  if (kernels.variant === "subgroup" && lanes() === 0) {
     console.log(`${name}: skipped, the GPU has no subgroups of a fixed size`);
     return;
   }
-  pinKernels(choice);
+  pinKernels(kernels);
   try {
     await body();
   } finally {

@@ -1,6 +1,7 @@
-// inputs of attention: a workgroup has 32 rows of the score matrix, and goes over its columns in blocks of
-// 32. It makes the block's scores, a product; turns them into weights, which go to workgroup memory; and adds
-// the weights' product with the block to the result.
+// inputs of attention: a workgroup has 32 rows of the score matrix, and goes over its
+// columns in blocks of 32. It makes the block's scores, a product; turns them into
+// weights, which go to workgroup memory; and adds the weights' product with the block to the
+// result.
 struct Sizes {
   rows: u32,
   columns: u32,
@@ -42,9 +43,10 @@ struct Sizes {
 @group(0) @binding(6) var<storage, read_write> out: array<vec4f>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x - x` for 0 and `x != x`
-// for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite and its log(-2) is log(2). Where they count
-// they are told by their bits, with which no compiler takes such liberties.
+// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x -
+// x` for 0 and `x != x` for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite
+// and its log(-2) is log(2). Where they count they are told by their bits, with which no compiler
+// takes such liberties.
 
 fn is_nan_(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
@@ -91,7 +93,8 @@ fn log_(x: f32) -> f32 {
   return nan_or_(x, y);
 }
 
-// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity was among them.
+// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity
+// was among them.
 fn total_(sum: f32) -> f32 {
   return select(nan_(), sum, is_finite_(sum));
 }
@@ -105,13 +108,14 @@ struct Tile {
 }
 
 fn tile_of(group: vec3u, groups: vec3u) -> Tile {
-  // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
+  // Beyond the last tile it is made again: a branch here would make every load slow on a software
+  // GPU.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   return Tile(at / sizes.tiles, at % sizes.tiles * 32u);
 }
 
-// The statistics belong to queries: to the rows of the score matrix, or to its columns where the rows are keys. The axis
-// that has none gets 0.
+// The statistics belong to queries: to the rows of the score matrix, or to its columns where the
+// rows are keys. The axis that has none gets 0.
 fn of_row(x: f32) -> f32 {
   return select(x, 0.0, sizes.keys == 1u);
 }
@@ -126,8 +130,8 @@ var<workgroup> weights: array<vec4f, 256>;
 // What the invocations of a row have found of it.
 var<workgroup> shares: array<f32, 256>;
 
-// The operands of a product, 16 steps at a time, in vec4 of rows or columns. A step is a vec4 longer than it need be: the
-// invocations that fill the memory would else meet in the same banks.
+// The operands of a product, 16 steps at a time, in vec4 of rows or columns. A step is a vec4
+// longer than it need be: the invocations that fill the memory would else meet in the same banks.
 var<workgroup> left_tile: array<vec4f, 144>;
 var<workgroup> right_tile: array<vec4f, 144>;
 var<workgroup> block_tile: array<vec4f, 272>;
@@ -136,26 +140,18 @@ var<workgroup> block_tile: array<vec4f, 272>;
 fn stage_x(u: u32, k: u32, width: u32, start: u32, first: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 0u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w1 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 1u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w2 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 2u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w3 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 3u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
+  let row0 = min(first + 4u * quad + 0u, sizes.rows - 1u);
+  let base0 = (start + row0 * sizes.x_row) / 4u;
+  let w0 = select(vec4f(), x[base0 + k + step], k + step < width);
+  let row1 = min(first + 4u * quad + 1u, sizes.rows - 1u);
+  let base1 = (start + row1 * sizes.x_row) / 4u;
+  let w1 = select(vec4f(), x[base1 + k + step], k + step < width);
+  let row2 = min(first + 4u * quad + 2u, sizes.rows - 1u);
+  let base2 = (start + row2 * sizes.x_row) / 4u;
+  let w2 = select(vec4f(), x[base2 + k + step], k + step < width);
+  let row3 = min(first + 4u * quad + 3u, sizes.rows - 1u);
+  let base3 = (start + row3 * sizes.x_row) / 4u;
+  let w3 = select(vec4f(), x[base3 + k + step], k + step < width);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -169,26 +165,18 @@ fn stage_x(u: u32, k: u32, width: u32, start: u32, first: u32) {
 fn stage_w(u: u32, k: u32, width: u32, start: u32, first: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(
-    vec4f(),
-    w[(start + min(first + 4u * quad + 0u, sizes.rows - 1u) * sizes.w_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w1 = select(
-    vec4f(),
-    w[(start + min(first + 4u * quad + 1u, sizes.rows - 1u) * sizes.w_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w2 = select(
-    vec4f(),
-    w[(start + min(first + 4u * quad + 2u, sizes.rows - 1u) * sizes.w_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w3 = select(
-    vec4f(),
-    w[(start + min(first + 4u * quad + 3u, sizes.rows - 1u) * sizes.w_row) / 4u + k + step],
-    k + step < width,
-  );
+  let row0 = min(first + 4u * quad + 0u, sizes.rows - 1u);
+  let base0 = (start + row0 * sizes.w_row) / 4u;
+  let w0 = select(vec4f(), w[base0 + k + step], k + step < width);
+  let row1 = min(first + 4u * quad + 1u, sizes.rows - 1u);
+  let base1 = (start + row1 * sizes.w_row) / 4u;
+  let w1 = select(vec4f(), w[base1 + k + step], k + step < width);
+  let row2 = min(first + 4u * quad + 2u, sizes.rows - 1u);
+  let base2 = (start + row2 * sizes.w_row) / 4u;
+  let w2 = select(vec4f(), w[base2 + k + step], k + step < width);
+  let row3 = min(first + 4u * quad + 3u, sizes.rows - 1u);
+  let base3 = (start + row3 * sizes.w_row) / 4u;
+  let w3 = select(vec4f(), w[base3 + k + step], k + step < width);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -203,26 +191,18 @@ fn stage_w(u: u32, k: u32, width: u32, start: u32, first: u32) {
 fn stage_y(u: u32, k: u32, width: u32, start: u32, j: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 0u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w1 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 1u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w2 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 2u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w3 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 3u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
+  let column0 = min(j + 4u * quad + 0u, sizes.columns - 1u);
+  let base0 = (start + column0 * sizes.y_row) / 4u;
+  let w0 = select(vec4f(), y[base0 + k + step], k + step < width);
+  let column1 = min(j + 4u * quad + 1u, sizes.columns - 1u);
+  let base1 = (start + column1 * sizes.y_row) / 4u;
+  let w1 = select(vec4f(), y[base1 + k + step], k + step < width);
+  let column2 = min(j + 4u * quad + 2u, sizes.columns - 1u);
+  let base2 = (start + column2 * sizes.y_row) / 4u;
+  let w2 = select(vec4f(), y[base2 + k + step], k + step < width);
+  let column3 = min(j + 4u * quad + 3u, sizes.columns - 1u);
+  let base3 = (start + column3 * sizes.y_row) / 4u;
+  let w3 = select(vec4f(), y[base3 + k + step], k + step < width);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -236,26 +216,18 @@ fn stage_y(u: u32, k: u32, width: u32, start: u32, j: u32) {
 fn stage_z(u: u32, k: u32, width: u32, start: u32, j: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(
-    vec4f(),
-    z[(start + min(j + 4u * quad + 0u, sizes.columns - 1u) * sizes.z_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w1 = select(
-    vec4f(),
-    z[(start + min(j + 4u * quad + 1u, sizes.columns - 1u) * sizes.z_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w2 = select(
-    vec4f(),
-    z[(start + min(j + 4u * quad + 2u, sizes.columns - 1u) * sizes.z_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w3 = select(
-    vec4f(),
-    z[(start + min(j + 4u * quad + 3u, sizes.columns - 1u) * sizes.z_row) / 4u + k + step],
-    k + step < width,
-  );
+  let column0 = min(j + 4u * quad + 0u, sizes.columns - 1u);
+  let base0 = (start + column0 * sizes.z_row) / 4u;
+  let w0 = select(vec4f(), z[base0 + k + step], k + step < width);
+  let column1 = min(j + 4u * quad + 1u, sizes.columns - 1u);
+  let base1 = (start + column1 * sizes.z_row) / 4u;
+  let w1 = select(vec4f(), z[base1 + k + step], k + step < width);
+  let column2 = min(j + 4u * quad + 2u, sizes.columns - 1u);
+  let base2 = (start + column2 * sizes.z_row) / 4u;
+  let w2 = select(vec4f(), z[base2 + k + step], k + step < width);
+  let column3 = min(j + 4u * quad + 3u, sizes.columns - 1u);
+  let base3 = (start + column3 * sizes.z_row) / 4u;
+  let w3 = select(vec4f(), z[base3 + k + step], k + step < width);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -271,26 +243,18 @@ fn stage_block(u: u32, k: u32, start: u32, j: u32) {
   let step = u / 16u;
   let quad = u % 16u;
   let base = (start + min(4u * quad, sizes.out_width - 4u)) / 4u;
-  let v0 = select(
-    vec4f(),
-    y[base + min(j + 4u * (k + step) + 0u, sizes.columns - 1u) * (sizes.y_row / 4u)],
-    k + step < 8u,
-  );
-  let v1 = select(
-    vec4f(),
-    y[base + min(j + 4u * (k + step) + 1u, sizes.columns - 1u) * (sizes.y_row / 4u)],
-    k + step < 8u,
-  );
-  let v2 = select(
-    vec4f(),
-    y[base + min(j + 4u * (k + step) + 2u, sizes.columns - 1u) * (sizes.y_row / 4u)],
-    k + step < 8u,
-  );
-  let v3 = select(
-    vec4f(),
-    y[base + min(j + 4u * (k + step) + 3u, sizes.columns - 1u) * (sizes.y_row / 4u)],
-    k + step < 8u,
-  );
+  let column0 = min(j + 4u * (k + step) + 0u, sizes.columns - 1u);
+  let at0 = base + column0 * (sizes.y_row / 4u);
+  let v0 = select(vec4f(), y[at0], k + step < 8u);
+  let column1 = min(j + 4u * (k + step) + 1u, sizes.columns - 1u);
+  let at1 = base + column1 * (sizes.y_row / 4u);
+  let v1 = select(vec4f(), y[at1], k + step < 8u);
+  let column2 = min(j + 4u * (k + step) + 2u, sizes.columns - 1u);
+  let at2 = base + column2 * (sizes.y_row / 4u);
+  let v2 = select(vec4f(), y[at2], k + step < 8u);
+  let column3 = min(j + 4u * (k + step) + 3u, sizes.columns - 1u);
+  let at3 = base + column3 * (sizes.y_row / 4u);
+  let v3 = select(vec4f(), y[at3], k + step < 8u);
   block_tile[(4u * step + 0u) * 17u + quad] = v0;
   block_tile[(4u * step + 1u) * 17u + quad] = v1;
   block_tile[(4u * step + 2u) * 17u + quad] = v2;
@@ -319,10 +283,14 @@ fn main(
     batch % sizes.heads * sizes.z_head;
   let out_start = sizes.out_offset + batch / sizes.heads * sizes.out_batch +
     batch % sizes.heads * sizes.out_head;
-  let row0 = min(first + 4u * (below + 0u) + 0u, sizes.rows - 1u);
-  let row1 = min(first + 4u * (below + 0u) + 1u, sizes.rows - 1u);
-  let row2 = min(first + 4u * (below + 0u) + 2u, sizes.rows - 1u);
-  let row3 = min(first + 4u * (below + 0u) + 3u, sizes.rows - 1u);
+  let local_row0 = 4u * (below + 0u) + 0u;
+  let row0 = min(first + local_row0, sizes.rows - 1u);
+  let local_row1 = 4u * (below + 0u) + 1u;
+  let row1 = min(first + local_row1, sizes.rows - 1u);
+  let local_row2 = 4u * (below + 0u) + 2u;
+  let row2 = min(first + local_row2, sizes.rows - 1u);
+  let local_row3 = 4u * (below + 0u) + 3u;
+  let row3 = min(first + local_row3, sizes.rows - 1u);
   let out_col0 = min(4u * (right + 0u), sizes.out_width - 4u);
   let out_col1 = min(4u * (right + 8u), sizes.out_width - 4u);
   let log0 = of_row(logs[batch * sizes.rows + row0]);
@@ -432,7 +400,7 @@ fn main(
       of_column(deltas[batch * sizes.columns + column3]),
     );
 
-    // What is not seen has no weight at all: no score is so low that another could not be lower.
+    // What is not seen has no weight at all: a score, however small, would have some.
     let known = column < vec4u(sizes.columns);
     let seen0 = known;
     let e0 = score0 * sizes.scale;
@@ -442,15 +410,19 @@ fn main(
     let e2 = score2 * sizes.scale;
     let seen3 = known;
     let e3 = score3 * sizes.scale;
-    let p0 = select(vec4f(), sizes.scale * exp(e0 - (log0 + log)) * (slope0 - (delta0 + delta)), seen0);
-    let p1 = select(vec4f(), sizes.scale * exp(e1 - (log1 + log)) * (slope1 - (delta1 + delta)), seen1);
-    let p2 = select(vec4f(), sizes.scale * exp(e2 - (log2 + log)) * (slope2 - (delta2 + delta)), seen2);
-    let p3 = select(vec4f(), sizes.scale * exp(e3 - (log3 + log)) * (slope3 - (delta3 + delta)), seen3);
+    let weight0 = sizes.scale * exp(e0 - (log0 + log));
+    let p0 = select(vec4f(), weight0 * (slope0 - (delta0 + delta)), seen0);
+    let weight1 = sizes.scale * exp(e1 - (log1 + log));
+    let p1 = select(vec4f(), weight1 * (slope1 - (delta1 + delta)), seen1);
+    let weight2 = sizes.scale * exp(e2 - (log2 + log));
+    let p2 = select(vec4f(), weight2 * (slope2 - (delta2 + delta)), seen2);
+    let weight3 = sizes.scale * exp(e3 - (log3 + log));
+    let p3 = select(vec4f(), weight3 * (slope3 - (delta3 + delta)), seen3);
     workgroupBarrier();
-    weights[(4u * (below + 0u) + 0u) * 8u + right] = p0;
-    weights[(4u * (below + 0u) + 1u) * 8u + right] = p1;
-    weights[(4u * (below + 0u) + 2u) * 8u + right] = p2;
-    weights[(4u * (below + 0u) + 3u) * 8u + right] = p3;
+    weights[local_row0 * 8u + right] = p0;
+    weights[local_row1 * 8u + right] = p1;
+    weights[local_row2 * 8u + right] = p2;
+    weights[local_row3 * 8u + right] = p3;
     workgroupBarrier();
 
     // The weights' product with the block is added to the result.
@@ -461,10 +433,10 @@ fn main(
       }
       workgroupBarrier();
       for (var step = 0u; step < 16u; step += 4u) {
-        let p_0 = weights[(4u * (below + 0u) + 0u) * 8u + k + step / 4u];
-        let p_1 = weights[(4u * (below + 0u) + 1u) * 8u + k + step / 4u];
-        let p_2 = weights[(4u * (below + 0u) + 2u) * 8u + k + step / 4u];
-        let p_3 = weights[(4u * (below + 0u) + 3u) * 8u + k + step / 4u];
+        let p_0 = weights[local_row0 * 8u + k + step / 4u];
+        let p_1 = weights[local_row1 * 8u + k + step / 4u];
+        let p_2 = weights[local_row2 * 8u + k + step / 4u];
+        let p_3 = weights[local_row3 * 8u + k + step / 4u];
         let b0_0 = block_tile[(step + 0u) * 17u + right + 0u];
         let b0_1 = block_tile[(step + 0u) * 17u + right + 8u];
         let b1_0 = block_tile[(step + 1u) * 17u + right + 0u];
@@ -493,19 +465,19 @@ fn main(
     }
   }
 
-  if (first + 4u * (below + 0u) + 0u < sizes.rows) {
+  if (first + local_row0 < sizes.rows) {
     out[(out_start + row0 * sizes.out_row + out_col0) / 4u] = out0_0;
     out[(out_start + row0 * sizes.out_row + out_col1) / 4u] = out0_1;
   }
-  if (first + 4u * (below + 0u) + 1u < sizes.rows) {
+  if (first + local_row1 < sizes.rows) {
     out[(out_start + row1 * sizes.out_row + out_col0) / 4u] = out1_0;
     out[(out_start + row1 * sizes.out_row + out_col1) / 4u] = out1_1;
   }
-  if (first + 4u * (below + 0u) + 2u < sizes.rows) {
+  if (first + local_row2 < sizes.rows) {
     out[(out_start + row2 * sizes.out_row + out_col0) / 4u] = out2_0;
     out[(out_start + row2 * sizes.out_row + out_col1) / 4u] = out2_1;
   }
-  if (first + 4u * (below + 0u) + 3u < sizes.rows) {
+  if (first + local_row3 < sizes.rows) {
     out[(out_start + row3 * sizes.out_row + out_col0) / 4u] = out3_0;
     out[(out_start + row3 * sizes.out_row + out_col1) / 4u] = out3_1;
   }

@@ -1,6 +1,7 @@
-// forward of attention: a workgroup has 32 rows of the score matrix, and goes over its columns in blocks of
-// 32. It makes the block's scores, a product; turns them into weights, which go to workgroup memory; and adds
-// the weights' product with the block to the result.
+// forward of attention: a workgroup has 32 rows of the score matrix, and goes over its
+// columns in blocks of 32. It makes the block's scores, a product; turns them into
+// weights, which go to workgroup memory; and adds the weights' product with the block to the
+// result.
 struct Sizes {
   rows: u32,
   columns: u32,
@@ -36,9 +37,10 @@ struct Sizes {
 @group(0) @binding(4) var<storage, read_write> logs: array<f32>;
 @group(1) @binding(0) var<uniform> sizes: Sizes;
 
-// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x - x` for 0 and `x != x`
-// for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite and its log(-2) is log(2). Where they count
-// they are told by their bits, with which no compiler takes such liberties.
+// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x -
+// x` for 0 and `x != x` for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite
+// and its log(-2) is log(2). Where they count they are told by their bits, with which no compiler
+// takes such liberties.
 
 fn is_nan_(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
@@ -85,7 +87,8 @@ fn log_(x: f32) -> f32 {
   return nan_or_(x, y);
 }
 
-// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity was among them.
+// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity
+// was among them.
 fn total_(sum: f32) -> f32 {
   return select(nan_(), sum, is_finite_(sum));
 }
@@ -99,13 +102,14 @@ struct Tile {
 }
 
 fn tile_of(group: vec3u, groups: vec3u) -> Tile {
-  // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
+  // Beyond the last tile it is made again: a branch here would make every load slow on a software
+  // GPU.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   return Tile(at / sizes.tiles, at % sizes.tiles * 32u);
 }
 
-// The statistics belong to queries: to the rows of the score matrix, or to its columns where the rows are keys. The axis
-// that has none gets 0.
+// The statistics belong to queries: to the rows of the score matrix, or to its columns where the
+// rows are keys. The axis that has none gets 0.
 fn of_row(x: f32) -> f32 {
   return select(x, 0.0, sizes.keys == 1u);
 }
@@ -120,8 +124,8 @@ var<workgroup> weights: array<vec4f, 256>;
 // What the invocations of a row have found of it.
 var<workgroup> shares: array<f32, 256>;
 
-// The operands of a product, 16 steps at a time, in vec4 of rows or columns. A step is a vec4 longer than it need be: the
-// invocations that fill the memory would else meet in the same banks.
+// The operands of a product, 16 steps at a time, in vec4 of rows or columns. A step is a vec4
+// longer than it need be: the invocations that fill the memory would else meet in the same banks.
 var<workgroup> left_tile: array<vec4f, 144>;
 var<workgroup> right_tile: array<vec4f, 144>;
 var<workgroup> block_tile: array<vec4f, 272>;
@@ -130,26 +134,18 @@ var<workgroup> block_tile: array<vec4f, 272>;
 fn stage_x(u: u32, k: u32, width: u32, start: u32, first: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 0u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w1 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 1u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w2 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 2u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w3 = select(
-    vec4f(),
-    x[(start + min(first + 4u * quad + 3u, sizes.rows - 1u) * sizes.x_row) / 4u + k + step],
-    k + step < width,
-  );
+  let row0 = min(first + 4u * quad + 0u, sizes.rows - 1u);
+  let base0 = (start + row0 * sizes.x_row) / 4u;
+  let w0 = select(vec4f(), x[base0 + k + step], k + step < width);
+  let row1 = min(first + 4u * quad + 1u, sizes.rows - 1u);
+  let base1 = (start + row1 * sizes.x_row) / 4u;
+  let w1 = select(vec4f(), x[base1 + k + step], k + step < width);
+  let row2 = min(first + 4u * quad + 2u, sizes.rows - 1u);
+  let base2 = (start + row2 * sizes.x_row) / 4u;
+  let w2 = select(vec4f(), x[base2 + k + step], k + step < width);
+  let row3 = min(first + 4u * quad + 3u, sizes.rows - 1u);
+  let base3 = (start + row3 * sizes.x_row) / 4u;
+  let w3 = select(vec4f(), x[base3 + k + step], k + step < width);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -164,26 +160,18 @@ fn stage_x(u: u32, k: u32, width: u32, start: u32, first: u32) {
 fn stage_y(u: u32, k: u32, width: u32, start: u32, j: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 0u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w1 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 1u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w2 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 2u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
-  let w3 = select(
-    vec4f(),
-    y[(start + min(j + 4u * quad + 3u, sizes.columns - 1u) * sizes.y_row) / 4u + k + step],
-    k + step < width,
-  );
+  let column0 = min(j + 4u * quad + 0u, sizes.columns - 1u);
+  let base0 = (start + column0 * sizes.y_row) / 4u;
+  let w0 = select(vec4f(), y[base0 + k + step], k + step < width);
+  let column1 = min(j + 4u * quad + 1u, sizes.columns - 1u);
+  let base1 = (start + column1 * sizes.y_row) / 4u;
+  let w1 = select(vec4f(), y[base1 + k + step], k + step < width);
+  let column2 = min(j + 4u * quad + 2u, sizes.columns - 1u);
+  let base2 = (start + column2 * sizes.y_row) / 4u;
+  let w2 = select(vec4f(), y[base2 + k + step], k + step < width);
+  let column3 = min(j + 4u * quad + 3u, sizes.columns - 1u);
+  let base3 = (start + column3 * sizes.y_row) / 4u;
+  let w3 = select(vec4f(), y[base3 + k + step], k + step < width);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -199,26 +187,18 @@ fn stage_block(u: u32, k: u32, start: u32, j: u32) {
   let step = u / 16u;
   let quad = u % 16u;
   let base = (start + min(4u * quad, sizes.out_width - 4u)) / 4u;
-  let v0 = select(
-    vec4f(),
-    z[base + min(j + 4u * (k + step) + 0u, sizes.columns - 1u) * (sizes.z_row / 4u)],
-    k + step < 8u,
-  );
-  let v1 = select(
-    vec4f(),
-    z[base + min(j + 4u * (k + step) + 1u, sizes.columns - 1u) * (sizes.z_row / 4u)],
-    k + step < 8u,
-  );
-  let v2 = select(
-    vec4f(),
-    z[base + min(j + 4u * (k + step) + 2u, sizes.columns - 1u) * (sizes.z_row / 4u)],
-    k + step < 8u,
-  );
-  let v3 = select(
-    vec4f(),
-    z[base + min(j + 4u * (k + step) + 3u, sizes.columns - 1u) * (sizes.z_row / 4u)],
-    k + step < 8u,
-  );
+  let column0 = min(j + 4u * (k + step) + 0u, sizes.columns - 1u);
+  let at0 = base + column0 * (sizes.z_row / 4u);
+  let v0 = select(vec4f(), z[at0], k + step < 8u);
+  let column1 = min(j + 4u * (k + step) + 1u, sizes.columns - 1u);
+  let at1 = base + column1 * (sizes.z_row / 4u);
+  let v1 = select(vec4f(), z[at1], k + step < 8u);
+  let column2 = min(j + 4u * (k + step) + 2u, sizes.columns - 1u);
+  let at2 = base + column2 * (sizes.z_row / 4u);
+  let v2 = select(vec4f(), z[at2], k + step < 8u);
+  let column3 = min(j + 4u * (k + step) + 3u, sizes.columns - 1u);
+  let at3 = base + column3 * (sizes.z_row / 4u);
+  let v3 = select(vec4f(), z[at3], k + step < 8u);
   block_tile[(4u * step + 0u) * 17u + quad] = v0;
   block_tile[(4u * step + 1u) * 17u + quad] = v1;
   block_tile[(4u * step + 2u) * 17u + quad] = v2;
@@ -245,10 +225,14 @@ fn main(
     batch % sizes.heads * sizes.z_head;
   let out_start = sizes.out_offset + batch / sizes.heads * sizes.out_batch +
     batch % sizes.heads * sizes.out_head;
-  let row0 = min(first + 4u * (below + 0u) + 0u, sizes.rows - 1u);
-  let row1 = min(first + 4u * (below + 0u) + 1u, sizes.rows - 1u);
-  let row2 = min(first + 4u * (below + 0u) + 2u, sizes.rows - 1u);
-  let row3 = min(first + 4u * (below + 0u) + 3u, sizes.rows - 1u);
+  let local_row0 = 4u * (below + 0u) + 0u;
+  let row0 = min(first + local_row0, sizes.rows - 1u);
+  let local_row1 = 4u * (below + 0u) + 1u;
+  let row1 = min(first + local_row1, sizes.rows - 1u);
+  let local_row2 = 4u * (below + 0u) + 2u;
+  let row2 = min(first + local_row2, sizes.rows - 1u);
+  let local_row3 = 4u * (below + 0u) + 3u;
+  let row3 = min(first + local_row3, sizes.rows - 1u);
   let out_col0 = min(4u * (right + 0u), sizes.out_width - 4u);
   let out_col1 = min(4u * (right + 8u), sizes.out_width - 4u);
   var most0 = LOWEST;
@@ -311,7 +295,7 @@ fn main(
       }
     }
 
-    // What is not seen has no weight at all: no score is so low that another could not be lower.
+    // What is not seen has no weight at all: a score, however small, would have some.
     let known = column < vec4u(sizes.columns);
     let seen0 = known;
     let e0 = select(vec4f(LOWEST), score0 * sizes.scale, seen0);
@@ -322,43 +306,43 @@ fn main(
     let seen3 = known;
     let e3 = select(vec4f(LOWEST), score3 * sizes.scale, seen3);
     workgroupBarrier();
-    shares[(4u * (below + 0u) + 0u) * 8u + right] = max(max(e0.x, e0.y), max(e0.z, e0.w));
-    shares[(4u * (below + 0u) + 1u) * 8u + right] = max(max(e1.x, e1.y), max(e1.z, e1.w));
-    shares[(4u * (below + 0u) + 2u) * 8u + right] = max(max(e2.x, e2.y), max(e2.z, e2.w));
-    shares[(4u * (below + 0u) + 3u) * 8u + right] = max(max(e3.x, e3.y), max(e3.z, e3.w));
+    shares[local_row0 * 8u + right] = max(max(e0.x, e0.y), max(e0.z, e0.w));
+    shares[local_row1 * 8u + right] = max(max(e1.x, e1.y), max(e1.z, e1.w));
+    shares[local_row2 * 8u + right] = max(max(e2.x, e2.y), max(e2.z, e2.w));
+    shares[local_row3 * 8u + right] = max(max(e3.x, e3.y), max(e3.z, e3.w));
     workgroupBarrier();
-    var max0 = shares[(4u * (below + 0u) + 0u) * 8u];
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 1u]);
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 2u]);
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 3u]);
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 4u]);
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 5u]);
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 6u]);
-    max0 = max(max0, shares[(4u * (below + 0u) + 0u) * 8u + 7u]);
-    var max1 = shares[(4u * (below + 0u) + 1u) * 8u];
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 1u]);
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 2u]);
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 3u]);
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 4u]);
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 5u]);
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 6u]);
-    max1 = max(max1, shares[(4u * (below + 0u) + 1u) * 8u + 7u]);
-    var max2 = shares[(4u * (below + 0u) + 2u) * 8u];
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 1u]);
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 2u]);
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 3u]);
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 4u]);
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 5u]);
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 6u]);
-    max2 = max(max2, shares[(4u * (below + 0u) + 2u) * 8u + 7u]);
-    var max3 = shares[(4u * (below + 0u) + 3u) * 8u];
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 1u]);
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 2u]);
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 3u]);
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 4u]);
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 5u]);
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 6u]);
-    max3 = max(max3, shares[(4u * (below + 0u) + 3u) * 8u + 7u]);
+    var max0 = shares[local_row0 * 8u];
+    max0 = max(max0, shares[local_row0 * 8u + 1u]);
+    max0 = max(max0, shares[local_row0 * 8u + 2u]);
+    max0 = max(max0, shares[local_row0 * 8u + 3u]);
+    max0 = max(max0, shares[local_row0 * 8u + 4u]);
+    max0 = max(max0, shares[local_row0 * 8u + 5u]);
+    max0 = max(max0, shares[local_row0 * 8u + 6u]);
+    max0 = max(max0, shares[local_row0 * 8u + 7u]);
+    var max1 = shares[local_row1 * 8u];
+    max1 = max(max1, shares[local_row1 * 8u + 1u]);
+    max1 = max(max1, shares[local_row1 * 8u + 2u]);
+    max1 = max(max1, shares[local_row1 * 8u + 3u]);
+    max1 = max(max1, shares[local_row1 * 8u + 4u]);
+    max1 = max(max1, shares[local_row1 * 8u + 5u]);
+    max1 = max(max1, shares[local_row1 * 8u + 6u]);
+    max1 = max(max1, shares[local_row1 * 8u + 7u]);
+    var max2 = shares[local_row2 * 8u];
+    max2 = max(max2, shares[local_row2 * 8u + 1u]);
+    max2 = max(max2, shares[local_row2 * 8u + 2u]);
+    max2 = max(max2, shares[local_row2 * 8u + 3u]);
+    max2 = max(max2, shares[local_row2 * 8u + 4u]);
+    max2 = max(max2, shares[local_row2 * 8u + 5u]);
+    max2 = max(max2, shares[local_row2 * 8u + 6u]);
+    max2 = max(max2, shares[local_row2 * 8u + 7u]);
+    var max3 = shares[local_row3 * 8u];
+    max3 = max(max3, shares[local_row3 * 8u + 1u]);
+    max3 = max(max3, shares[local_row3 * 8u + 2u]);
+    max3 = max(max3, shares[local_row3 * 8u + 3u]);
+    max3 = max(max3, shares[local_row3 * 8u + 4u]);
+    max3 = max(max3, shares[local_row3 * 8u + 5u]);
+    max3 = max(max3, shares[local_row3 * 8u + 6u]);
+    max3 = max(max3, shares[local_row3 * 8u + 7u]);
     let top0 = max(most0, max0);
     let fade0 = exp(most0 - top0);
     most0 = top0;
@@ -388,10 +372,10 @@ fn main(
     out3_0 *= fade3;
     out3_1 *= fade3;
     workgroupBarrier();
-    weights[(4u * (below + 0u) + 0u) * 8u + right] = p0;
-    weights[(4u * (below + 0u) + 1u) * 8u + right] = p1;
-    weights[(4u * (below + 0u) + 2u) * 8u + right] = p2;
-    weights[(4u * (below + 0u) + 3u) * 8u + right] = p3;
+    weights[local_row0 * 8u + right] = p0;
+    weights[local_row1 * 8u + right] = p1;
+    weights[local_row2 * 8u + right] = p2;
+    weights[local_row3 * 8u + right] = p3;
     workgroupBarrier();
 
     // The weights' product with the block is added to the result.
@@ -402,10 +386,10 @@ fn main(
       }
       workgroupBarrier();
       for (var step = 0u; step < 16u; step += 4u) {
-        let p_0 = weights[(4u * (below + 0u) + 0u) * 8u + k + step / 4u];
-        let p_1 = weights[(4u * (below + 0u) + 1u) * 8u + k + step / 4u];
-        let p_2 = weights[(4u * (below + 0u) + 2u) * 8u + k + step / 4u];
-        let p_3 = weights[(4u * (below + 0u) + 3u) * 8u + k + step / 4u];
+        let p_0 = weights[local_row0 * 8u + k + step / 4u];
+        let p_1 = weights[local_row1 * 8u + k + step / 4u];
+        let p_2 = weights[local_row2 * 8u + k + step / 4u];
+        let p_3 = weights[local_row3 * 8u + k + step / 4u];
         let b0_0 = block_tile[(step + 0u) * 17u + right + 0u];
         let b0_1 = block_tile[(step + 0u) * 17u + right + 8u];
         let b1_0 = block_tile[(step + 1u) * 17u + right + 0u];
@@ -435,63 +419,63 @@ fn main(
   }
 
   workgroupBarrier();
-  shares[(4u * (below + 0u) + 0u) * 8u + right] = total0;
-  shares[(4u * (below + 0u) + 1u) * 8u + right] = total1;
-  shares[(4u * (below + 0u) + 2u) * 8u + right] = total2;
-  shares[(4u * (below + 0u) + 3u) * 8u + right] = total3;
+  shares[local_row0 * 8u + right] = total0;
+  shares[local_row1 * 8u + right] = total1;
+  shares[local_row2 * 8u + right] = total2;
+  shares[local_row3 * 8u + right] = total3;
   workgroupBarrier();
-  var add0 = shares[(4u * (below + 0u) + 0u) * 8u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 1u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 2u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 3u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 4u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 5u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 6u];
-  add0 += shares[(4u * (below + 0u) + 0u) * 8u + 7u];
-  var add1 = shares[(4u * (below + 0u) + 1u) * 8u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 1u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 2u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 3u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 4u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 5u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 6u];
-  add1 += shares[(4u * (below + 0u) + 1u) * 8u + 7u];
-  var add2 = shares[(4u * (below + 0u) + 2u) * 8u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 1u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 2u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 3u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 4u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 5u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 6u];
-  add2 += shares[(4u * (below + 0u) + 2u) * 8u + 7u];
-  var add3 = shares[(4u * (below + 0u) + 3u) * 8u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 1u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 2u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 3u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 4u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 5u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 6u];
-  add3 += shares[(4u * (below + 0u) + 3u) * 8u + 7u];
+  var add0 = shares[local_row0 * 8u];
+  add0 += shares[local_row0 * 8u + 1u];
+  add0 += shares[local_row0 * 8u + 2u];
+  add0 += shares[local_row0 * 8u + 3u];
+  add0 += shares[local_row0 * 8u + 4u];
+  add0 += shares[local_row0 * 8u + 5u];
+  add0 += shares[local_row0 * 8u + 6u];
+  add0 += shares[local_row0 * 8u + 7u];
+  var add1 = shares[local_row1 * 8u];
+  add1 += shares[local_row1 * 8u + 1u];
+  add1 += shares[local_row1 * 8u + 2u];
+  add1 += shares[local_row1 * 8u + 3u];
+  add1 += shares[local_row1 * 8u + 4u];
+  add1 += shares[local_row1 * 8u + 5u];
+  add1 += shares[local_row1 * 8u + 6u];
+  add1 += shares[local_row1 * 8u + 7u];
+  var add2 = shares[local_row2 * 8u];
+  add2 += shares[local_row2 * 8u + 1u];
+  add2 += shares[local_row2 * 8u + 2u];
+  add2 += shares[local_row2 * 8u + 3u];
+  add2 += shares[local_row2 * 8u + 4u];
+  add2 += shares[local_row2 * 8u + 5u];
+  add2 += shares[local_row2 * 8u + 6u];
+  add2 += shares[local_row2 * 8u + 7u];
+  var add3 = shares[local_row3 * 8u];
+  add3 += shares[local_row3 * 8u + 1u];
+  add3 += shares[local_row3 * 8u + 2u];
+  add3 += shares[local_row3 * 8u + 3u];
+  add3 += shares[local_row3 * 8u + 4u];
+  add3 += shares[local_row3 * 8u + 5u];
+  add3 += shares[local_row3 * 8u + 6u];
+  add3 += shares[local_row3 * 8u + 7u];
   let sum0 = total_(add0);
   let sum1 = total_(add1);
   let sum2 = total_(add2);
   let sum3 = total_(add3);
-  if (first + 4u * (below + 0u) + 0u < sizes.rows) {
+  if (first + local_row0 < sizes.rows) {
     out[(out_start + row0 * sizes.out_row + out_col0) / 4u] = out0_0 / sum0;
     out[(out_start + row0 * sizes.out_row + out_col1) / 4u] = out0_1 / sum0;
     logs[batch * sizes.rows + row0] = most0 + log_(sum0);
   }
-  if (first + 4u * (below + 0u) + 1u < sizes.rows) {
+  if (first + local_row1 < sizes.rows) {
     out[(out_start + row1 * sizes.out_row + out_col0) / 4u] = out1_0 / sum1;
     out[(out_start + row1 * sizes.out_row + out_col1) / 4u] = out1_1 / sum1;
     logs[batch * sizes.rows + row1] = most1 + log_(sum1);
   }
-  if (first + 4u * (below + 0u) + 2u < sizes.rows) {
+  if (first + local_row2 < sizes.rows) {
     out[(out_start + row2 * sizes.out_row + out_col0) / 4u] = out2_0 / sum2;
     out[(out_start + row2 * sizes.out_row + out_col1) / 4u] = out2_1 / sum2;
     logs[batch * sizes.rows + row2] = most2 + log_(sum2);
   }
-  if (first + 4u * (below + 0u) + 3u < sizes.rows) {
+  if (first + local_row3 < sizes.rows) {
     out[(out_start + row3 * sizes.out_row + out_col0) / 4u] = out3_0 / sum3;
     out[(out_start + row3 * sizes.out_row + out_col1) / 4u] = out3_1 / sum3;
     logs[batch * sizes.rows + row3] = most3 + log_(sum3);

@@ -1,4 +1,5 @@
-// out[b] = f(a[b] × c[b]), in tiles of 64 × 64, one tile for each workgroup.
+// out[b] = f(a[b] × c[b]), in tiles of 64 × 64, one tile for each
+// workgroup.
 struct Sizes {
   m: u32,
   n: u32,
@@ -41,7 +42,8 @@ struct Tile {
 }
 
 fn tile_of(group: vec3u, groups: vec3u) -> Tile {
-  // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
+  // Beyond the last tile it is made again: a branch here would make every load slow on a software
+  // GPU.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let tiles = sizes.tiles_m * sizes.tiles_n;
   let tile = at % tiles;
@@ -57,14 +59,15 @@ fn tile_of(group: vec3u, groups: vec3u) -> Tile {
     (chunk * sizes.batches + batch) * sizes.m * sizes.n,
     first,
     min(first + sizes.chunk, (sizes.k + 3u) / 4u),
-    // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache.
+    // Down the columns first: a tile of a processor has more of them than rows, and they stay in
+    // its cache.
     tile % sizes.tiles_m * 64u,
     tile / sizes.tiles_m * 64u,
   );
 }
 
-// The f-th row of a tile whose first is `corner`. Beyond the last row it is that one again, or where rows come in fours,
-// one of the last four.
+// The f-th row of a tile whose first is `corner`. Beyond the last row it is that one again, or
+// where rows come in fours, one of the last four.
 fn row_at(corner: u32, f: u32) -> u32 {
   return min(corner + f, sizes.m - 1u);
 }
@@ -74,7 +77,8 @@ fn col_at(corner: u32, f: u32) -> u32 {
   return min(corner + f / 4u * 4u, sizes.n - 4u) + f % 4u;
 }
 
-// Where row `row` of a begins, in the units of its binding: vec4, or single elements where it lies in no fours.
+// Where row `row` of a begins, in the units of its binding: vec4, or single elements where it lies
+// in no fours.
 fn base_a(start: u32, row: u32) -> u32 {
   return (start + row * sizes.a_outer) / 4u;
 }
@@ -104,13 +108,14 @@ fn load_c(base: u32, k: u32) -> vec4f {
   return read_c(base + k);
 }
 
-// Stores what becomes of an element of the product, or of four; `column` is that of its binding, as `at` is.
+// Stores what becomes of an element of the product, or of four; `column` is that of its binding, as
+// `at` is.
 fn store(at: u32, column: u32, x: vec4f) {
   out[at] = x;
 }
 
-// The numbers of 16 steps along the inner axis, in vec4 of rows or columns. A step is a vec4 longer than it need be: the
-// invocations that fill the memory would else meet in the same banks.
+// The numbers of 16 steps along the inner axis, in vec4 of rows or columns. A step is a vec4
+// longer than it need be: the invocations that fill the memory would else meet in the same banks.
 var<workgroup> a_tile: array<vec4f, 272>;
 var<workgroup> c_tile: array<vec4f, 272>;
 
@@ -119,10 +124,14 @@ fn stage_a(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   // Neighbouring invocations read along the axis that lies in vec4.
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(vec4f(), load_a(base_a(start, row_at(corner, 4u * quad + 0u)), k + step), k + step < end);
-  let w1 = select(vec4f(), load_a(base_a(start, row_at(corner, 4u * quad + 1u)), k + step), k + step < end);
-  let w2 = select(vec4f(), load_a(base_a(start, row_at(corner, 4u * quad + 2u)), k + step), k + step < end);
-  let w3 = select(vec4f(), load_a(base_a(start, row_at(corner, 4u * quad + 3u)), k + step), k + step < end);
+  let base0 = base_a(start, row_at(corner, 4u * quad + 0u));
+  let w0 = select(vec4f(), load_a(base0, k + step), k + step < end);
+  let base1 = base_a(start, row_at(corner, 4u * quad + 1u));
+  let w1 = select(vec4f(), load_a(base1, k + step), k + step < end);
+  let base2 = base_a(start, row_at(corner, 4u * quad + 2u));
+  let w2 = select(vec4f(), load_a(base2, k + step), k + step < end);
+  let base3 = base_a(start, row_at(corner, 4u * quad + 3u));
+  let w3 = select(vec4f(), load_a(base3, k + step), k + step < end);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -133,15 +142,20 @@ fn stage_a(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   a_tile[(4u * step + 3u) * 17u + quad] = v3;
 }
 
-// Fills the u-th block of c's memory: four steps of four columns, from step 4 k of the inner axis on.
+// Fills the u-th block of c's memory: four steps of four columns, from step 4 k of the inner axis
+// on.
 fn stage_c(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   // Neighbouring invocations read along the axis that lies in vec4.
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(vec4f(), load_c(base_c(start, col_at(corner, 4u * quad + 0u)), k + step), k + step < end);
-  let w1 = select(vec4f(), load_c(base_c(start, col_at(corner, 4u * quad + 1u)), k + step), k + step < end);
-  let w2 = select(vec4f(), load_c(base_c(start, col_at(corner, 4u * quad + 2u)), k + step), k + step < end);
-  let w3 = select(vec4f(), load_c(base_c(start, col_at(corner, 4u * quad + 3u)), k + step), k + step < end);
+  let base0 = base_c(start, col_at(corner, 4u * quad + 0u));
+  let w0 = select(vec4f(), load_c(base0, k + step), k + step < end);
+  let base1 = base_c(start, col_at(corner, 4u * quad + 1u));
+  let w1 = select(vec4f(), load_c(base1, k + step), k + step < end);
+  let base2 = base_c(start, col_at(corner, 4u * quad + 2u));
+  let w2 = select(vec4f(), load_c(base2, k + step), k + step < end);
+  let base3 = base_c(start, col_at(corner, 4u * quad + 3u));
+  let w3 = select(vec4f(), load_c(base3, k + step), k + step < end);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -179,7 +193,8 @@ fn main(
   let col6 = col_at(tile.col, 4u * (across + 8u) + 2u);
   let col7 = col_at(tile.col, 4u * (across + 8u) + 3u);
 
-  // An accumulator has a name of its own: an array that a loop indexes a software adapter keeps in memory, at half the speed.
+  // Each accumulator has a name: an array that a loop indexes stays in memory on a software GPU, at
+  // half the speed.
   var sum0_0 = vec4f();
   var sum0_1 = vec4f();
   var sum1_0 = vec4f();
@@ -223,118 +238,198 @@ fn main(
       let c2_1 = c_tile[(step + 2u) * 17u + across + 8u];
       let c3_0 = c_tile[(step + 3u) * 17u + across + 0u];
       let c3_1 = c_tile[(step + 3u) * 17u + across + 8u];
-      sum0_0 = fma(vec4f(a3_0[0]), c3_0, fma(vec4f(a2_0[0]), c2_0,
-        fma(vec4f(a1_0[0]), c1_0, fma(vec4f(a0_0[0]), c0_0, sum0_0))));
-      sum1_0 = fma(vec4f(a3_0[1]), c3_0, fma(vec4f(a2_0[1]), c2_0,
-        fma(vec4f(a1_0[1]), c1_0, fma(vec4f(a0_0[1]), c0_0, sum1_0))));
-      sum2_0 = fma(vec4f(a3_0[2]), c3_0, fma(vec4f(a2_0[2]), c2_0,
-        fma(vec4f(a1_0[2]), c1_0, fma(vec4f(a0_0[2]), c0_0, sum2_0))));
-      sum3_0 = fma(vec4f(a3_0[3]), c3_0, fma(vec4f(a2_0[3]), c2_0,
-        fma(vec4f(a1_0[3]), c1_0, fma(vec4f(a0_0[3]), c0_0, sum3_0))));
-      sum4_0 = fma(vec4f(a3_1[0]), c3_0, fma(vec4f(a2_1[0]), c2_0,
-        fma(vec4f(a1_1[0]), c1_0, fma(vec4f(a0_1[0]), c0_0, sum4_0))));
-      sum5_0 = fma(vec4f(a3_1[1]), c3_0, fma(vec4f(a2_1[1]), c2_0,
-        fma(vec4f(a1_1[1]), c1_0, fma(vec4f(a0_1[1]), c0_0, sum5_0))));
-      sum6_0 = fma(vec4f(a3_1[2]), c3_0, fma(vec4f(a2_1[2]), c2_0,
-        fma(vec4f(a1_1[2]), c1_0, fma(vec4f(a0_1[2]), c0_0, sum6_0))));
-      sum7_0 = fma(vec4f(a3_1[3]), c3_0, fma(vec4f(a2_1[3]), c2_0,
-        fma(vec4f(a1_1[3]), c1_0, fma(vec4f(a0_1[3]), c0_0, sum7_0))));
-      sum0_1 = fma(vec4f(a3_0[0]), c3_1, fma(vec4f(a2_0[0]), c2_1,
-        fma(vec4f(a1_0[0]), c1_1, fma(vec4f(a0_0[0]), c0_1, sum0_1))));
-      sum1_1 = fma(vec4f(a3_0[1]), c3_1, fma(vec4f(a2_0[1]), c2_1,
-        fma(vec4f(a1_0[1]), c1_1, fma(vec4f(a0_0[1]), c0_1, sum1_1))));
-      sum2_1 = fma(vec4f(a3_0[2]), c3_1, fma(vec4f(a2_0[2]), c2_1,
-        fma(vec4f(a1_0[2]), c1_1, fma(vec4f(a0_0[2]), c0_1, sum2_1))));
-      sum3_1 = fma(vec4f(a3_0[3]), c3_1, fma(vec4f(a2_0[3]), c2_1,
-        fma(vec4f(a1_0[3]), c1_1, fma(vec4f(a0_0[3]), c0_1, sum3_1))));
-      sum4_1 = fma(vec4f(a3_1[0]), c3_1, fma(vec4f(a2_1[0]), c2_1,
-        fma(vec4f(a1_1[0]), c1_1, fma(vec4f(a0_1[0]), c0_1, sum4_1))));
-      sum5_1 = fma(vec4f(a3_1[1]), c3_1, fma(vec4f(a2_1[1]), c2_1,
-        fma(vec4f(a1_1[1]), c1_1, fma(vec4f(a0_1[1]), c0_1, sum5_1))));
-      sum6_1 = fma(vec4f(a3_1[2]), c3_1, fma(vec4f(a2_1[2]), c2_1,
-        fma(vec4f(a1_1[2]), c1_1, fma(vec4f(a0_1[2]), c0_1, sum6_1))));
-      sum7_1 = fma(vec4f(a3_1[3]), c3_1, fma(vec4f(a2_1[3]), c2_1,
-        fma(vec4f(a1_1[3]), c1_1, fma(vec4f(a0_1[3]), c0_1, sum7_1))));
+      sum0_0 = fma(vec4f(a3_0[0]), c3_0,
+        fma(vec4f(a2_0[0]), c2_0,
+        fma(vec4f(a1_0[0]), c1_0,
+        fma(vec4f(a0_0[0]), c0_0, sum0_0))));
+      sum1_0 = fma(vec4f(a3_0[1]), c3_0,
+        fma(vec4f(a2_0[1]), c2_0,
+        fma(vec4f(a1_0[1]), c1_0,
+        fma(vec4f(a0_0[1]), c0_0, sum1_0))));
+      sum2_0 = fma(vec4f(a3_0[2]), c3_0,
+        fma(vec4f(a2_0[2]), c2_0,
+        fma(vec4f(a1_0[2]), c1_0,
+        fma(vec4f(a0_0[2]), c0_0, sum2_0))));
+      sum3_0 = fma(vec4f(a3_0[3]), c3_0,
+        fma(vec4f(a2_0[3]), c2_0,
+        fma(vec4f(a1_0[3]), c1_0,
+        fma(vec4f(a0_0[3]), c0_0, sum3_0))));
+      sum4_0 = fma(vec4f(a3_1[0]), c3_0,
+        fma(vec4f(a2_1[0]), c2_0,
+        fma(vec4f(a1_1[0]), c1_0,
+        fma(vec4f(a0_1[0]), c0_0, sum4_0))));
+      sum5_0 = fma(vec4f(a3_1[1]), c3_0,
+        fma(vec4f(a2_1[1]), c2_0,
+        fma(vec4f(a1_1[1]), c1_0,
+        fma(vec4f(a0_1[1]), c0_0, sum5_0))));
+      sum6_0 = fma(vec4f(a3_1[2]), c3_0,
+        fma(vec4f(a2_1[2]), c2_0,
+        fma(vec4f(a1_1[2]), c1_0,
+        fma(vec4f(a0_1[2]), c0_0, sum6_0))));
+      sum7_0 = fma(vec4f(a3_1[3]), c3_0,
+        fma(vec4f(a2_1[3]), c2_0,
+        fma(vec4f(a1_1[3]), c1_0,
+        fma(vec4f(a0_1[3]), c0_0, sum7_0))));
+      sum0_1 = fma(vec4f(a3_0[0]), c3_1,
+        fma(vec4f(a2_0[0]), c2_1,
+        fma(vec4f(a1_0[0]), c1_1,
+        fma(vec4f(a0_0[0]), c0_1, sum0_1))));
+      sum1_1 = fma(vec4f(a3_0[1]), c3_1,
+        fma(vec4f(a2_0[1]), c2_1,
+        fma(vec4f(a1_0[1]), c1_1,
+        fma(vec4f(a0_0[1]), c0_1, sum1_1))));
+      sum2_1 = fma(vec4f(a3_0[2]), c3_1,
+        fma(vec4f(a2_0[2]), c2_1,
+        fma(vec4f(a1_0[2]), c1_1,
+        fma(vec4f(a0_0[2]), c0_1, sum2_1))));
+      sum3_1 = fma(vec4f(a3_0[3]), c3_1,
+        fma(vec4f(a2_0[3]), c2_1,
+        fma(vec4f(a1_0[3]), c1_1,
+        fma(vec4f(a0_0[3]), c0_1, sum3_1))));
+      sum4_1 = fma(vec4f(a3_1[0]), c3_1,
+        fma(vec4f(a2_1[0]), c2_1,
+        fma(vec4f(a1_1[0]), c1_1,
+        fma(vec4f(a0_1[0]), c0_1, sum4_1))));
+      sum5_1 = fma(vec4f(a3_1[1]), c3_1,
+        fma(vec4f(a2_1[1]), c2_1,
+        fma(vec4f(a1_1[1]), c1_1,
+        fma(vec4f(a0_1[1]), c0_1, sum5_1))));
+      sum6_1 = fma(vec4f(a3_1[2]), c3_1,
+        fma(vec4f(a2_1[2]), c2_1,
+        fma(vec4f(a1_1[2]), c1_1,
+        fma(vec4f(a0_1[2]), c0_1, sum6_1))));
+      sum7_1 = fma(vec4f(a3_1[3]), c3_1,
+        fma(vec4f(a2_1[3]), c2_1,
+        fma(vec4f(a1_1[3]), c1_1,
+        fma(vec4f(a0_1[3]), c0_1, sum7_1))));
     }
   }
 
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 0u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 0u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row0 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum0_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 0u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 0u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row0 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum0_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 1u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 1u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row1 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum1_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 1u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 1u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row1 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum1_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 2u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 2u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row2 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum2_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 2u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 2u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row2 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum2_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 3u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 3u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row3 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum3_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 0u) + 3u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 0u) + 3u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row3 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum3_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 0u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 0u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row4 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum4_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 0u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 0u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row4 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum4_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 1u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 1u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row5 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum5_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 1u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 1u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row5 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum5_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 2u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 2u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row6 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum6_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 2u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 2u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row6 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum6_1);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 3u < sizes.m && tile.col + 4u * (across + 0u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 3u < sizes.m &&
+    tile.col + 4u * (across + 0u) < sizes.n
+  ) {
     let at = (tile.out_start + row7 * sizes.n + col0) / 4u;
     store(at, col0 / 4u, sum7_0);
   }
   // What a GPU stores twice, it waits for twice.
-  if (tile.row + 4u * (down + 8u) + 3u < sizes.m && tile.col + 4u * (across + 8u) < sizes.n) {
+  if (
+    tile.row + 4u * (down + 8u) + 3u < sizes.m &&
+    tile.col + 4u * (across + 8u) < sizes.n
+  ) {
     let at = (tile.out_start + row7 * sizes.n + col4) / 4u;
     store(at, col4 / 4u, sum7_1);
   }

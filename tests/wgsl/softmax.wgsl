@@ -1,5 +1,6 @@
-// y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r % queries, and columns
-// after the query are 0. The statistic is the largest score so far, and the sum of exponentials below it.
+// y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r %
+// queries, and columns after the query are 0. The statistic is the largest score so far, and the
+// sum of exponentials below it.
 override ACROSS: u32;
 override DOWN: u32;
 override GROUP: u32;
@@ -18,8 +19,8 @@ struct Sizes {
 
 const LOWEST = -3.402823466e38; // no finite score is lower
 
-// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: no score is so low that
-// another could not be lower.
+// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: a
+// score, however small, would have some.
 fn seen_(quad: u32, row: u32, start: u32) -> B {
   if (CAUSAL) {
     return indices_(quad) <= P(start + row % sizes.queries);
@@ -56,7 +57,8 @@ fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
 }
 
 fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
-  y[quad] = select(share_(quad, next, row + 1u, end), share_(quad, s, row, start), indices_(quad) < P(end));
+  let is_first = indices_(quad) < P(end);
+  y[quad] = select(share_(quad, next, row + 1u, end), share_(quad, s, row, start), is_first);
 }
 
 // Where rows lie whose op does not say.
@@ -68,25 +70,27 @@ fn row_end_(row: u32) -> u32 {
   return (row + 1u) * sizes.cols;
 }
 
-// The frame of kernels that work on each row by itself: first a statistic of the row, then its elements. The op, whose
-// WGSL comes before, says what they are:
+// The frame of kernels that work on each row by itself: first a statistic of the row, then its
+// elements. The op, whose WGSL comes before, says what they are:
 //
-//   identity_() -> vec4f                            the statistic of no elements
-//   accumulate_(s, quad, row, start, end) -> vec4f  s with the elements of a quad that are in the row
-//   combine_(a, b) -> vec4f                         the statistic of two shares of a row
-//   finalize_(s, row) -> vec4f                      what the elements need of it
-//   write_(quad, s, row, start)                     makes the new elements of a quad
-//   write_shared_(quad, s, row, start, next, end)   those of a quad that ends with elements of the next row, from `end` on
+//   identity_()                             the statistic of no elements, a vec4f
+//   accumulate_(s, quad, row, start, end)   s with the elements of a quad that are in the row
+//   combine_(a, b)                          the statistic of two shares of a row
+//   finalize_(s, row)                       what the elements need of it
+//   write_(quad, s, row, start)             makes the new elements of a quad
+//   write_shared_(quad, s, row, start, next, end)
+//                                           those of a quad of two rows, the second from `end` on
 //
-// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many as make up quads
-// together, so that no quad is written by two invocations. Rows lie one after another, or where the op's row_start_(row)
-// and row_end_(row) say. The constants are:
+// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many
+// as make up quads together, so that no quad is written by two invocations. Rows lie one after
+// another, or where the op's row_start_(row) and row_end_(row) say. The constants are:
 //
 //   ACROSS   invocations of a row, a power of 2
 //   DOWN     groups of rows of a workgroup
 //   GROUP    rows of a group
 //   WRITES   whether there are new elements
 //   ALIGNED  whether rows begin and end with quads
+
 var<workgroup> shares: array<vec4f, ACROSS * DOWN>;
 
 // Which of some indices are in a row.
@@ -127,7 +131,7 @@ fn statistic_(row: u32, invocation: vec2u) -> vec4f {
   return finalize_(combined_(s, invocation), row);
 }
 
-// In one dimension: Mesa's software adapter has the lanes of a register lie along x.
+// In one dimension: Mesa's software driver has the lanes of a register lie along x.
 @compute @workgroup_size(ACROSS * DOWN)
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -193,9 +197,10 @@ fn any_nan_(x: E) -> bool {
   return any((bitcast<vec4u>(x) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
-// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x - x` for 0 and `x != x`
-// for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite and its log(-2) is log(2). Where they count
-// they are told by their bits, with which no compiler takes such liberties.
+// Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x -
+// x` for 0 and `x != x` for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite
+// and its log(-2) is log(2). Where they count they are told by their bits, with which no compiler
+// takes such liberties.
 
 fn is_nan_(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
@@ -242,7 +247,8 @@ fn log_(x: f32) -> f32 {
   return nan_or_(x, y);
 }
 
-// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity was among them.
+// A sum of exponentials of what is at most 0, each at most 1: it is finite, or NaN or an infinity
+// was among them.
 fn total_(sum: f32) -> f32 {
   return select(nan_(), sum, is_finite_(sum));
 }
