@@ -9,15 +9,16 @@ import { perEngine } from "../tensor/engine.ts";
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import {
+  attentionSizes,
   type AttentionTile,
   attentionWgsl,
   memoryOf,
   OPERANDS,
   type Sum,
 } from "./attention_tile.ts";
-import { Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import { Kernel, type KernelWork, type Sizes, spread, u32s } from "./kernel.ts";
 import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
-import { pinnedTile, style } from "./style.ts";
+import { pinnedTile, variant } from "./variant.ts";
 
 /** How attention weighs. */
 export interface Weighing {
@@ -46,7 +47,9 @@ export interface Attention extends Attended {
 
 /** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
 export function canAttend(...widths: readonly number[]): boolean {
-  if (style() === "lane" || widths.some((width) => width === 0 || width % 4 !== 0)) return false;
+  if (variant() === "perLane" || widths.some((width) => width === 0 || width % 4 !== 0)) {
+    return false;
+  }
   const memory = widths.map((width) =>
     memoryOf({ sum: "forward", causal: false, ...shapeOf(width, Infinity) })
   );
@@ -112,9 +115,27 @@ export function rowDot(a: Tensor, c: Tensor): Tensor {
   return y;
 }
 
-const rowDotKernel = new Kernel("row_dot.wgsl", rowDotWgsl, {
-  flops: ({ count, quads }) => 8 * count * quads,
-});
+const rowDotKernel = new Kernel(
+  "row_dot.wgsl",
+  rowDotWgsl,
+  u32s(
+    "count",
+    "rows",
+    "heads",
+    "quads",
+    "a_offset",
+    "a_batch",
+    "a_head",
+    "a_row",
+    "c_offset",
+    "c_batch",
+    "c_head",
+    "c_row",
+  ),
+  {
+    flops: ({ count, quads }) => 8 * count * quads,
+  },
+);
 
 type Operands = Readonly<Partial<Record<"x" | "w" | "y" | "z", Tensor>>>;
 
@@ -165,12 +186,12 @@ const MANY_SCORES = 2 ** 21;
 function shapeOf(
   width: number,
   scores: number,
-): Pick<AttentionTile, "style" | "rows" | "cols" | "across" | "down"> {
-  const across = style() === "workgroup" ? 8 : lanes();
+): Pick<AttentionTile, "variant" | "rows" | "cols" | "across" | "down"> {
+  const across = variant() === "workgroup" ? 8 : lanes();
   const cols = 4 * Math.ceil(width / 4 / across);
-  if (style() === "workgroup") return { style: "workgroup", rows: 4, cols, across, down: 8 };
+  if (variant() === "workgroup") return { variant: "workgroup", rows: 4, cols, across, down: 8 };
   const size = pinnedTile() ?? (scores < MANY_SCORES ? "medium" : "large");
-  return { style: "subgroup", rows: size === "large" ? 16 : 8, cols, across, down: 1 };
+  return { variant: "subgroup", rows: size === "large" ? 16 : 8, cols, across, down: 1 };
 }
 
 const kernels = perEngine(() => new Map<string, Kernel>());
@@ -181,7 +202,7 @@ function kernelOf(tile: AttentionTile): Kernel {
   if (!kernel) {
     const { sum, causal } = tile;
     const name = `attention ${sum}${causal ? ", causal" : ""}`;
-    kernel = new Kernel(name, attentionWgsl(tile), workOf(sum));
+    kernel = new Kernel(name, attentionWgsl(tile), attentionSizes(sum), workOf(sum));
     kernels().set(key, kernel);
   }
   return kernel;

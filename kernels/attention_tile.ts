@@ -4,23 +4,24 @@
  * @module
  */
 
+import { type SizeTypes, u32s } from "./kernel.ts";
 import special from "./special.wgsl" with { type: "text" };
-import type { Style } from "./style.ts";
+import type { Variant } from "./variant.ts";
 import {
   apartWgsl,
+  directLoads,
   each,
-  handedAround,
-  loadedBy,
   multiplyAdd,
   type Operand,
   optional,
   PARTS,
   range,
-  staged,
   type Staging,
   stagingBytes,
   stagingMemory,
+  subgroupBroadcastLoads,
   togetherWgsl,
+  workgroupStagedLoads,
 } from "./tile.ts";
 
 /**
@@ -40,7 +41,7 @@ export type Sum = "forward" | "values" | "inputs";
 /** What a kernel is made for. */
 export interface AttentionTile {
   /** How invocations share what they load. */
-  readonly style: Exclude<Style, "lane">;
+  readonly variant: Exclude<Variant, "perLane">;
   /** What is summed. */
   readonly sum: Sum;
   /** Whether a query sees only the keys up to its own number. */
@@ -51,7 +52,7 @@ export interface AttentionTile {
   readonly cols: number;
   /** Invocations of a workgroup along other rows, and along the columns of the result. */
   readonly across: number;
-  /** Invocations of a workgroup along own rows; in the style `subgroup` 1. */
+  /** Invocations of a workgroup along own rows; in the variant `subgroup` 1. */
   readonly down: number;
 }
 
@@ -66,11 +67,11 @@ export const OPERANDS: Readonly<Record<Sum, readonly ("x" | "w" | "y" | "z")[]>>
 };
 
 /** Bytes of workgroup memory that a kernel takes. */
-export function memoryOf({ style, rows, cols, across, down }: AttentionTile): number {
+export function memoryOf({ variant, rows, cols, across, down }: AttentionTile): number {
   const weights = rows * down * STEP * across * 4;
-  if (style === "subgroup") return weights;
-  const staged = [rows * down / 4, across, cols * across / 4].map(stagingBytes);
-  return weights + staged.reduce((sum, bytes) => sum + bytes) + 4 * rows * down * across;
+  if (variant === "subgroup") return weights;
+  const bytes = [rows * down / 4, across, cols * across / 4].map(stagingBytes);
+  return weights + bytes.reduce((sum, each) => sum + each) + 4 * rows * down * across;
 }
 
 /**
@@ -79,7 +80,7 @@ export function memoryOf({ style, rows, cols, across, down }: AttentionTile): nu
  * the block to the result.
  */
 export function attentionWgsl(tile: AttentionTile): string {
-  const { style, sum, causal, rows, cols, across, down } = tile;
+  const { variant, sum, causal, rows, cols, across, down } = tile;
   const forward = sum === "forward";
   const gradient = sum === "inputs";
   const source = gradient ? "y" : "z";
@@ -97,7 +98,7 @@ export function attentionWgsl(tile: AttentionTile): string {
   const products = productsOf(tile, source);
   // The lanes of a software adapter's register go on together, and what one has stored the others can load; a barrier
   // there costs as much as a third of all the rest.
-  const barrier = style === "workgroup" ? "    workgroupBarrier();" : "";
+  const barrier = variant === "workgroup" ? "    workgroupBarrier();" : "";
   const tops = acrossRow(tile, "max", (i) => `max(max(e${i}.x, e${i}.y), max(e${i}.z, e${i}.w))`);
   const totals = acrossRow(tile, "add", (i) => `total${i}`);
   const tileEnd = `min(first + ${rows * down}u, sizes.rows)`;
@@ -105,31 +106,11 @@ export function attentionWgsl(tile: AttentionTile): string {
     rows * down
   } own rows of a workgroup, ${block} others at a time.
 ${special}
-struct Sizes {
-  rows: u32,
-  others: u32,
-  heads: u32,
-  width: u32,
-  depth: u32,
-  cols: u32,
-  tiles: u32,
-  groups: u32,
-  keys: u32, // 1 if the own rows are keys, and the others queries
-  scale: f32,
-${
-    places.map((name) =>
-      ["offset", "batch", "head", "row"].map((field) => `  ${name}_${field}: u32,`).join("\n")
-    )
-      .join("\n")
-  }
-}
 ${
     bindings.map(({ name, access, type }, i) =>
       `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`
     ).join("\n")
   }
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
 const LOWEST = -3.402823466e38; // no finite score is lower
 
 // A statistic of the own rows, or of the others, if those are the queries; else there is none, and this is 0.
@@ -141,7 +122,7 @@ fn others(x: f32) -> f32 {
 }
 
 var<workgroup> weights: array<vec4f, ${rows * down * across}>;
-${optional(style === "workgroup", `var<workgroup> shares: array<f32, ${rows * down * across}>;`)}
+${optional(variant === "workgroup", `var<workgroup> shares: array<f32, ${rows * down * across}>;`)}
 ${products.declarations}
 
 @compute @workgroup_size(${across * down})
@@ -149,13 +130,13 @@ fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) index: u32,
-  ${optional(style === "subgroup", "@builtin(subgroup_invocation_id) lane: u32,")}
+  ${optional(variant === "subgroup", "@builtin(subgroup_invocation_id) lane: u32,")}
 ) {
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let batch = at / sizes.tiles;
   let first = at % sizes.tiles * ${rows * down}u;
-  let right = ${style === "subgroup" ? "lane" : `index % ${across}u`};
-  let below = ${style === "subgroup" ? "0u" : `index / ${across}u`};
+  let right = ${variant === "subgroup" ? "perLane" : `index % ${across}u`};
+  let below = ${variant === "subgroup" ? "0u" : `index / ${across}u`};
 ${
     places.map((name) =>
       `  let ${name}_start = sizes.${name}_offset + batch / sizes.heads * sizes.${name}_batch + batch % sizes.heads * sizes.${name}_head;`
@@ -239,13 +220,27 @@ ${
       ).concat(
         forward ? [`  logs[batch * sizes.rows + r${i}] = most${i} + log_(sum${i});`] : [],
       ).join("\n");
-      return style === "workgroup"
+      return variant === "workgroup"
         ? `  if (first + ${localRow(tile, i)} < sizes.rows) {\n${stores}\n  }`
         : stores;
     })
   }
 }
 `;
+}
+
+/** The sizes of a sum; `keys` is 1 if the rows that are summed for are keys. */
+export function attentionSizes(sum: Sum): SizeTypes {
+  const operands = [...OPERANDS[sum], "out"];
+  return {
+    ...u32s("rows", "others", "heads", "width", "depth", "cols", "tiles", "groups", "keys"),
+    scale: "f32",
+    ...u32s(
+      ...operands.flatMap((name) =>
+        ["offset", "batch", "head", "row"].map((field) => `${name}_${field}`)
+      ),
+    ),
+  };
 }
 
 /** The number in the workgroup of an invocation's i-th own row. */
@@ -265,9 +260,9 @@ function acrossRow(
   how: "max" | "add",
   share: (i: number) => string,
 ): { before: string; value: (i: number) => string } {
-  const { style, rows, across } = tile;
+  const { variant, rows, across } = tile;
   const all = (line: (i: number) => string) => each(rows, line);
-  if (style === "subgroup") {
+  if (variant === "subgroup") {
     const builtin = how === "max" ? "subgroupMax" : "subgroupAdd";
     return {
       before: all((i) => `    let ${how}${i} = ${builtin}(${share(i)});`),
@@ -294,7 +289,7 @@ ${
 
 /** WGSL of the three products: the scores, the output's gradient times the values, and the weights times the block. */
 function productsOf(tile: AttentionTile, source: "y" | "z") {
-  const { style, rows, cols, across, down } = tile;
+  const { variant, rows, cols, across, down } = tile;
   const rowsOf = (name: string): Operand => ({
     name,
     along: "inner",
@@ -332,9 +327,14 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
   const [x, w, y, z] = [rowsOf("x"), rowsOf("w"), othersOf("y"), othersOf("z")];
   const one = (name: string) => (i: number) => `${name}${i}`;
   const summed = (i: number, q: number) => `o${i}_${q}`;
-  if (style === "subgroup") {
+  if (variant === "subgroup") {
     const product = (a: Operand, c: Operand, end: string, to: (i: number, q: number) => string) =>
-      apartWgsl([handedAround(a, across), loadedBy(c)], "0u", end, multiplyAdd(a, c, to, true));
+      apartWgsl(
+        [subgroupBroadcastLoads(a, across), directLoads(c)],
+        "0u",
+        end,
+        multiplyAdd(a, c, to, true),
+      );
     return {
       declarations: "",
       scores: product(x, y, "sizes.width", one("s")),
@@ -350,7 +350,15 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
     quads: number,
     own: (q: number) => string,
     end: string,
-  ) => staged(operand, { memory, quads, threads, own, end, scope: scopeOf(operand, source) });
+  ) =>
+    workgroupStagedLoads(operand, {
+      memory,
+      quads,
+      threads,
+      own,
+      end,
+      scope: scopeOf(operand, source),
+    });
   const left = (operand: Operand, end: string) =>
     side(operand, "left_tile", height, (q) => `below + ${q * down}u`, end);
   const right = (operand: Operand, end: string) =>

@@ -4,39 +4,33 @@
 // themselves are not.
 const LOWEST = -3.402823466e38; // no finite logit is lower
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-  smoothing: f32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
 @group(0) @binding(3) var<storage, read_write> loss: array<f32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<vec2f>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn none_() -> vec4f {
+fn identity_() -> vec4f {
   return vec4f(LOWEST, 0.0, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let inside = inside_(places_(quad), start, end);
   let seen = select(E(LOWEST), x[quad], inside);
   let top = max(LOWEST, max_(seen));
   let below = select(E(), seen - top, inside);
   let exponentials = select(E(), exp(seen - top), inside);
-  return join_(s, vec4f(top, sum_(exponentials), sum_(below), sum_(select(E(), E(1.0), inside))));
+  return combine_(s, vec4f(top, sum_(exponentials), sum_(below), sum_(select(E(), E(1.0), inside))));
 }
 
-fn join_(a: vec4f, b: vec4f) -> vec4f {
+fn combine_(a: vec4f, b: vec4f) -> vec4f {
   let top = max(a.x, b.x);
   let lift = vec2f(select(0.0, a.x - top, a.w > 0.0), select(0.0, b.x - top, b.w > 0.0));
   let fade = exp(lift);
   return vec4f(top, a.y * fade.x + b.y * fade.y, a.z + a.w * lift.x + b.z + b.w * lift.y, a.w + b.w);
 }
 
-fn done_(s: vec4f, row: u32) -> vec4f {
+fn finalize_(s: vec4f, row: u32) -> vec4f {
   if (row < sizes.rows) {
     let above = log_(total_(s.y));
     let label = labels[row];
@@ -51,6 +45,6 @@ fn done_(s: vec4f, row: u32) -> vec4f {
   return s;
 }
 
-fn give_(quad: u32, s: vec4f, row: u32, start: u32) {}
+fn write_(quad: u32, s: vec4f, row: u32, start: u32) {}
 
-fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}
+fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}

@@ -1,13 +1,8 @@
 // y[r, c] = Σ x[r, :c+1], or with REVERSE Σ x[r, c:]; one invocation for each row.
 override REVERSE: bool;
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

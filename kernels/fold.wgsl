@@ -1,21 +1,7 @@
 // dx[n, y, x] = Σ g[n, p, q, i, j] over the windows [p, q] whose place [i, j] lies on the pixel: y = down p + i down_step,
 // x = across q + j across_step. One invocation for each pixel of the images n.
-struct Sizes {
-  count: u32,
-  height: u32,
-  width: u32,
-  rows: u32,
-  cols: u32,
-  kernel_rows: u32,
-  kernel_cols: u32,
-  down: u32,
-  across: u32,
-  down_step: u32,
-  across_step: u32,
-}
 @group(0) @binding(0) var<storage, read> g: array<f32>;
 @group(0) @binding(1) var<storage, read_write> dx: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

@@ -1,17 +1,8 @@
 // y[i, :] = table[i / GROUP · step + ids[i], :], where ids[i] is below step: the rows of an embedding table, or one token
 // of each sequence. The table bound is the part of it that begins at row `first`; rows that lie in no part are 0.
-struct Sizes {
-  count: u32,
-  cols: u32,
-  group: u32,
-  step: u32,
-  first: u32,
-  rows: u32,
-}
 @group(0) @binding(0) var<storage, read> table: array<f32>;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 fn load_table(at: u32) -> f32 {
   return table[at];

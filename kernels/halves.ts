@@ -5,6 +5,8 @@
  * @module
  */
 
+import { replaced } from "./kernel.ts";
+
 /** What bindings of halves are arrays of: by these names kernel.ts knows them. */
 export const HALVES = `alias halves = u32;
 alias halves4 = vec2u;
@@ -22,8 +24,7 @@ export function half4(name: string, at: string): string {
 
 /** A shader's source in which the operand `name`, of f32 and read by its `load_name` alone, is of halves. */
 export function readingHalves(wgsl: string, name: string): string {
-  return wgsl
-    .replace(`${name}: array<f32>;`, `${name}: array<halves>;`)
-    .replace(`-> f32 {\n  return ${name}[at];`, `-> f32 {\n  return ${half(name, "at")};`)
-    .concat(HALVES);
+  const typed = replaced(wgsl, `${name}: array<f32>;`, `${name}: array<halves>;`);
+  const load = (element: string) => `-> f32 {\n  return ${element};`;
+  return replaced(typed, load(`${name}[at]`), load(half(name, "at"))) + HALVES;
 }

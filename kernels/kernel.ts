@@ -19,6 +19,37 @@ export type Constants = Readonly<Record<string, number>>;
 /** Values of a kernel's `Sizes`: what may differ from run to run. */
 export type Sizes = Readonly<Record<string, number>>;
 
+/** The sizes that a kernel declares, in their order, by WGSL's types. */
+export type SizeTypes = Readonly<Record<string, "u32" | "i32" | "f32">>;
+
+/** Sizes of type u32, by their names. */
+export function u32s(...names: readonly string[]): Record<string, "u32"> {
+  return Object.fromEntries(names.map((name) => [name, "u32"]));
+}
+
+/** The WGSL of declared sizes: what a kernel calls `sizes.NAME`. */
+function sizesWgsl(types: SizeTypes): string {
+  if (Object.keys(types).length === 0) return "";
+  const fields = Object.entries(types).map(([name, type]) => `  ${name}: ${type},\n`);
+  return `
+struct Sizes {
+${fields.join("")}}
+@group(1) @binding(0) var<uniform> sizes: Sizes;
+`;
+}
+
+/** What tells values of a kernel's constants from others, in whichever order they are written. */
+function keyOf(constants: Constants): string {
+  return Object.keys(constants).sort().map((name) => `${name}=${constants[name]}`).join();
+}
+
+/** A text with every `from` replaced; one that has none is a mistake in what is replaced. */
+export function replaced(text: string, from: string | RegExp, to: string): string {
+  const made = text.replaceAll(from, () => to);
+  if (made === text) throw new Error(`Cannot replace ${from} in WGSL: it is not there`);
+  return made;
+}
+
 /** The most workgroups along one axis of a grid. */
 const MAX_WORKGROUPS = 65535;
 
@@ -46,14 +77,9 @@ interface Program {
   readonly pipelines: Map<string, GPUComputePipeline>;
 }
 
-interface Field {
-  readonly name: string;
-  readonly type: "u32" | "i32" | "f32";
-}
-
 /**
  * A compute shader: `inputs` are bindings of group 0 in their order, `outputs` the last ones (`read_write`); the one
- * uniform of group 1, `struct Sizes`, carries the numbers that change from run to run.
+ * uniform of group 1 carries the numbers that change from run to run, `sizes.NAME` of what is declared.
  */
 export class Kernel {
   /** What errors call it. */
@@ -61,20 +87,22 @@ export class Kernel {
   /** Its source. */
   readonly wgsl: string;
   readonly #work: KernelWork;
-  readonly #fields: readonly Field[];
+  readonly #fields: readonly (readonly [name: string, type: SizeTypes[string]])[];
   readonly #access: readonly Access[];
   readonly #takes: readonly ("f32" | "f16" | undefined)[];
   readonly #sizes = new DataView(new ArrayBuffer(SIZES_BYTES));
   readonly #compiled = perEngine((): { program: Program | null } => ({ program: null }));
 
-  /** Reads the bindings and the sizes off the source. Nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string, work: KernelWork) {
+  /**
+   * Declares the sizes, and reads the bindings off the source. Nothing is compiled before the first
+   * run.
+   */
+  constructor(name: string, wgsl: string, sizes: SizeTypes, work: KernelWork) {
     this.name = name;
     this.#work = work;
-    this.wgsl = wgsl;
-    const struct = /struct Sizes \{([^}]*)\}/.exec(wgsl)?.[1] ?? "";
-    this.#fields = [...struct.matchAll(/(\w+): (u32|i32|f32)/g)]
-      .map(([, name, type]) => ({ name, type }) as Field);
+    // Last, so that a compiler's line numbers are those of the source.
+    this.wgsl = wgsl + sizesWgsl(sizes);
+    this.#fields = Object.entries(sizes);
     const bindings = [
       ...wgsl.matchAll(
         /@group\(0\) @binding\(\d+\)\s*var<storage, (read|read_write)> \w+: array<(\w+)/g,
@@ -178,7 +206,7 @@ export class Kernel {
 
   #pack(sizes: Sizes): Uint8Array {
     const view = this.#sizes;
-    for (const [i, { name, type }] of this.#fields.entries()) {
+    for (const [i, [name, type]] of this.#fields.entries()) {
       const value = sizes[name];
       if (value === undefined) {
         throw new Error(`Cannot run ${this.name}: its size "${name}" was not given`);
@@ -199,7 +227,7 @@ export class Kernel {
     sizes: Sizes,
     explain: (message: string) => Error,
   ): void {
-    const key = Object.values(constants).join();
+    const key = keyOf(constants);
     const name = `${this.name} ${key}`;
     if (program.pipelines.has(key) || starts.has(name)) return;
     const packed = this.#pack(sizes).slice();
@@ -227,7 +255,7 @@ export class Kernel {
     explain: (message: string) => Error,
   ): GPUComputePipeline {
     const { pipelines } = program;
-    const key = Object.values(constants).join();
+    const key = keyOf(constants);
     let pipeline = pipelines.get(key);
     if (!pipeline) {
       const { device } = currentEngine();

@@ -2,19 +2,14 @@
 // found before comes to it. The statistic is both means' sums.
 override ADDS: bool;
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read> weight: array<E>;
 @group(0) @binding(2) var<storage, read> stats: array<vec2f>;
 @group(0) @binding(3) var<storage, read> g: array<E>;
 @group(0) @binding(4) var<storage, read> found: array<E>;
 @group(0) @binding(5) var<storage, read_write> dx: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn none_() -> vec4f {
+fn identity_() -> vec4f {
   return vec4f();
 }
 
@@ -22,20 +17,20 @@ fn normal_of_(quad: u32, row: u32) -> E {
   return (x[quad] - stats[row].x) * stats[row].y;
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let h = g[quad] * weight[quad - start / WIDTH];
   return s + vec4f(sum_(h), sum_(h * normal_of_(quad, row)), 0.0, 0.0);
 }
 
-fn join_(a: vec4f, b: vec4f) -> vec4f {
+fn combine_(a: vec4f, b: vec4f) -> vec4f {
   return a + b;
 }
 
-fn done_(s: vec4f, row: u32) -> vec4f {
+fn finalize_(s: vec4f, row: u32) -> vec4f {
   return s / f32(sizes.cols);
 }
 
-fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
   let h = g[quad] * weight[quad - start / WIDTH];
   var flow = stats[row].y * (h - s.x - normal_of_(quad, row) * s.y);
   if (ADDS) {
@@ -44,4 +39,4 @@ fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
   dx[quad] = flow;
 }
 
-fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}
+fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}

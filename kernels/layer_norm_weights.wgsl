@@ -1,17 +1,10 @@
 // dweight[p, :] = Σ g[r, :] (x[r, :] - mean[r]) rstd[r] and dbias[p, :] = Σ g[r, :] over the rows r of part p; one
 // invocation for each quad of columns of a part.
-struct Sizes {
-  outputs: u32,
-  quads: u32,
-  rows: u32,
-  part: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read> stats: array<vec2f>;
 @group(0) @binding(2) var<storage, read> g: array<E>;
 @group(0) @binding(3) var<storage, read_write> dweight: array<E>;
 @group(0) @binding(4) var<storage, read_write> dbias: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

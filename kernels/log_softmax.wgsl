@@ -2,40 +2,35 @@
 // exponentials below it.
 const LOWEST = -3.402823466e38; // no finite element is lower
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read_write> y: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn none_() -> vec4f {
+fn identity_() -> vec4f {
   return vec4f(LOWEST, 0.0, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let inside = inside_(places_(quad), start, end);
   let seen = select(E(LOWEST), x[quad], inside);
   let top = max(s.x, max_(seen));
   return vec4f(top, s.y * exp(s.x - top) + sum_(select(E(), exp(seen - top), inside)), 0.0, 0.0);
 }
 
-fn join_(a: vec4f, b: vec4f) -> vec4f {
+fn combine_(a: vec4f, b: vec4f) -> vec4f {
   let top = max(a.x, b.x);
   return vec4f(top, a.y * exp(a.x - top) + b.y * exp(b.x - top), 0.0, 0.0);
 }
 
-fn done_(s: vec4f, row: u32) -> vec4f {
+fn finalize_(s: vec4f, row: u32) -> vec4f {
   return vec4f(s.x, log_(total_(s.y)), 0.0, 0.0);
 }
 
-fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
   // In this order the digits of large values cancel first.
   y[quad] = x[quad] - s.x - s.y;
 }
 
-fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
+fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
   let own = places_(quad) < P(end);
   y[quad] = x[quad] - select(E(next.x), E(s.x), own) - select(E(next.y), E(s.y), own);
 }

@@ -6,9 +6,16 @@
 
 import { gpu } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import {
+  type Constants,
+  Kernel,
+  type KernelWork,
+  type Sizes,
+  type SizeTypes,
+  spread,
+} from "./kernel.ts";
 import special from "./special.wgsl" with { type: "text" };
-import { style } from "./style.ts";
+import { variant } from "./variant.ts";
 
 /** One of the tensors, or pair of tensors, that a kernel works on. */
 export interface Member {
@@ -37,7 +44,7 @@ export interface ManyOptions {
 }
 
 /** The most members of a dispatch: each adds to what is compiled, which a software adapter does slowly. */
-const MOST = { lane: 8, subgroup: 8, workgroup: 15 } as const;
+const MOST = { perLane: 8, subgroup: 8, workgroup: 15 } as const;
 
 /**
  * A kernel of many tensors. Its WGSL defines `work_(group, lane)`, which does a workgroup's share of one member: `x_` and
@@ -68,7 +75,7 @@ export class ManyKernel {
     const { writes, elements } = this.#options;
     const some = members.filter(({ x }) => x.size > 0);
     const bindings = gpu().limits.maxStorageBuffersPerShaderStage - shared.length;
-    const most = Math.min(MOST[style()], Math.floor(bindings / (writes ? 2 : 1)));
+    const most = Math.min(MOST[variant()], Math.floor(bindings / (writes ? 2 : 1)));
     for (let first = 0; first < some.length; first += most) {
       const part = some.slice(first, first + most);
       const sizes: Record<string, number> = { ...common, count: 0, members: part.length };
@@ -101,17 +108,33 @@ export class ManyKernel {
     let kernel = this.#kernels.get(members);
     if (!kernel) {
       const wgsl = frame(members, this.#wgsl, this.#options);
-      this.#kernels.set(members, kernel = new Kernel(this.#name, wgsl, this.#options.work));
+      const sizes = sizesOf(members, this.#options);
+      kernel = new Kernel(this.#name, wgsl, sizes, this.#options.work);
+      this.#kernels.set(members, kernel);
     }
     return kernel;
   }
+}
+
+/** The sizes of so many members. */
+function sizesOf(members: number, { own, common }: ManyOptions): SizeTypes {
+  const fields = Object.entries({ first: "u32", count: "u32", ...own } as const);
+  return {
+    groups: "u32",
+    ...Object.fromEntries(
+      fields.flatMap(([name, type]) =>
+        Array.from({ length: members }, (_, m) => [`${name}_${m}`, type])
+      ),
+    ),
+    ...common,
+  };
 }
 
 /** The WGSL of so many members. */
 function frame(
   members: number,
   wgsl: string,
-  { writes, shared, own, common }: ManyOptions,
+  { writes, shared, own }: ManyOptions,
 ): string {
   const each = (line: (m: number) => string) =>
     Array.from({ length: members }, (_, m) => line(m)).join("\n");
@@ -125,7 +148,6 @@ function frame(
     ...(writes ? all("y_", "read_write") : []),
     ...written,
   ];
-  const fields = Object.entries({ first: "u32", count: "u32", ...own });
   const numbers = new RegExp(`\\b(${["count", ...Object.keys(own)].join("|")})_\\b`, "g");
   const begin = wgsl.indexOf("fn work_(");
   const copy = (m: number) =>
@@ -134,18 +156,11 @@ function frame(
       `sizes.$1_${m}`,
     );
   return /* wgsl */ `${special}
-struct Sizes {
-  groups: u32,
-${fields.map(([name, type]) => each((m) => `  ${name}_${m}: ${type},`)).join("\n")}
-${Object.entries(common).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
-}
 ${
     bindings.map(({ name, access }, i) =>
       `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<f32>;`
     ).join("\n")
   }
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
 ${wgsl.slice(0, begin)}
 ${each(copy)}
 

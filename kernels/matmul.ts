@@ -10,10 +10,10 @@ import { attribute, count, currentLabel } from "../tensor/measure.ts";
 import { broadcast, broadcastStrides, collapse } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Kernel, type KernelWork, MAX_STEPS, type Sizes, spread } from "./kernel.ts";
-import { type EpilogueCode, type Tile, tileWgsl } from "./matmul_tile.ts";
+import { type EpilogueCode, type Tile, tileSizes, tileWgsl } from "./matmul_tile.ts";
 import { operations, pointwise } from "./pointwise.ts";
 import { reduceMiddle } from "./reduce.ts";
-import { pinnedTile, style, type TileSize } from "./style.ts";
+import { pinnedTile, type TileSize, variant } from "./variant.ts";
 import { type Along, stagingBytes } from "./tile.ts";
 
 /** What becomes of a product before it is stored. */
@@ -219,7 +219,7 @@ function planOf(
   }
   const tile: Tile = {
     ...shape,
-    style: style(),
+    variant: variant(),
     a: alongOf(a, -1, -2, k, m),
     c: alongOf(c, -2, -1, k, n),
     halves: c.dtype === "f16",
@@ -245,16 +245,16 @@ const THIN = 16;
 const WORK: Readonly<Record<TileSize, number>> = { small: 0, medium: 2 ** 24 + 1, large: 2 ** 29 };
 
 const APART: Readonly<
-  Record<"lane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>
+  Record<"perLane" | "subgroup", Record<TileSize, readonly [rows: number, cols: number]>>
 > = {
-  lane: { small: [4, 4], medium: [8, 8], large: [16, 8] },
+  perLane: { small: [4, 4], medium: [8, 8], large: [16, 8] },
   subgroup: { small: [8, 4], medium: [16, 4], large: [24, 8] },
 };
 
 const fours = (count: number) => 4 * Math.ceil(count / 4);
 
 function shapeOf({ m, n, k, batches }: Extent): Shape {
-  const kind = style();
+  const kind = variant();
   if (kind === "workgroup") return workgroupShape(m, n, batches);
   const width = kind === "subgroup" ? lanes() : 8;
   if (n <= THIN && m >= 4 * n) {
@@ -293,7 +293,7 @@ const [FEW_GROUPS, LEAST_PART] = [256, 256];
 /** Into how many parts along k a product is cut. */
 function partsOf({ m, n, k, batches }: Extent, { rows, cols, across, down }: Shape): number {
   const least = Math.max(1, Math.ceil(k / 4 / MAX_STEPS));
-  if (style() !== "workgroup") return least;
+  if (variant() !== "workgroup") return least;
   const groups = batches * Math.ceil(m / (rows * down)) * Math.ceil(n / (cols * across));
   return Math.max(least, Math.min(Math.floor(k / LEAST_PART), Math.floor(FEW_GROUPS / groups)));
 }
@@ -317,7 +317,10 @@ function workOf({ epilogue: { expression, kept, masked } }: Tile): KernelWork {
 function kernelOf(tile: Tile): Kernel {
   const key = JSON.stringify(tile);
   let kernel = kernels().get(key);
-  if (!kernel) kernels().set(key, kernel = new Kernel(nameOf(tile), tileWgsl(tile), workOf(tile)));
+  if (!kernel) {
+    kernel = new Kernel(nameOf(tile), tileWgsl(tile), tileSizes(tile.epilogue), workOf(tile));
+    kernels().set(key, kernel);
+  }
   return kernel;
 }
 

@@ -5,28 +5,29 @@
  */
 
 import { half, half4, HALVES } from "./halves.ts";
+import { type SizeTypes, u32s } from "./kernel.ts";
 import { evaluator, FUNCTIONS } from "./pointwise.ts";
-import type { Style } from "./style.ts";
+import type { Variant } from "./variant.ts";
 import {
   type Along,
   apartWgsl,
+  directLoads,
   each,
-  handedAround,
-  loadedBy,
   multiplyAdd,
   type Operand,
   optional,
   PARTS,
   range,
-  staged,
   stagingMemory,
+  subgroupBroadcastLoads,
   togetherWgsl,
+  workgroupStagedLoads,
 } from "./tile.ts";
 
 /** What a kernel is made for. */
 export interface Tile {
   /** How invocations share what they load. */
-  readonly style: Style;
+  readonly variant: Variant;
   /** How `a` lies. */
   readonly a: Along;
   /** How `c` lies. */
@@ -39,7 +40,7 @@ export interface Tile {
   readonly cols: number;
   /** Invocations of a workgroup along the columns. */
   readonly across: number;
-  /** Invocations of a workgroup along the rows. In the style `subgroup` this or `across` is 1. */
+  /** Invocations of a workgroup along the rows. In the variant `subgroup` this or `across` is 1. */
   readonly down: number;
   /** Whether k is no multiple of 4. */
   readonly ragged: boolean;
@@ -70,57 +71,23 @@ export interface EpilogueCode {
 }
 
 /**
- * The WGSL of `out[b] = f(a[b] × c[b])`. In the style `lane` each invocation loads all that it needs; in the style
+ * The WGSL of `out[b] = f(a[b] × c[b])`. In the variant `perLane` each invocation loads all that it needs; in the variant
  * `subgroup` the lanes lie along the columns and share the rows of `a`, or along the rows and share the columns of `c`; in
- * the style `workgroup` all invocations share.
+ * the variant `workgroup` all invocations share.
  */
 export function tileWgsl(tile: Tile): string {
-  const { style, rows, cols, across, down, epilogue } = tile;
+  const { variant, rows, cols, across, down, epilogue } = tile;
   const [a, c] = [leftOf(tile), rightOf(tile)];
   const product = productOf(tile, a, c);
   const { expression, kept, vectors, matrices, numbers, low, masked } = epilogue;
-  const subgroup = style === "subgroup";
+  const subgroup = variant === "subgroup";
   return /* wgsl */ `// out[b] = f(a[b] × c[b]), in tiles of ${rows * down} × ${cols * across}.
 ${optional(expression !== "x" || masked !== null, FUNCTIONS)}${HALVES}
-struct Sizes {
-  m: u32,
-  n: u32,
-  k: u32,
-  part: u32,
-  parts: u32,
-  tiles_m: u32,
-  tiles_n: u32,
-  groups: u32,
-  batches: u32,
-  batch1: u32,
-  batch2: u32,
-${
-    ["a", "c"].map((name) =>
-      ["offset", "batch0", "batch1", "batch2", "outer", "inner"]
-        .map((field) => `  ${name}_${field}: u32,`).join("\n")
-    ).join("\n")
-  }
-${
-    optional(
-      low,
-      "  rank: u32,\n  low_a_row: u32,\n  low_a_col: u32,\n  low_c_row: u32,\n  low_c_col: u32,",
-    )
-  }
-${
-    optional(
-      masked !== null,
-      "  seed: u32,\n  stream: u32,\n  below: u32,\n  gain: f32,\n  item: u32,\n  pitch: u32,",
-    )
-  }
-${numbers.map((name) => `  ${name}_value: f32,`).join("\n")}
-}
 ${
     bindingsOf(tile, [a, c]).map(({ name, access, type }, i) =>
       `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`
     ).join("\n")
   }
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
 ${optional(masked !== null, maskOf(epilogue))}
 ${a.loader}
 ${c.loader}
@@ -151,8 +118,8 @@ fn main(
   // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache that way.
   let row = tile % sizes.tiles_m * ${rows * down}u;
   let col = tile / sizes.tiles_m * ${cols * across}u;
-  let x = ${subgroup ? "lane" : "index"} % ${across}u;
-  let y = ${subgroup ? "lane" : "index"} / ${across}u;
+  let x = ${subgroup ? "perLane" : "index"} % ${across}u;
+  let y = ${subgroup ? "perLane" : "index"} / ${across}u;
 
   // Beyond the edge the last rows and columns are made again.
 ${each(rows, (i) => `  let r${i} = ${a.nth(`(4u * (y + ${(i >> 2) * down}u) + ${i & 3}u)`)};`)}
@@ -163,6 +130,21 @@ ${optional(low, lowWgsl(tile))}
 ${storesWgsl(tile)}
 }
 `;
+}
+
+/** The sizes of a product. */
+export function tileSizes({ low, masked, numbers }: EpilogueCode): SizeTypes {
+  const strides = ["offset", "batch0", "batch1", "batch2", "outer", "inner"];
+  return {
+    ...u32s("m", "n", "k", "part", "parts", "tiles_m", "tiles_n", "groups"),
+    ...u32s("batches", "batch1", "batch2"),
+    ...u32s(...["a", "c"].flatMap((name) => strides.map((field) => `${name}_${field}`))),
+    ...(low ? u32s("rank", "low_a_row", "low_a_col", "low_c_row", "low_c_col") : {}),
+    ...(masked === null
+      ? {}
+      : { ...u32s("seed", "stream", "below"), gain: "f32", ...u32s("item", "pitch") }),
+    ...Object.fromEntries(numbers.map((name) => [`${name}_value`, "f32"])),
+  };
 }
 
 const floats = (names: readonly string[]) => names.map((name) => `${name}: f32`);
@@ -263,12 +245,12 @@ function bound(
 
 /** WGSL of the product itself: a loop, and what it needs outside of `main`. */
 function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop: string } {
-  const { style, rows, cols, across, down } = tile;
+  const { variant, rows, cols, across, down } = tile;
   const sum = (i: number, j: number) => `s${i}_${j}`;
-  if (style !== "workgroup") {
-    const common = style === "lane" ? null : across > 1 ? a : c;
+  if (variant !== "workgroup") {
+    const common = variant === "perLane" ? null : across > 1 ? a : c;
     const loads = [a, c].map((side) =>
-      side === common ? handedAround(side, across * down) : loadedBy(side)
+      side === common ? subgroupBroadcastLoads(side, across * down) : directLoads(side)
     );
     return {
       declarations: "",
@@ -278,7 +260,7 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
   const threads = across * down;
   const quads = [rows * down / 4, cols * across / 4];
   const sides = [
-    staged(a, {
+    workgroupStagedLoads(a, {
       memory: "a_tile",
       quads: quads[0],
       threads,
@@ -286,7 +268,7 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
       end: "end",
       scope: ["a_start", "row"],
     }),
-    staged(c, {
+    workgroupStagedLoads(c, {
       memory: "c_tile",
       quads: quads[1],
       threads,
@@ -353,7 +335,7 @@ ${
 }
 
 /** Stores the results, four at a time where the rows are whole vec4. */
-function storesWgsl({ style, rows, cols, across, down, quads, epilogue }: Tile): string {
+function storesWgsl({ variant, rows, cols, across, down, quads, epilogue }: Tile): string {
   const { expression, kept, vectors, matrices } = epilogue;
   const call = (fn: string, operands: readonly string[]) =>
     quads
@@ -384,7 +366,7 @@ ${optional(kept !== null, `    kept[p] = ${call("kept_", names.slice(0, 1 + vect
   return each(rows, (i) =>
     each(cols / 4, (j) => {
       const spots = each(quads ? 1 : 4, (h) => store(i, j, h));
-      if (style !== "workgroup") return spots;
+      if (variant !== "workgroup") return spots;
       // What a GPU stores twice, it waits for twice.
       const inside = `row + 4u * (y + ${(i >> 2) * down}u) + ${
         i & 3

@@ -8,8 +8,8 @@ export { compileAhead } from "./warm_up.ts";
 export {
   type KernelChoice,
   pinKernels,
-  type Style,
-  STYLES,
   TILE_SIZES,
   type TileSize,
-} from "./style.ts";
+  type Variant,
+  VARIANTS,
+} from "./variant.ts";

@@ -9,7 +9,7 @@ import { broadcastStrides, collapse, type Shape } from "../tensor/shape.ts";
 import { type Dtype, Tensor } from "../tensor/tensor.ts";
 import functions from "./functions.wgsl" with { type: "text" };
 import { half, half4, HALVES } from "./halves.ts";
-import { Kernel, spread } from "./kernel.ts";
+import { Kernel, type Sizes, spread, u32s } from "./kernel.ts";
 import special from "./special.wgsl" with { type: "text" };
 
 /** What an expression may name. */
@@ -151,13 +151,6 @@ function generate(
     `${name}: ${dtypes[k] === "f16" ? "f32" : dtypes[k]}`
   );
   const wgsl = /* wgsl */ `${FUNCTIONS}${HALVES}
-struct Sizes {
-  count: u32,
-${axes.map((axis) => `  size${axis}: u32,`).join("\n")}
-${strided.map((name) => `  ${name}_offset: u32,`).join("\n")}
-${strided.flatMap((name) => axes.map((axis) => `  ${name}_stride${axis}: u32,`)).join("\n")}
-${scalars.map((scalar) => `  ${scalar},`).join("\n")}
-}
 ${
     tensors.map((name, k) =>
       `@group(0) @binding(${k}) var<storage, read> ${name}_in: array<${element(k, dtypes[k])}>;`
@@ -166,8 +159,6 @@ ${
 @group(0) @binding(${tensors.length}) var<storage, read_write> out: array<${
     element(tensors.length, dtype)
   }>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
-
 ${
     evaluator(
       "evaluate_",
@@ -197,7 +188,14 @@ ${
 }
 `;
   const each = operations(expression);
-  return new Kernel(`pointwise "${expression}"`, wgsl, { flops: ({ count }) => each * count });
+  const sizes = {
+    ...u32s("count", ...axes.map((axis) => `size${axis}`)),
+    ...u32s(...strided.map((name) => `${name}_offset`)),
+    ...u32s(...strided.flatMap((name) => axes.map((axis) => `${name}_stride${axis}`))),
+    ...Object.fromEntries(scalars.map((scalar) => scalar.split(": "))),
+  };
+  const work = { flops: ({ count }: Sizes) => each * count };
+  return new Kernel(`pointwise "${expression}"`, wgsl, sizes, work);
 }
 
 /** A WGSL function of an expression over `parameters` and the numbers that `sizes` has a `_value` of. */

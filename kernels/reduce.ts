@@ -6,16 +6,27 @@
 
 import { numel } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import type { KernelWork } from "./kernel.ts";
+import { type KernelWork, u32s } from "./kernel.ts";
 import columnsWgsl from "./reduce_columns.wgsl" with { type: "text" };
 import rowsWgsl from "./reduce_rows.wgsl" with { type: "text" };
 import { ColumnsKernel, RowsKernel } from "./rows.ts";
-import { style } from "./style.ts";
+import { variant } from "./variant.ts";
 
 /** An addition, or a comparison, for each element. */
 const WORK: KernelWork = { flops: (_, [x]) => numel((x as Tensor).shape) };
-const rowsKernel = new RowsKernel("reduce_rows.wgsl", rowsWgsl, WORK, { gives: false });
-const columnsKernel = new ColumnsKernel("reduce_columns.wgsl", columnsWgsl, WORK);
+const rowsKernel = new RowsKernel(
+  "reduce_rows.wgsl",
+  rowsWgsl,
+  u32s("rows", "cols", "count", "part", "parts"),
+  WORK,
+  { gives: false },
+);
+const columnsKernel = new ColumnsKernel(
+  "reduce_columns.wgsl",
+  columnsWgsl,
+  u32s("outputs", "quads", "count", "part", "parts"),
+  WORK,
+);
 const KINDS = { sum: 0, max: 1, min: 2 } as const;
 
 /** What a reduction makes of several values. */
@@ -29,7 +40,7 @@ const [BUSY, LEAST_PART] = [2 ** 14, 32];
 
 /** Elements of the middle axis that an invocation takes, where it goes down `columns` of them. */
 export function partOf(count: number, columns: number): number {
-  if (style() !== "workgroup") return Math.min(count, PART);
+  if (variant() !== "workgroup") return Math.min(count, PART);
   const parts = Math.ceil(BUSY / columns);
   return Math.min(count, PART, Math.max(LEAST_PART, Math.ceil(count / parts)));
 }

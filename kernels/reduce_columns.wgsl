@@ -3,16 +3,8 @@
 override KIND: u32; // 0 sum, 1 max, 2 min
 const BLOCK = 32u;
 
-struct Sizes {
-  outputs: u32,
-  quads: u32,
-  count: u32,
-  part: u32,
-  parts: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read_write> y: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 fn merge_(a: E, b: E) -> E {
   if (KIND == 0u) {

@@ -5,16 +5,8 @@
 override KIND: u32; // 0 sum, 1 max, 2 min
 const BLOCK = 32.0;
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-  count: u32,
-  part: u32,
-  parts: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 fn from_(row: u32) -> u32 {
   return row / sizes.parts * sizes.count + row % sizes.parts * sizes.part;
@@ -31,31 +23,31 @@ fn merge_(a: f32, b: f32) -> f32 {
   return select(min(a, b), max(a, b), KIND == 1u);
 }
 
-fn none_() -> vec4f {
+fn identity_() -> vec4f {
   let nothing = select(select(infinity_(), -infinity_(), KIND == 1u), 0.0, KIND == 0u);
   return vec4f(nothing, nothing, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let full = s.z == BLOCK;
-  let seen = select(E(none_().x), x[quad], inside_(places_(quad), start, end));
+  let seen = select(E(identity_().x), x[quad], inside_(places_(quad), start, end));
   let value = select(select(min_(seen), max_(seen), KIND == 1u), sum_(seen), KIND == 0u);
-  let block = merge_(select(s.x, none_().x, full), value);
+  let block = merge_(select(s.x, identity_().x, full), value);
   let unknown = select(0.0, 1.0, KIND > 0u && any_nan_(seen));
   return vec4f(block, select(s.y, merge_(s.y, s.x), full), select(s.z + 1.0, 1.0, full), s.w + unknown);
 }
 
-fn join_(a: vec4f, b: vec4f) -> vec4f {
-  return vec4f(merge_(merge_(a.x, a.y), merge_(b.x, b.y)), none_().x, 0.0, a.w + b.w);
+fn combine_(a: vec4f, b: vec4f) -> vec4f {
+  return vec4f(merge_(merge_(a.x, a.y), merge_(b.x, b.y)), identity_().x, 0.0, a.w + b.w);
 }
 
-fn done_(s: vec4f, row: u32) -> vec4f {
+fn finalize_(s: vec4f, row: u32) -> vec4f {
   if (row < sizes.rows) {
     y[row] = select(merge_(s.x, s.y), nan_(), s.w > 0.0);
   }
   return s;
 }
 
-fn give_(quad: u32, s: vec4f, row: u32, start: u32) {}
+fn write_(quad: u32, s: vec4f, row: u32, start: u32) {}
 
-fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}
+fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}

@@ -1,22 +1,7 @@
 // y[b, h, t] = Σ a[b, h, t, :] c[b, h, t, :], the rows of vec4 lying anywhere; one invocation for each row.
-struct Sizes {
-  count: u32,
-  rows: u32,
-  heads: u32,
-  quads: u32,
-  a_offset: u32,
-  a_batch: u32,
-  a_head: u32,
-  a_row: u32,
-  c_offset: u32,
-  c_batch: u32,
-  c_head: u32,
-  c_row: u32,
-}
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @group(0) @binding(1) var<storage, read> c: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

@@ -5,10 +5,18 @@
  */
 
 import type { Tensor } from "../tensor/tensor.ts";
-import { type Constants, Kernel, type KernelWork, type Sizes, spread } from "./kernel.ts";
+import {
+  type Constants,
+  Kernel,
+  type KernelWork,
+  replaced,
+  type Sizes,
+  type SizeTypes,
+  spread,
+} from "./kernel.ts";
 import frameWgsl from "./rows.wgsl" with { type: "text" };
 import special from "./special.wgsl" with { type: "text" };
-import { style } from "./style.ts";
+import { variant } from "./variant.ts";
 
 /** What an op's WGSL can name, for quads of each width. */
 const PRELUDE = {
@@ -77,18 +85,24 @@ export interface RowsOptions {
   readonly gives?: boolean;
 }
 
-/** Invocations of a workgroup, which share a row only in the style `workgroup`. */
-const LANES = { lane: 16, subgroup: 16, workgroup: 256 } as const;
+/** Invocations of a workgroup, which share a row only in the variant `workgroup`. */
+const LANES = { perLane: 16, subgroup: 16, workgroup: 256 } as const;
 /** Quads of a row that an invocation takes at least, where it shares the row. */
 const SHARE = 4;
 
 /** The kernels of both widths of quads, from WGSL that writes its bindings as `array<E>`. */
-function bothWidths(name: string, wgsl: string, work: KernelWork): Readonly<Record<1 | 4, Kernel>> {
+function bothWidths(
+  name: string,
+  wgsl: string,
+  sizes: SizeTypes,
+  work: KernelWork,
+): Readonly<Record<1 | 4, Kernel>> {
   const made = (width: 1 | 4) => {
     const element = width === 4 ? "vec4f" : "f32";
     return new Kernel(
       name,
-      special + PRELUDE[width] + wgsl.replaceAll("array<E>", `array<${element}>`),
+      special + PRELUDE[width] + replaced(wgsl, "array<E>", `array<${element}>`),
+      sizes,
       work,
     );
   };
@@ -102,9 +116,15 @@ export class RowsKernel {
   readonly #gives: boolean;
 
   /** Reads the sources; nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string, work: KernelWork, options: RowsOptions = {}) {
+  constructor(
+    name: string,
+    wgsl: string,
+    sizes: SizeTypes,
+    work: KernelWork,
+    options: RowsOptions = {},
+  ) {
     const places = wgsl.includes("fn from_(") ? "" : PLACES;
-    this.#kernels = bothWidths(name, wgsl + places + frameWgsl, work);
+    this.#kernels = bothWidths(name, wgsl + places + frameWgsl, sizes, work);
     this.#columns = options.columns ?? false;
     this.#gives = options.gives ?? true;
   }
@@ -122,9 +142,9 @@ export class RowsKernel {
     const spans = !this.#columns && (cols >= 4 || !this.#gives);
     const width = whole || spans ? 4 : 1;
     const GROUP = !this.#gives || whole || width === 1 ? 1 : cols % 2 === 0 ? 2 : 4;
-    const lanes = LANES[style()];
+    const lanes = LANES[variant()];
     const shares = 2 ** Math.ceil(Math.log2(Math.max(1, cols / width / SHARE)));
-    const ACROSS = style() === "workgroup" ? Math.min(lanes, shares) : 1;
+    const ACROSS = variant() === "workgroup" ? Math.min(lanes, shares) : 1;
     const DOWN = lanes / ACROSS;
     this.#kernels[width].run(inputs, outputs, sizes, spread(Math.ceil(rows / (GROUP * DOWN))), {
       ACROSS,
@@ -142,8 +162,8 @@ export class ColumnsKernel {
   readonly #kernels: Readonly<Record<1 | 4, Kernel>>;
 
   /** Reads the source; nothing is compiled before the first run. */
-  constructor(name: string, wgsl: string, work: KernelWork) {
-    this.#kernels = bothWidths(name, wgsl, work);
+  constructor(name: string, wgsl: string, sizes: SizeTypes, work: KernelWork) {
+    this.#kernels = bothWidths(name, wgsl, sizes, work);
   }
 
   /** Records a run that makes `rows` rows of `cols` elements. */

@@ -1,12 +1,12 @@
 // The frame of kernels that work on each row by itself: first a statistic of the row, then its elements. The op, whose
 // WGSL comes before, says what they are:
 //
-//   none_() -> vec4f                            the statistic of no elements
-//   take_(s, quad, row, start, end) -> vec4f    s with the elements of a quad that are in the row
-//   join_(a, b) -> vec4f                        the statistic of two parts
-//   done_(s, row) -> vec4f                      what the elements need of it
-//   give_(quad, s, row, start)                  makes the new elements of a quad
-//   mix_(quad, s, row, start, next, end)        those of a quad that ends with elements of the next row, from `end` on
+//   identity_() -> vec4f                            the statistic of no elements
+//   accumulate_(s, quad, row, start, end) -> vec4f    s with the elements of a quad that are in the row
+//   combine_(a, b) -> vec4f                        the statistic of two parts
+//   finalize_(s, row) -> vec4f                      what the elements need of it
+//   write_(quad, s, row, start)                  makes the new elements of a quad
+//   write_shared_(quad, s, row, start, next, end)        those of a quad that ends with elements of the next row, from `end` on
 //
 // A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many as make whole quads
 // together, so that no quad is written by two invocations. Rows lie one after another, or where the op's from_(row) and
@@ -37,7 +37,7 @@ fn whole_(share: vec4f, place: vec2u) -> vec4f {
   for (var reach = ACROSS / 2u; reach > 0u; reach /= 2u) {
     workgroupBarrier();
     if (place.x < reach) {
-      parts[index] = join_(parts[index], parts[index + reach]);
+      parts[index] = combine_(parts[index], parts[index + reach]);
     }
   }
   workgroupBarrier();
@@ -47,14 +47,14 @@ fn whole_(share: vec4f, place: vec2u) -> vec4f {
 }
 
 fn statistic_(row: u32, place: vec2u) -> vec4f {
-  var s = none_();
+  var s = identity_();
   let start = from_(row);
   // Of rows beyond the last one nothing is read.
   let end = select(start, to_(row), row < sizes.rows);
   for (var quad = start / WIDTH + place.x; quad * WIDTH < end; quad += ACROSS) {
-    s = take_(s, quad, row, start, end);
+    s = accumulate_(s, quad, row, start, end);
   }
-  return done_(whole_(s, place), row);
+  return finalize_(whole_(s, place), row);
 }
 
 // In one dimension: Mesa's software adapter has the lanes of a register lie along x.
@@ -81,12 +81,12 @@ fn main(
     }
     let begin = (start + WIDTH - 1u) / WIDTH;
     for (var quad = begin + place.x; (quad + 1u) * WIDTH <= end; quad += ACROSS) {
-      give_(quad, s, row, start);
+      write_(quad, s, row, start);
     }
     if (GROUP > 1u) {
       let last = end / WIDTH;
       if (last >= begin && last * WIDTH < end && place.x == 0u) {
-        mix_(last, s, row, start, next, end);
+        write_shared_(last, s, row, start, next, end);
       }
     }
     s = next;

@@ -1,18 +1,9 @@
 // dtable[r, :] += Σ g[i, :] over the i of r's group with ids[i] = r % step: the gradient of gather.wgsl, for the ids from
 // `first` to before `last` of each group; at first the sum begins at 0. One invocation for each element, which looks for
 // its row's ids in order: no atomics, the same sum on every run.
-struct Sizes {
-  rows: u32,
-  cols: u32,
-  group: u32,
-  step: u32,
-  first: u32,
-  last: u32,
-}
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dtable: array<f32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

@@ -3,15 +3,8 @@
 override CAUSAL: bool;
 const LOWEST = -3.402823466e38; // no finite score is lower
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-  queries: u32,
-  scale: f32,
-}
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read_write> y: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 // Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: no score is so low that
 // another could not be lower.
@@ -22,23 +15,23 @@ fn seen_(quad: u32, row: u32, start: u32) -> B {
   return B(true);
 }
 
-fn none_() -> vec4f {
+fn identity_() -> vec4f {
   return vec4f(LOWEST, 0.0, 0.0, 0.0);
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   let seen = inside_(places_(quad), start, end) & seen_(quad, row, start);
   let scores = select(E(LOWEST), sizes.scale * x[quad], seen);
   let top = max(s.x, max_(scores));
   return vec4f(top, s.y * exp(s.x - top) + sum_(select(E(), exp(scores - top), seen)), 0.0, 0.0);
 }
 
-fn join_(a: vec4f, b: vec4f) -> vec4f {
+fn combine_(a: vec4f, b: vec4f) -> vec4f {
   let top = max(a.x, b.x);
   return vec4f(top, a.y * exp(a.x - top) + b.y * exp(b.x - top), 0.0, 0.0);
 }
 
-fn done_(s: vec4f, row: u32) -> vec4f {
+fn finalize_(s: vec4f, row: u32) -> vec4f {
   return vec4f(s.x, 1.0 / total_(s.y), 0.0, 0.0);
 }
 
@@ -46,10 +39,10 @@ fn share_(quad: u32, s: vec4f, row: u32, start: u32) -> E {
   return select(E(), exp(sizes.scale * x[quad] - s.x) * s.y, seen_(quad, row, start));
 }
 
-fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
   y[quad] = share_(quad, s, row, start);
 }
 
-fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
+fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
   y[quad] = select(share_(quad, next, row + 1u, end), share_(quad, s, row, start), places_(quad) < P(end));
 }

@@ -1,36 +1,30 @@
 // dx[r, :] = s y[r, :] (g[r, :] - Σ y[r, :] g[r, :]). Where y is 0, so is dx: a causal mask needs no care here. The
 // statistic is the sum.
-struct Sizes {
-  rows: u32,
-  cols: u32,
-  scale: f32,
-}
 @group(0) @binding(0) var<storage, read> y: array<E>;
 @group(0) @binding(1) var<storage, read> g: array<E>;
 @group(0) @binding(2) var<storage, read_write> dx: array<E>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
-fn none_() -> vec4f {
+fn identity_() -> vec4f {
   return vec4f();
 }
 
-fn take_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
+fn accumulate_(s: vec4f, quad: u32, row: u32, start: u32, end: u32) -> vec4f {
   return vec4f(s.x + sum_(select(E(), y[quad] * g[quad], inside_(places_(quad), start, end))), 0.0, 0.0, 0.0);
 }
 
-fn join_(a: vec4f, b: vec4f) -> vec4f {
+fn combine_(a: vec4f, b: vec4f) -> vec4f {
   return a + b;
 }
 
-fn done_(s: vec4f, row: u32) -> vec4f {
+fn finalize_(s: vec4f, row: u32) -> vec4f {
   return s;
 }
 
-fn give_(quad: u32, s: vec4f, row: u32, start: u32) {
+fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
   dx[quad] = sizes.scale * y[quad] * (g[quad] - s.x);
 }
 
-fn mix_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
+fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
   let dot = select(E(next.x), E(s.x), places_(quad) < P(end));
   dx[quad] = sizes.scale * y[quad] * (g[quad] - dot);
 }

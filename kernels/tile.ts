@@ -1,5 +1,5 @@
 /**
- * What kernels that multiply in tiles are put together from: WGSL that loads operands, shared in one of three styles,
+ * What kernels that multiply in tiles are put together from: WGSL that loads operands, shared in one of three variants,
  * and WGSL that multiplies what was loaded.
  *
  * A tile has up to 256 accumulators, each with a name of its own, because a software adapter keeps an array that a loop
@@ -63,7 +63,7 @@ function fragmentsOf({ name, along, count }: Operand): { value: string; f: numbe
 }
 
 /** Each invocation loads all that it needs. */
-export function loadedBy(operand: Operand): Loads {
+export function directLoads(operand: Operand): Loads {
   const { name, along, own, base, load } = operand;
   const fragments = fragmentsOf(operand);
   return {
@@ -77,7 +77,7 @@ export function loadedBy(operand: Operand): Loads {
 }
 
 /** Lanes that need the same load a share of it each, and hand it around: the i-th lane the i-th fragment of a round. */
-export function handedAround(operand: Operand, lanes: number): Loads {
+export function subgroupBroadcastLoads(operand: Operand, lanes: number): Loads {
   const { name, along, count, nth, base, load } = operand;
   const rounds = Math.ceil(count / lanes);
   const quads = count / 4;
@@ -117,7 +117,7 @@ export interface Staging {
  * of the place among the vec4 of an invocation's q-th. `end` is where k ends, and `scope` are variables that the operand's
  * WGSL names.
  */
-export function staged(
+export function workgroupStagedLoads(
   operand: Operand,
   { memory, quads, threads, own, end, scope }: {
     readonly memory: string;
@@ -167,7 +167,7 @@ ${each(4, (l) => `  ${memory}[(4u * step + ${l}u) * ${quads + 1}u + quad] = v${l
   };
 }
 
-/** WGSL of workgroup memory for {@linkcode staged}. */
+/** WGSL of workgroup memory for {@linkcode workgroupStagedLoads}. */
 export function stagingMemory(memory: string, quads: number): string {
   return `var<workgroup> ${memory}: array<vec4f, ${DEPTH * (quads + 1)}>;`;
 }

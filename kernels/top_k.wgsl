@@ -4,15 +4,9 @@ override SMALLEST: bool;
 override FLOAT: bool; // else integers
 override SIGNED: bool; // of integers
 
-struct Sizes {
-  rows: u32,
-  cols: u32,
-  k: u32,
-}
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> values: array<u32>;
 @group(0) @binding(2) var<storage, read_write> indices: array<i32>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
 
 // The bits of a value, turned so that their order as u32 is that of the values: exact for every dtype. NaN comes first,
 // in both directions.

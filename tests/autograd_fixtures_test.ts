@@ -29,7 +29,7 @@ import type { Data, Tensor } from "../tensor/tensor.ts";
 import { fixtures, skip } from "./fixtures.ts";
 import { gpuTest } from "./gpu.ts";
 import { openSafetensors, readJson, type Tolerance } from "./reference.ts";
-import { EACH_STYLE, EACH_TILE, type Variant, withVariant } from "./variants.ts";
+import { EACH_TILE, EACH_VARIANT, type Variant, withVariant } from "./variants.ts";
 
 type Step = readonly [kind: string, ...parameters: unknown[]];
 
@@ -518,11 +518,11 @@ if (!directory) {
         return body();
       }));
   const all = (names: readonly string[]) => names.reduce((total, op) => total + ops[op].cases, 0);
-  for (const style of EACH_STYLE) {
+  for (const variant of EACH_VARIANT) {
     for (const [op, { manifest }] of Object.entries(ops)) {
-      inVariant(`autograd fixtures: ${op}`, style, () => runOp(directory, op, manifest));
+      inVariant(`autograd fixtures: ${op}`, variant, () => runOp(directory, op, manifest));
     }
-    if (hasLarge) inVariant("autograd fixtures: large", style, () => runLarge(large));
+    if (hasLarge) inVariant("autograd fixtures: large", variant, () => runLarge(large));
   }
   const products = PRODUCTS.filter((op) => op in ops);
   for (const tile of EACH_TILE) {
@@ -532,10 +532,10 @@ if (!directory) {
   }
   Deno.test("autograd fixtures: every case was run in every variant of kernels", () => {
     for (
-      const [variants, wanted] of [[EACH_STYLE, Object.keys(ops)], [EACH_TILE, products]] as const
+      const [variants, wanted] of [[EACH_VARIANT, Object.keys(ops)], [EACH_TILE, products]] as const
     ) {
       for (const { name, choice } of variants) {
-        if (choice.style === "subgroup" && lanes() === 0) continue;
+        if (choice.variant === "subgroup" && lanes() === 0) continue;
         console.log(`autograd fixtures, ${name}: ${passed.get(name) ?? 0} cases passed`);
         assert((passed.get(name) ?? 0) >= all(wanted), `${all(wanted)} are listed`);
       }

@@ -7,7 +7,7 @@ import { sum } from "../autograd/ops/reduce.ts";
 import { AdamW } from "../autograd/optim/adam.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";
 import { needsGradient, valueAndGrad } from "../autograd/tape.ts";
-import { pinKernels, style } from "../kernels/style.ts";
+import { pinKernels, variant } from "../kernels/variant.ts";
 import { compileAhead } from "../kernels/warm_up.ts";
 import { tensor } from "../tensor/create.ts";
 import { dryTwin, gpuName, init, initDry, onDryEngine, shutDown } from "../tensor/device.ts";
@@ -119,16 +119,16 @@ gpuTest("onDryEngine() brings the engine before it back, whatever happens", () =
 });
 
 gpuTest("limits and pinned kernels are an engine's own", () => {
-  const ours = style();
+  const ours = variant();
   onDryEngine({ software: true }, () => {
     limitMemory(1000);
-    pinKernels({ style: "workgroup" });
-    assertEquals(style(), "workgroup");
-    onDryEngine({ software: true }, () => assertEquals(style(), "lane"));
+    pinKernels({ variant: "workgroup" });
+    assertEquals(variant(), "workgroup");
+    onDryEngine({ software: true }, () => assertEquals(variant(), "perLane"));
     assertEquals(currentEngine().pool.limit, 1000);
   });
   assertEquals(currentEngine().pool.limit, Infinity);
-  assertEquals(style(), ours);
+  assertEquals(variant(), ours);
 });
 
 gpuTest("a warm-up leaves counts of steps, state and parameters as they were", async () => {

@@ -24,7 +24,7 @@ import {
   transpose,
   unsqueeze,
 } from "../autograd/ops/view.ts";
-import { Kernel } from "../kernels/kernel.ts";
+import { Kernel, u32s } from "../kernels/kernel.ts";
 import { pointwise, pointwiseInto } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
 import { gpu } from "../tensor/device.ts";
@@ -317,6 +317,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 }
 `,
+    {},
     { flops: () => 0 },
   );
 
@@ -425,9 +426,9 @@ gpuTest("an expression that is no WGSL is named", async () => {
 });
 
 gpuTest("kernels are checked when they are made and run", () => {
-  const fields = Array.from({ length: 65 }, (_, i) => `x${i}: u32,`).join(" ");
+  const sizes = u32s(...Array.from({ length: 65 }, (_, i) => `x${i}`));
   assertThrows(
-    () => new Kernel("long.wgsl", `struct Sizes { ${fields} }`, { flops: () => 0 }),
+    () => new Kernel("long.wgsl", "", sizes, { flops: () => 0 }),
     RangeError,
     "Cannot make kernel long.wgsl: it has 65 sizes, at most 64 are possible",
   );
@@ -437,7 +438,7 @@ gpuTest("kernels are checked when they are made and run", () => {
     { length: most + 1 },
     (_, i) => `@group(0) @binding(${i}) var<storage, read> x${i}: array<f32>;`,
   );
-  const wide = new Kernel("wide.wgsl", bindings.join("\n"), { flops: () => 0 });
+  const wide = new Kernel("wide.wgsl", bindings.join("\n"), {}, { flops: () => 0 });
   assertThrows(
     () => wide.run(bindings.map(() => x), [], {}, [1]),
     RangeError,

@@ -9,7 +9,7 @@ import { matmul } from "../autograd/ops/matmul.ts";
 import { add, gelu, mulScalar, quickGelu, tanh } from "../autograd/ops/pointwise.ts";
 import { permute, reshape, transpose } from "../autograd/ops/view.ts";
 import { vjp } from "../autograd/tape.ts";
-import { pinKernels, TILE_SIZES } from "../kernels/style.ts";
+import { pinKernels, TILE_SIZES } from "../kernels/variant.ts";
 import { multiplyThen } from "../kernels/matmul.ts";
 import { tensor } from "../tensor/create.ts";
 import { counters } from "../tensor/queue.ts";
@@ -18,7 +18,7 @@ import { scope } from "../tensor/scope.ts";
 import { numel, type Shape } from "../tensor/shape.ts";
 import { checkOp, Grid } from "./check_op.ts";
 import { gpuTest } from "./gpu.ts";
-import { EACH_STYLE, EACH_TILE, withVariant } from "./variants.ts";
+import { EACH_TILE, EACH_VARIANT, withVariant } from "./variants.ts";
 
 function normals(shape: Shape, stream: string): Float32Array<ArrayBuffer> {
   const random = new Random(5, stream);
@@ -71,7 +71,7 @@ for (const variant of EACH_TILE) {
   );
 }
 
-for (const { name, choice } of EACH_STYLE) {
+for (const { name, choice } of EACH_VARIANT) {
   gpuTest(
     `tiles of all sizes give the same numbers, ${name}`,
     () =>
@@ -108,7 +108,7 @@ const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 const plus = (a: Grid, b: Grid) => new Grid(a.shape, a.data.map((value, i) => value + b.data[i]));
 const through = (y: Grid, f: (x: number) => number) => new Grid(y.shape, y.data.map(f));
 
-for (const variant of EACH_STYLE) {
+for (const variant of EACH_VARIANT) {
   gpuTest(
     `linear() adds bias, activation, residual and a change in its pass, ${variant.name}`,
     () =>
@@ -274,7 +274,7 @@ const ATTENDED: readonly (readonly [rows: number, others: number, width: number,
     [34, 5, 20, 132],
   ];
 
-for (const variant of EACH_TILE.filter(({ choice }) => choice.style !== "lane")) {
+for (const variant of EACH_TILE.filter(({ choice }) => choice.variant !== "perLane")) {
   gpuTest(
     `attention() agrees with 64 bits, also backwards, ${variant.name}`,
     () =>
@@ -292,7 +292,7 @@ for (const variant of EACH_TILE.filter(({ choice }) => choice.style !== "lane"))
   );
 }
 
-for (const variant of EACH_STYLE.filter(({ choice }) => choice.style !== "lane")) {
+for (const variant of EACH_VARIANT.filter(({ choice }) => choice.variant !== "perLane")) {
   gpuTest(
     `attention() takes and gives heads in the order of layers, without a copy, ${variant.name}`,
     () =>

@@ -26,7 +26,7 @@ import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { gpuTest } from "./gpu.ts";
 import { readJson } from "./reference.ts";
-import { EACH_STYLE, withVariant } from "./variants.ts";
+import { EACH_VARIANT, withVariant } from "./variants.ts";
 
 /** A number; what JSON has none for in words. */
 type Value = number | "inf" | "-inf" | "nan";
@@ -193,7 +193,7 @@ const { torch, cases } = await readJson(
 const byOp = Map.groupBy(cases as (OpCase | TrajectoryCase)[], ({ op }) => op);
 let checked = 0;
 
-for (const variant of EACH_STYLE) {
+for (const variant of EACH_VARIANT) {
   for (const [op, own] of byOp) {
     gpuTest(
       `${op} does as PyTorch ${torch} at infinities, NaN and the ends, ${variant.name}`,
@@ -209,7 +209,7 @@ for (const variant of EACH_STYLE) {
   }
 }
 
-gpuTest("every special case was run in every style", () => {
+gpuTest("every special case was run in every variant", () => {
   console.log(`special values: ${checked} cases passed`);
   assert(checked >= 2 * cases.length && checked % cases.length === 0);
 });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type KernelChoice, pinKernels, STYLES, TILE_SIZES } from "../kernels/style.ts";
+import { type KernelChoice, pinKernels, TILE_SIZES, VARIANTS } from "../kernels/variant.ts";
 import { lanes } from "../tensor/device.ts";
 
 /** A choice of kernels, and what tests call it. */
@@ -13,15 +13,15 @@ export interface Variant {
   readonly choice: KernelChoice;
 }
 
-/** Every style, with the tiles that the rules choose. */
-export const EACH_STYLE: readonly Variant[] = STYLES.map((style) => ({
-  name: style,
-  choice: { style },
+/** Every variant, with the tiles that the rules choose. */
+export const EACH_VARIANT: readonly Variant[] = VARIANTS.map((variant) => ({
+  name: variant,
+  choice: { variant },
 }));
 
-/** Every style with every tile: these differ in products only. */
-export const EACH_TILE: readonly Variant[] = STYLES.flatMap((style) =>
-  TILE_SIZES.map((tile) => ({ name: `${style}, ${tile} tiles`, choice: { style, tile } }))
+/** Every variant with every tile: these differ in products only. */
+export const EACH_TILE: readonly Variant[] = VARIANTS.flatMap((variant) =>
+  TILE_SIZES.map((tile) => ({ name: `${variant}, ${tile} tiles`, choice: { variant, tile } }))
 );
 
 /** Runs `body` with a variant's kernels; says so, and does not, where the adapter has no subgroups of a fixed size. */
@@ -29,7 +29,7 @@ export async function withVariant(
   { name, choice }: Variant,
   body: () => void | Promise<void>,
 ): Promise<void> {
-  if (choice.style === "subgroup" && lanes() === 0) {
+  if (choice.variant === "subgroup" && lanes() === 0) {
     console.log(`${name}: skipped, the adapter has no subgroups of a fixed size`);
     return;
   }

@@ -5,7 +5,7 @@
  */
 
 import foldWgsl from "../../kernels/fold.wgsl" with { type: "text" };
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, spread, u32s } from "../../kernels/kernel.ts";
 import { scope } from "../../tensor/scope.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
@@ -13,11 +13,28 @@ import { matmul } from "./matmul.ts";
 import { add } from "./pointwise.ts";
 import { contiguous, pad, permute, reshape, slice, transpose } from "./view.ts";
 
-const fold = new Kernel("fold.wgsl", foldWgsl, {
-  // A sum for each element of each window.
-  flops: ({ count, height, width, rows, cols, kernel_rows, kernel_cols }) =>
-    count / (height * width) * rows * cols * kernel_rows * kernel_cols,
-});
+const fold = new Kernel(
+  "fold.wgsl",
+  foldWgsl,
+  u32s(
+    "count",
+    "height",
+    "width",
+    "rows",
+    "cols",
+    "kernel_rows",
+    "kernel_cols",
+    "down",
+    "across",
+    "down_step",
+    "across_step",
+  ),
+  {
+    // A sum for each element of each window.
+    flops: ({ count, height, width, rows, cols, kernel_rows, kernel_cols }) =>
+      count / (height * width) * rows * cols * kernel_rows * kernel_cols,
+  },
+);
 
 /** How a kernel moves over an image; a number stands for both directions. */
 export interface Conv2dOptions {

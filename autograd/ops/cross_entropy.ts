@@ -5,7 +5,7 @@
  */
 
 import wgsl from "../../kernels/cross_entropy.wgsl" with { type: "text" };
-import { MAX_STEPS } from "../../kernels/kernel.ts";
+import { MAX_STEPS, u32s } from "../../kernels/kernel.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
 import { RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
@@ -16,6 +16,9 @@ import { mean, sum } from "./reduce.ts";
 import { contiguous } from "./view.ts";
 
 const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
+  ...u32s("rows", "cols"),
+  smoothing: "f32",
+}, {
   // Maximum, difference, exponential, two sums.
   flops: ({ rows, cols }) => 5 * rows * cols,
 }, { gives: false });

@@ -5,7 +5,7 @@
  */
 
 import wgsl from "../../kernels/cumsum.wgsl" with { type: "text" };
-import { Kernel, spread } from "../../kernels/kernel.ts";
+import { Kernel, spread, u32s } from "../../kernels/kernel.ts";
 import { pointwise } from "../../kernels/pointwise.ts";
 import { scope } from "../../tensor/scope.ts";
 import { resolveAxis } from "../../tensor/shape.ts";
@@ -13,7 +13,9 @@ import { checkFloats, Tensor } from "../../tensor/tensor.ts";
 import { record, wrt } from "../tape.ts";
 import { contiguous, detach, pad, reshape, slice, transpose } from "./view.ts";
 
-const kernel = new Kernel("cumsum.wgsl", wgsl, { flops: ({ rows, cols }) => rows * cols });
+const kernel = new Kernel("cumsum.wgsl", wgsl, u32s("rows", "cols"), {
+  flops: ({ rows, cols }) => rows * cols,
+});
 
 /** What one invocation sums; a longer row is cut into such chunks, whose sums are summed first. */
 const CHUNK = 256;

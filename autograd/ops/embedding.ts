@@ -6,7 +6,7 @@
 
 import gatherWgsl from "../../kernels/gather.wgsl" with { type: "text" };
 import { readingHalves } from "../../kernels/halves.ts";
-import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread, u32s } from "../../kernels/kernel.ts";
 import scatterWgsl from "../../kernels/scatter.wgsl" with { type: "text" };
 import { gpu } from "../../tensor/device.ts";
 import { scope } from "../../tensor/scope.ts";
@@ -20,13 +20,18 @@ const gatherKernels = {
   f32: gatherKernel("gather.wgsl", gatherWgsl, ELEMENT_BYTES.f32),
   f16: gatherKernel("gather.wgsl (f16)", readingHalves(gatherWgsl, "table"), ELEMENT_BYTES.f16),
 };
-const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl, {
-  // An addition for each element of the gradient.
-  flops: (_, [, g]) => numel((g as Tensor).shape),
-});
+const scatterKernel = new Kernel(
+  "scatter.wgsl",
+  scatterWgsl,
+  u32s("rows", "cols", "group", "step", "first", "last"),
+  {
+    // An addition for each element of the gradient.
+    flops: (_, [, g]) => numel((g as Tensor).shape),
+  },
+);
 
 function gatherKernel(name: string, wgsl: string, bytes: number): Kernel {
-  return new Kernel(name, wgsl, {
+  return new Kernel(name, wgsl, u32s("count", "cols", "group", "step", "first", "rows"), {
     flops: () => 0,
     // The rows that are named, and the ids.
     reads: ({ count, cols }) => count * (bytes * cols + ELEMENT_BYTES.u32),

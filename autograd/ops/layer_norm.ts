@@ -4,7 +4,7 @@
  * @module
  */
 
-import { MAX_STEPS } from "../../kernels/kernel.ts";
+import { MAX_STEPS, u32s } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/layer_norm_backward.wgsl" with { type: "text" };
 import weightsWgsl from "../../kernels/layer_norm_weights.wgsl" with { type: "text" };
@@ -17,20 +17,31 @@ import { record, wrtAccumulating, wrtAll } from "../tape.ts";
 import { contiguous } from "./view.ts";
 
 const COLUMNS = { columns: true };
-const forward = new RowsKernel("layer_norm.wgsl", wgsl, {
-  // A sum, a difference, its square and sum; a difference, two products and a sum; the joining of
-  // quads.
-  flops: ({ rows, cols }) => 9 * rows * cols,
-}, COLUMNS);
-const backward = new RowsKernel("layer_norm_backward.wgsl", backwardWgsl, {
+const forward = new RowsKernel(
+  "layer_norm.wgsl",
+  wgsl,
+  { ...u32s("rows", "cols"), epsilon: "f32" },
+  {
+    // A sum, a difference, its square and sum; a difference, two products and a sum; the joining of
+    // quads.
+    flops: ({ rows, cols }) => 9 * rows * cols,
+  },
+  COLUMNS,
+);
+const backward = new RowsKernel("layer_norm_backward.wgsl", backwardWgsl, u32s("rows", "cols"), {
   // Product and sum; difference, two products and a sum; difference, four products, two
   // differences.
   flops: ({ rows, cols }) => 13 * rows * cols,
 }, COLUMNS);
-const weightsKernel = new ColumnsKernel("layer_norm_weights.wgsl", weightsWgsl, {
-  // Two sums, a difference and two products for each element.
-  flops: (_, [x]) => 5 * (x as Tensor).size,
-});
+const weightsKernel = new ColumnsKernel(
+  "layer_norm_weights.wgsl",
+  weightsWgsl,
+  u32s("outputs", "quads", "rows", "part"),
+  {
+    // Two sums, a difference and two products for each element.
+    flops: (_, [x]) => 5 * (x as Tensor).size,
+  },
+);
 
 /**
  * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { MAX_STEPS } from "../../kernels/kernel.ts";
+import { MAX_STEPS, u32s } from "../../kernels/kernel.ts";
 import logSoftmaxWgsl from "../../kernels/log_softmax.wgsl" with { type: "text" };
 import logBackwardWgsl from "../../kernels/log_softmax_backward.wgsl" with { type: "text" };
 import { pointwise } from "../../kernels/pointwise.ts";
@@ -20,22 +20,33 @@ import { max, sum } from "./reduce.ts";
 import { contiguous, detach, transpose } from "./view.ts";
 
 const forward = new RowsKernel("softmax.wgsl", softmaxWgsl, {
+  ...u32s("rows", "cols", "queries"),
+  scale: "f32",
+}, {
   // Scale, maximum, difference, exponential, sum; scale, difference, exponential, product; of what
   // is hidden too.
   flops: ({ rows, cols }) => 9 * rows * cols,
 });
 const backward = new RowsKernel("softmax_backward.wgsl", backwardWgsl, {
+  ...u32s("rows", "cols"),
+  scale: "f32",
+}, {
   // The row's sum of products 2, then a difference and two products.
   flops: ({ rows, cols }) => 5 * rows * cols,
 });
-const logForward = new RowsKernel("log_softmax.wgsl", logSoftmaxWgsl, {
+const logForward = new RowsKernel("log_softmax.wgsl", logSoftmaxWgsl, u32s("rows", "cols"), {
   // Maximum, difference, exponential, sum; two differences.
   flops: ({ rows, cols }) => 6 * rows * cols,
 });
-const logBackward = new RowsKernel("log_softmax_backward.wgsl", logBackwardWgsl, {
-  // The row's sum, then an exponential, a product and a difference.
-  flops: ({ rows, cols }) => 4 * rows * cols,
-});
+const logBackward = new RowsKernel(
+  "log_softmax_backward.wgsl",
+  logBackwardWgsl,
+  u32s("rows", "cols"),
+  {
+    // The row's sum, then an exponential, a product and a difference.
+    flops: ({ rows, cols }) => 4 * rows * cols,
+  },
+);
 
 /**
  * Rows longer than this are worked on by several kernels, since one invocation would take more than

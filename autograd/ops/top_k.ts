@@ -4,14 +4,14 @@
  * @module
  */
 
-import { Kernel, MAX_STEPS, spread } from "../../kernels/kernel.ts";
+import { Kernel, MAX_STEPS, spread, u32s } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/top_k.wgsl" with { type: "text" };
 import { scope } from "../../tensor/scope.ts";
 import { numel, resolveAxis } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
-const kernel = new Kernel("top_k.wgsl", wgsl, {
+const kernel = new Kernel("top_k.wgsl", wgsl, u32s("rows", "cols", "k"), {
   // A comparison for each element and each of the k results.
   flops: ({ rows, cols, k }) => rows * cols * k,
 });

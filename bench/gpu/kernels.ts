@@ -70,9 +70,7 @@ async function arithmeticSpeed(): Promise<number> {
     Array.from({ length: count }, (_, i) => text(i)).join("\n");
   const kernel = new Kernel(
     "arithmetic",
-    `struct Sizes { steps: u32 }
-@group(0) @binding(0) var<storage, read_write> out: array<vec4f>;
-@group(1) @binding(0) var<uniform> sizes: Sizes;
+    `@group(0) @binding(0) var<storage, read_write> out: array<vec4f>;
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let x = vec4f(0.3, 0.4, 0.5, 0.6) + 1e-7 * f32(id.x);
@@ -82,6 +80,7 @@ ${each(unrolled, () => each(chains, (i) => `    a${i} = fma(a${i}, x, x);`))}
   }
   out[id.x] = ${Array.from({ length: chains }, (_, i) => `a${i}`).join(" + ")};
 }`,
+    { steps: "u32" },
     { flops: () => 0 },
   );
   const out = Tensor.empty([threads, 4]);

@@ -10,24 +10,24 @@ import { perEngine } from "../tensor/engine.ts";
 /**
  * The ways. A kernel that a way has nothing to offer for takes the way before it.
  *
- * - `lane`: each invocation by itself. On a software adapter an invocation is a lane of a vector register, workgroup
+ * - `perLane`: each invocation by itself. On a software adapter an invocation is a lane of a vector register, workgroup
  *   memory is memory like any other, and a barrier costs as much as a load.
  * - `subgroup`: the lanes of a register load for each other, which such an adapter does as fast as it multiplies.
  * - `workgroup`: invocations share through workgroup memory. What a GPU wants.
  */
-export const STYLES = ["lane", "subgroup", "workgroup"] as const;
-/** One of {@linkcode STYLES}. */
-export type Style = typeof STYLES[number];
+export const VARIANTS = ["perLane", "subgroup", "workgroup"] as const;
+/** One of {@linkcode VARIANTS}. */
+export type Variant = typeof VARIANTS[number];
 
 /** Sizes of the tiles that products are made in: what suits small, middling and large products. */
 export const TILE_SIZES = ["small", "medium", "large"] as const;
 /** One of {@linkcode TILE_SIZES}. */
 export type TileSize = typeof TILE_SIZES[number];
 
-/** What is decided otherwise by rule: the style by the adapter, a product's tile by its shape. */
+/** What is decided otherwise by rule: the variant by the adapter, a product's tile by its shape. */
 export interface KernelChoice {
-  /** The style of every kernel. */
-  readonly style?: Style;
+  /** The variant of every kernel. */
+  readonly variant?: Variant;
   /** The tile of every product; where an adapter has no memory for large ones they are medium. */
   readonly tile?: TileSize;
 }
@@ -38,20 +38,21 @@ const pinned = perEngine((): { choice: KernelChoice } => ({ choice: {} }));
  * Pins which kernels run, until the next call; without an argument the rules decide again. The same choice gives the
  * same numbers on an adapter.
  *
- * @throws {RangeError} If the style is `subgroup` and the adapter's subgroups have no fixed size.
+ * @throws {RangeError} If the variant is `subgroup` and the adapter's subgroups have no fixed size.
  */
 export function pinKernels(choice: KernelChoice = {}): void {
-  if (choice.style === "subgroup" && lanes() === 0) {
+  if (choice.variant === "subgroup" && lanes() === 0) {
     throw new RangeError(
-      'Cannot pin the style "subgroup": the adapter has no subgroups of a fixed size, pin "lane"',
+      'Cannot pin the variant "subgroup": the adapter has no subgroups of a fixed size, pin "perLane"',
     );
   }
   pinned().choice = choice;
 }
 
-/** The style of kernels on this adapter. */
-export function style(): Style {
-  return pinned().choice.style ?? (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "lane");
+/** The variant of kernels on this adapter. */
+export function variant(): Variant {
+  return pinned().choice.variant ??
+    (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "perLane");
 }
 
 /** The tile that is pinned, if one is. */
