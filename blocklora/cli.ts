@@ -1,5 +1,5 @@
 /**
- * The command line: `deno task train` and the others.
+ * The command line: `deno task train` and all other commands.
  *
  * @module
  */

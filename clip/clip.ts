@@ -72,7 +72,7 @@ export class Clip implements Model {
 
   /**
    * Cosines of image features `[B, E]` and text features `[K, E]` times a scale: `[B, K]`. Without `scale` it is the
-   * model's own temperature, the exponential of its logit scale.
+   * model's temperature, the exponential of its logit scale.
    */
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor {
     return scope(() => {

@@ -115,11 +115,11 @@ export function parseConfig(json: unknown): ClipConfig {
   };
 }
 
-/** A tower's part of the file, and its name. Where old files have two, the `_dict` counts. */
+/** A tower's section of the file, and its name. Where old files have two, the `_dict` counts. */
 function section(root: Json, name: string): [Json, string] {
   const old = `${name}_dict`;
-  const found = root[old] == null ? name : old;
-  return [object(root[found] ?? {}, CONFIG, found), found];
+  const used = root[old] == null ? name : old;
+  return [object(root[used] ?? {}, CONFIG, used), used];
 }
 
 function tower(json: Json, section: string, width: number, heads: number): TowerConfig {

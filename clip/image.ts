@@ -19,7 +19,7 @@ export interface Image {
 }
 
 /**
- * A rectangle of whole pixels; `left` and `top` are negative where it begins outside the picture.
+ * A rectangle of pixels; `left` and `top` are negative where it begins outside the picture.
  */
 export interface CropBox {
   /** The first column. */
@@ -33,14 +33,14 @@ export interface CropBox {
 }
 
 /**
- * The whole picture at another size, as Pillow's `resize((width, height), BICUBIC)` of an RGB
+ * A picture at another size, as Pillow's `resize((width, height), BICUBIC)` of an RGB
  * image.
  *
- * @throws {RangeError} If a size is not a whole number above 0.
+ * @throws {RangeError} If a size is not an integer above 0.
  */
 export function resize(image: Image, width: number, height: number): Image {
   const target = { left: 0, top: 0, width, height };
-  return resample(image, whole(image), width, height, target);
+  return resample(image, fullBox(image), width, height, target);
 }
 
 /**
@@ -76,7 +76,7 @@ export function centerCrop(image: Image, size: number, rule: "round" | "floor"):
 
 /**
  * The picture with its shorter side at `size` and its longer one at `size * long / short`, cut to a
- * whole number.
+ * integer.
  */
 export function shortestEdge(image: Image, size: number): Image {
   const { width, height } = shortestEdgeSize(image, size);
@@ -113,10 +113,10 @@ export function normalize(
  */
 export function preprocess(image: Image, config: PreprocessConfig): Float32Array<ArrayBuffer> {
   const { width, height } = shortestEdgeSize(image, config.resize);
-  const kept = centerBox(width, height, config.crop, config.cropRule);
-  const square = kept.left < 0 || kept.top < 0
+  const box = centerBox(width, height, config.crop, config.cropRule);
+  const square = box.left < 0 || box.top < 0
     ? centerCrop(resize(image, width, height), config.crop, config.cropRule)
-    : resample(image, whole(image), width, height, kept);
+    : resample(image, fullBox(image), width, height, box);
   return normalize(square, config.mean, config.std);
 }
 
@@ -135,7 +135,7 @@ export function randomResizedCropBox(
   options: { scale?: readonly [number, number]; ratio?: readonly [number, number] } = {},
 ): CropBox {
   const { scale = [0.08, 1], ratio = [3 / 4, 4 / 3] } = options;
-  const between = (low: number, high: number) => low + random() * (high - low);
+  const between = (least: number, most: number) => least + random() * (most - least);
   for (let attempt = 0; attempt < 10; attempt++) {
     const area = width * height * between(...scale);
     const aspect = Math.exp(between(Math.log(ratio[0]), Math.log(ratio[1])));
@@ -154,7 +154,7 @@ export function randomResizedCropBox(
 
 /**
  * The rectangle `box` of a picture, brought to `size` pixels a side, then mirrored left to right if
- * `flip`. Pixels outside the rectangle have no part in it.
+ * `flip`. Pixels outside the rectangle do not count.
  *
  * @throws {RangeError} If the rectangle is empty or leaves the picture.
  */
@@ -173,8 +173,8 @@ export function resizedCrop(image: Image, box: CropBox, size: number, flip: bool
 }
 
 /**
- * Resizes the part `from` of a picture to `width` by `height`, horizontally first as Pillow does,
- * and gives the part `kept` of the result. An output depends on its own taps alone, so what is left
+ * Resizes the rectangle `from` of a picture to `width` by `height`, horizontally first as Pillow does,
+ * and gives the rectangle `box` of the result. An output depends on its own taps alone, so what is left
  * out changes nothing.
  */
 function resample(
@@ -182,22 +182,22 @@ function resample(
   from: CropBox,
   width: number,
   height: number,
-  kept: CropBox,
+  box: CropBox,
 ): Image {
   assertSize("resize", width, height);
   assertPixels(image);
-  const across = tapsOf(from.width, width, kept.left, kept.width);
-  const down = tapsOf(from.height, height, kept.top, kept.height);
-  const last = kept.height - 1;
+  const across = tapsOf(from.width, width, box.left, box.width);
+  const down = tapsOf(from.height, height, box.top, box.height);
+  const last = box.height - 1;
   const first = down.starts[0];
   const rows = down.starts[last] + down.counts[last] - first;
-  const narrowed = new Uint8Array(3 * kept.width * rows);
+  const narrowed = new Uint8Array(3 * box.width * rows);
   for (let row = 0; row < rows; row++) {
     const at = 3 * ((from.top + first + row) * image.width + from.left);
-    resampleRow(image.pixels, at, across, narrowed, 3 * row * kept.width);
+    resampleRow(image.pixels, at, across, narrowed, 3 * row * box.width);
   }
-  const pixels = resampleRows(narrowed, 3 * kept.width, down);
-  return { width: kept.width, height: kept.height, pixels };
+  const pixels = resampleRows(narrowed, 3 * box.width, down);
+  return { width: box.width, height: box.height, pixels };
 }
 
 function mirror({ width, height, pixels }: Image): void {
@@ -213,7 +213,7 @@ function mirror({ width, height, pixels }: Image): void {
   }
 }
 
-function whole({ width, height }: Image): CropBox {
+function fullBox({ width, height }: Image): CropBox {
   return { left: 0, top: 0, width, height };
 }
 
@@ -256,6 +256,6 @@ function assertPixels({ width, height, pixels }: Image): void {
 function assertSize(action: string, width: number, height: number): void {
   if (Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0) return;
   throw new RangeError(
-    `Cannot ${action} to ${width}x${height}: both sizes must be whole numbers above 0`,
+    `Cannot ${action} to ${width}x${height}: both sizes must be integers above 0`,
   );
 }

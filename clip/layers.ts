@@ -15,7 +15,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Activation, TowerConfig } from "./config.ts";
 import type { WeightSource } from "./weights.ts";
 
-/** A trainable change to a frozen linear layer: it makes the layer's output in its place. */
+/** A trainable change to a frozen linear layer: it makes the layer's output. */
 export interface Adapter {
   /**
    * What the changed layer gives, `[…, in] → […, out]`, and what else is to be done in the same
@@ -36,9 +36,9 @@ export interface FrozenLinear {
 export interface Pass {
   /** Seed of the step's dropout masks; without one nothing is dropped. */
   readonly seed?: number;
-  /** Which items of the step these are, where a tower is run on a part of them; all by default. */
+  /** Which items of the step these are, where a tower is run on some of them; all by default. */
   readonly items?: Items;
-  /** What adapters have computed once for the whole step. */
+  /** What adapters have computed once for the step. */
   readonly shared?: ReadonlyMap<Adapter, Tensor>;
   /** What a method does within the towers. */
   readonly hooks?: { readonly vision?: TowerHook; readonly text?: TowerHook };
@@ -48,9 +48,9 @@ export interface Pass {
 
 /** Items of a batch that is worked on in parts: what is drawn at random for one does not depend on the parts. */
 export interface Items {
-  /** The number of each in the whole batch, u32 `[B]`. */
+  /** The number of each in the batch, u32 `[B]`. */
   readonly numbers: Tensor;
-  /** How many tokens an item has in the whole batch. */
+  /** How many tokens an item has in the batch. */
   readonly tokens: number;
 }
 
@@ -60,7 +60,7 @@ export class Linear implements FrozenLinear {
   weight: Tensor;
   /** The bias, `[out]`. */
   readonly bias: Tensor | null;
-  /** What makes its output in its place, if anything does. */
+  /** What makes its output instead, if anything does. */
   adapter: Adapter | null = null;
 
   /** Takes the weight, and the bias if the layer has one. */
@@ -121,8 +121,8 @@ export function layerNormOf(
   width: number,
   epsilon: number,
 ): LayerNorm {
-  const own = weights.at(name);
-  return new LayerNorm(own.get("weight", [width]), own.get("bias", [width]), epsilon);
+  const layer = weights.at(name);
+  return new LayerNorm(layer.get("weight", [width]), layer.get("bias", [width]), epsilon);
 }
 
 /**
@@ -144,8 +144,8 @@ export class ResidualBlock {
     this.#norm1 = layerNormOf(weights, "layer_norm1", width, layerNormEps);
     this.#norm2 = layerNormOf(weights, "layer_norm2", width, layerNormEps);
     const linear = (name: Projection, outputs: number, inputs: number) => {
-      const own = weights.at(PROJECTIONS[name]);
-      return new Linear(own.get("weight", [outputs, inputs]), own.get("bias", [outputs]));
+      const layer = weights.at(PROJECTIONS[name]);
+      return new Linear(layer.get("weight", [outputs, inputs]), layer.get("bias", [outputs]));
     };
     this.projections = {
       q: linear("q", width, width),

@@ -133,7 +133,7 @@ function checkShape(
     : source.transposed
     ? shape.toReversed()
     : shape;
-  // A scalar is stored as [] by some and as [1] by others.
+  // A scalar is stored as [] by some programs and as [1] by more.
   if (sameShape(held, needed) || (needed.length === 0 && numel(held) === 1)) return;
   throw new RangeError(
     `Cannot load "${source.name}"${
@@ -147,25 +147,25 @@ async function readWeight(
   { name, third, transposed }: WeightLocation,
   shape: Shape,
 ): Promise<Tensor> {
-  const whole = await readTensor(file, name);
+  const stored = await readTensor(file, name);
   if (third === undefined && !transposed) {
-    return keepReshaped(whole, shape);
+    return keepReshaped(stored, shape);
   }
-  const part = scope(() => {
+  const section = scope(() => {
     const view = third === undefined
-      ? transpose(whole)
-      : slice(whole, 0, third * shape[0], (third + 1) * shape[0]);
-    // A copy always, so that the whole is not held by a view of its part.
+      ? transpose(stored)
+      : slice(stored, 0, third * shape[0], (third + 1) * shape[0]);
+    // A copy always, so that no view of the section holds it all.
     return inCategory("frozenWeights", () => pointwise("x", { x: view }, shape));
   });
-  whole.release();
-  return keep(part);
+  stored.release();
+  return keep(section);
 }
 
-function keepReshaped(whole: Tensor, shape: Shape): Tensor {
-  if (sameShape(whole.shape, shape)) return whole;
-  const view = keep(reshape(contiguous(whole), shape));
-  whole.release();
+function keepReshaped(stored: Tensor, shape: Shape): Tensor {
+  if (sameShape(stored.shape, shape)) return stored;
+  const view = keep(reshape(contiguous(stored), shape));
+  stored.release();
   return view;
 }
 
@@ -181,12 +181,12 @@ async function readHalves(
   const halves = new Uint16Array(wholeWords(ELEMENT_BYTES.f16 * size) / ELEMENT_BYTES.f16);
   const first = third * size;
   for await (const { start, values } of file.pieces(name)) {
-    const part = values.subarray(
+    const section = values.subarray(
       Math.max(0, first - start),
       Math.max(0, first + size - start),
     );
-    checkHalves(part, name);
-    floatsToHalves(part, halves, Math.max(0, start - first));
+    checkHalves(section, name);
+    floatsToHalves(section, halves, Math.max(0, start - first));
   }
   const ordered = transposed ? transposedHalves(halves, shape) : halves;
   return keep(inCategory("frozenWeights", () => Tensor.on(upload(ordered), shape, "f16")));
@@ -213,7 +213,7 @@ function transposedHalves(
   return turned;
 }
 
-/** Copies a tensor of a file to the GPU piece by piece: the file is never in memory as a whole. */
+/** Copies a tensor of a file to the GPU piece by piece: the file is never all in memory. */
 export async function readTensor(
   file: Pick<TensorFile, "tensors" | "pieces">,
   name: string,

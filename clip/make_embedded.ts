@@ -34,8 +34,8 @@ export async function makeEmbedded(to: URL, from: URL): Promise<void> {
   for (const { name, shape } of file.tensors.values()) {
     if (name.endsWith("position_ids")) continue; // a buffer of transformers: 0, 1, 2, …
     // The checkpoint has a list of one number there, which transformers 5 refuses.
-    const own = name === "logit_scale" ? [] : shape;
-    tensors[name] = { dtype: "F16", shape: own, data: await file.floats(name) };
+    const stored = name === "logit_scale" ? [] : shape;
+    tensors[name] = { dtype: "F16", shape: stored, data: await file.floats(name) };
   }
   // transformers refuses a file that does not say what it was written for.
   const half = encodeSafetensors(tensors, { format: "pt" });

@@ -22,7 +22,7 @@ export interface Model {
   imageFeatures(pixels: Tensor, pass?: Pass): Tensor;
   /** Features of prompts, not normalized: `[K, E]`. */
   textFeatures(prompts: Prompts, pass?: Pass): Tensor;
-  /** Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; by the model's own scale if none is given. */
+  /** Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; by the model's scale if none is given. */
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor;
   /** Gives the weights back. */
   release(): void;

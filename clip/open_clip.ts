@@ -99,10 +99,10 @@ export function parseOpenClip(
   };
 }
 
-/** A part of the file of which every setting is known. */
+/** A section of the file of which every setting is known. */
 function section(parent: Json, name: keyof typeof NEUTRAL, path: string): Json {
-  const part = object(parent[name], FILE, path);
-  for (const [key, value] of Object.entries(part)) {
+  const section = object(parent[name], FILE, path);
+  for (const [key, value] of Object.entries(section)) {
     if (READ[name].includes(key)) continue;
     if (!Object.hasOwn(NEUTRAL[name], key)) {
       throw new RangeError(
@@ -115,7 +115,7 @@ function section(parent: Json, name: keyof typeof NEUTRAL, path: string): Json {
     if (allowed.some((other) => JSON.stringify(other) === JSON.stringify(value))) continue;
     throw wrong(FILE, `${path}.${key}`, value, JSON.stringify(allowed[0]));
   }
-  return part;
+  return section;
 }
 
 function sizeOf(json: Json, section: string, key: string, preset: number): number {
@@ -170,8 +170,8 @@ function activationOf(options: unknown, quick: boolean, path: string): Activatio
 }
 
 function epsilonOf(options: unknown, path: string): number {
-  const { eps = 1e-5, ...others } = isObject(options) ? options : { others: options };
-  if (Object.keys(others).length > 0) {
+  const { eps = 1e-5, ...unknown } = isObject(options) ? options : { unknown: options };
+  if (Object.keys(unknown).length > 0) {
     throw wrong(FILE, `${path}.norm_kwargs`, options, '{"eps": …} alone');
   }
   if (typeof eps === "number" && eps > 0 && eps < Infinity) return eps;
@@ -197,10 +197,10 @@ function preprocessOf(json: unknown, imageSize: number): PreprocessConfig {
     const value = settings[key] ?? wanted;
     if (value !== wanted) throw wrong(FILE, `preprocess_cfg.${key}`, value, `"${wanted}"`);
   }
-  const own = openaiPreprocess(imageSize);
+  const preset = openaiPreprocess(imageSize);
   return {
-    ...own,
-    mean: triple(settings.mean ?? own.mean, "preprocess_cfg.mean", FILE),
-    std: triple(settings.std ?? own.std, "preprocess_cfg.std", FILE, Number.MIN_VALUE),
+    ...preset,
+    mean: triple(settings.mean ?? preset.mean, "preprocess_cfg.mean", FILE),
+    std: triple(settings.std ?? preset.std, "preprocess_cfg.std", FILE, Number.MIN_VALUE),
   };
 }

@@ -1,5 +1,5 @@
 /**
- * What openai/CLIP's own state dicts call the weights.
+ * What openai/CLIP's state dicts call the weights.
  *
  * @module
  */
@@ -37,7 +37,7 @@ const OPENAI_PARTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Where openai/CLIP's own state dict has the weight that Hugging Face calls `name`. What a text tower of open_clip's
+ * Where openai/CLIP's state dict has the weight that Hugging Face calls `name`. What a text tower of open_clip's
  * `custom_text` has is called the same after `text`, which is `"text."` then.
  */
 export function openaiSource(name: string, text: "" | "text." = ""): WeightLocation {
@@ -46,14 +46,14 @@ export function openaiSource(name: string, text: "" | "text." = ""): WeightLocat
     const source = OPENAI_FIXED[name];
     return name.startsWith("text_") ? { ...source, name: text + source.name } : source;
   }
-  const [, tower, layer, part, kind] = block;
+  const [, tower, layer, layerName, kind] = block;
   const base = `${tower === "vision" ? "visual." : text}transformer.resblocks.${layer}`;
-  const third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(part);
+  const third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(layerName);
   if (third >= 0) return { name: `${base}.attn.in_proj_${kind}`, third: third as 0 | 1 | 2 };
-  return { name: `${base}.${OPENAI_PARTS[part]}.${kind}` };
+  return { name: `${base}.${OPENAI_PARTS[layerName]}.${kind}` };
 }
 
-/** Whether a file has openai/CLIP's own names. */
+/** Whether a file has openai/CLIP's names. */
 export function isOpenai(names: Iterable<string>): boolean {
   return [...names].includes("visual.conv1.weight");
 }

@@ -14,7 +14,7 @@ export interface Taps {
   readonly counts: Int32Array;
   /** The weights in fixed point, `stride` of them for each output. */
   readonly weights: Int32Array;
-  /** Places for weights kept for each output. */
+  /** Room for the weights of each output. */
   readonly stride: number;
 }
 

@@ -133,12 +133,12 @@ export class TextTower implements Tower<Prompts> {
   /** Takes the weights of the tower; `embedding` is the width of its features. */
   constructor(weights: WeightSource, config: TextConfig, embedding: number) {
     const { width, vocabulary, context, layerNormEps } = config;
-    const own = weights.at("text_model");
+    const tower = weights.at("text_model");
     this.#config = config;
-    this.#tokens = own.get("embeddings.token_embedding.weight", [vocabulary, width]);
-    this.#positions = own.get("embeddings.position_embedding.weight", [context, width]);
-    this.blocks = blocksOf(own, config, this.causal);
-    this.#finalNorm = layerNormOf(own, "final_layer_norm", width, layerNormEps);
+    this.#tokens = tower.get("embeddings.token_embedding.weight", [vocabulary, width]);
+    this.#positions = tower.get("embeddings.position_embedding.weight", [context, width]);
+    this.blocks = blocksOf(tower, config, this.causal);
+    this.#finalNorm = layerNormOf(tower, "final_layer_norm", width, layerNormEps);
     this.projection = new Linear(weights.get("text_projection.weight", [embedding, width]));
   }
 
@@ -174,8 +174,8 @@ export class TextTower implements Tower<Prompts> {
     }
     return new Prompts(
       Array.from({ length: rows }, (_, row) => {
-        const own = ids.slice(row * length, (row + 1) * length);
-        return { ids: own, end: this.#end(own) };
+        const prompt = ids.slice(row * length, (row + 1) * length);
+        return { ids: prompt, end: this.#end(prompt) };
       }),
       this.causal,
     );

@@ -181,8 +181,8 @@ export class Tokenizer {
    */
   static fromTokenizerJson(json: unknown, more: readonly AddedToken[] = []): Tokenizer {
     const { vocab, merges, added } = readTokenizerJson(json);
-    const own = new Set(added.map(({ content }) => content));
-    const all = [...added, ...more.filter(({ content }) => !own.has(content))];
+    const held = new Set(added.map(({ content }) => content));
+    const all = [...added, ...more.filter(({ content }) => !held.has(content))];
     return new Tokenizer(vocab, merges.map(splitMerge), all, HUGGING_FACE);
   }
 
@@ -197,11 +197,11 @@ export class Tokenizer {
   encode(text: string): number[] {
     const { normalize, words } = this.#steps;
     const [written, normalized] = this.#added;
-    return this.#split(text, written, (part) =>
+    return this.#split(text, written, (piece) =>
       this.#split(
-        normalize(part),
+        normalize(piece),
         normalized,
-        (part) => [...part.matchAll(words)].flatMap(([word]) => this.#encodeWord(word)),
+        (piece) => [...piece.matchAll(words)].flatMap(([word]) => this.#encodeWord(word)),
       ));
   }
 
@@ -209,12 +209,12 @@ export class Tokenizer {
   #split(
     text: string,
     tokens: RegExp | null,
-    encode: (part: string) => readonly number[],
+    encode: (piece: string) => readonly number[],
   ): number[] {
     if (tokens === null) return [...encode(text)];
-    // With the pattern in brackets, every other part is a token.
-    return text.split(tokens).flatMap((part, i) =>
-      i % 2 === 1 ? [this.#normalized.get(part) ?? this.#ids.get(part)!] : encode(part)
+    // With the pattern in brackets, every other piece is a token.
+    return text.split(tokens).flatMap((piece, i) =>
+      i % 2 === 1 ? [this.#normalized.get(piece) ?? this.#ids.get(piece)!] : encode(piece)
     );
   }
 
@@ -237,7 +237,7 @@ export class Tokenizer {
 
   /**
    * Frames texts for a model of `context` positions as `clip.tokenize` does: start, ids, end, and
-   * padding. With `truncate`, the first `context - 1` ids of a longer text are kept, then the end.
+   * padding. With `truncate`, the first `context - 1` ids of a longer text stay, then the end.
    *
    * @throws {RangeError} If a text does not fit and `truncate` is not set, or `context` is no
    * positive integer.
@@ -297,17 +297,19 @@ export class Tokenizer {
     for (;;) {
       let merge: Merge | undefined;
       for (let at = 1; at < ids.length; at++) {
-        const found = this.#merges.get(this.#pairKey(ids[at - 1], ids[at]));
-        if (found !== undefined && (merge === undefined || found.rank < merge.rank)) merge = found;
+        const candidate = this.#merges.get(this.#pairKey(ids[at - 1], ids[at]));
+        if (candidate !== undefined && (merge === undefined || candidate.rank < merge.rank)) {
+          merge = candidate;
+        }
       }
       if (merge === undefined) return ids;
-      let kept = 0;
+      let length = 0;
       for (let at = 0; at < ids.length; at++) {
         const joins = ids[at] === merge.left && ids[at + 1] === merge.right;
-        ids[kept++] = joins ? merge.joined : ids[at];
+        ids[length++] = joins ? merge.joined : ids[at];
         if (joins) at++;
       }
-      ids.length = kept;
+      ids.length = length;
     }
   }
 
@@ -350,7 +352,7 @@ function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
 
 /** A pattern in brackets of some tokens, if there are any. */
 function splitter(tokens: readonly AddedToken[]): RegExp | null {
-  // Of several that begin at one place, the longest.
+  // Of several that begin at one character, the longest.
   const patterns = tokens.toSorted((a, b) => b.content.length - a.content.length)
     .map(({ content, singleWord }) => {
       const literal = RegExp.escape(content);

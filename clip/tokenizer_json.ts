@@ -52,7 +52,7 @@ export function readTokenizerJson(json: unknown): TokenizerParts {
   if (model.end_of_word_suffix !== "</w>") refuse("its words do not end with </w>");
   if (model.continuing_subword_prefix) refuse("it has a prefix for what continues a word");
   if (model.byte_fallback) refuse("it falls back to bytes");
-  if (model.ignore_merges) refuse("it looks up whole words before merging");
+  if (model.ignore_merges) refuse("it looks up words before merging");
   if (model.dropout) refuse("it leaves out merges at random");
   checkSteps("normalizer", root.normalizer, "normalizers", isNormalizer);
   checkSteps("pre_tokenizer", root.pre_tokenizer, "pretokenizers", isPreTokenizer);
@@ -95,9 +95,11 @@ function checkTokenizerConfig(config: unknown): void {
     );
   };
   expect("tokenizer_class", kind, CLASSES.includes(kind));
-  for (const [name, token, own] of [["bos", bos_token, START], ["eos", eos_token, END]] as const) {
+  for (
+    const [name, token, expected] of [["bos", bos_token, START], ["eos", eos_token, END]] as const
+  ) {
     const content = isObject(token) ? token.content : token;
-    expect(`${name}_token`, content, content == null || content === own);
+    expect(`${name}_token`, content, content == null || content === expected);
   }
 }
 
@@ -124,10 +126,10 @@ function checkSteps(
 
 /** NFC and lower case; runs of white space may become a space in between, where no word has any. */
 function isNormalizer(steps: readonly Json[]): boolean {
-  const others = steps.filter(({ type, pattern, content }) =>
+  const known = steps.filter(({ type, pattern, content }) =>
     !(type === "Replace" && isObject(pattern) && pattern.Regex === "\\s+" && content === " ")
   );
-  return others.map(({ type }) => type).join() === "NFC,Lowercase";
+  return known.map(({ type }) => type).join() === "NFC,Lowercase";
 }
 
 function isPreTokenizer(steps: readonly Json[]): boolean {
@@ -150,7 +152,7 @@ function frameOf({ type, cls, sep, single }: Json): unknown[] | undefined {
     return [cls, sep].map((token) => Array.isArray(token) ? token[0] : token);
   }
   if (type !== "TemplateProcessing" || !Array.isArray(single) || single.length !== 3) return;
-  const special = (part: Json) => isObject(part.SpecialToken) ? part.SpecialToken.id : undefined;
+  const special = (piece: Json) => isObject(piece.SpecialToken) ? piece.SpecialToken.id : undefined;
   return "Sequence" in single[1] ? [special(single[0]), special(single[2])] : undefined;
 }
 

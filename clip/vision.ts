@@ -43,15 +43,15 @@ export class VisionTower implements Tower<Tensor> {
   /** Takes the weights of the tower; `embedding` is the width of its features. */
   constructor(weights: WeightSource, config: VisionConfig, embedding: number) {
     const { width, imageSize, patchSize, layerNormEps } = config;
-    const own = weights.at("vision_model");
+    const tower = weights.at("vision_model");
     const patches = Math.floor(imageSize / patchSize) ** 2;
     this.#config = config;
-    this.#classToken = own.get("embeddings.class_embedding", [width]);
-    this.#patch = own.get("embeddings.patch_embedding.weight", [width, 3, patchSize, patchSize]);
-    this.#positions = own.get("embeddings.position_embedding.weight", [patches + 1, width]);
-    this.#preNorm = layerNormOf(own, "pre_layrnorm", width, layerNormEps);
-    this.#postNorm = layerNormOf(own, "post_layernorm", width, layerNormEps);
-    this.blocks = blocksOf(own, config, this.causal);
+    this.#classToken = tower.get("embeddings.class_embedding", [width]);
+    this.#patch = tower.get("embeddings.patch_embedding.weight", [width, 3, patchSize, patchSize]);
+    this.#positions = tower.get("embeddings.position_embedding.weight", [patches + 1, width]);
+    this.#preNorm = layerNormOf(tower, "pre_layrnorm", width, layerNormEps);
+    this.#postNorm = layerNormOf(tower, "post_layernorm", width, layerNormEps);
+    this.blocks = blocksOf(tower, config, this.causal);
     this.projection = new Linear(weights.get("visual_projection.weight", [embedding, width]));
   }
 

@@ -19,7 +19,7 @@ export interface WeightSource {
 
 /** What is known of weights that were read from files. */
 export interface WeightsOrigin {
-  /** Tells them from all others: SHA-256 of every weight, its name, shape and values in f32. */
+  /** Tells them from all other weights: SHA-256 of every weight, its name, shape and values in f32. */
   readonly sha256: string | null;
   /** How the files have the matrices: `F32`, `F16` and so on. */
   readonly dtype: string;
@@ -72,8 +72,8 @@ export class Weights implements WeightSource {
 
 function below(source: WeightSource, name: string): WeightSource {
   return {
-    get: (part, shape) => source.get(`${name}.${part}`, shape),
-    at: (part) => below(source, `${name}.${part}`),
+    get: (inner, shape) => source.get(`${name}.${inner}`, shape),
+    at: (inner) => below(source, `${name}.${inner}`),
   };
 }
 

@@ -1,5 +1,5 @@
 /**
- * What tells a model's weights from all others, computed while they are read.
+ * What tells a model's weights from those of all other models, computed while they are read.
  *
  * @module
  */
@@ -57,10 +57,10 @@ export class WeightsHash {
 
   #addInOrder(values: Float32Array): void {
     for (let at = 0; at < values.length;) {
-      const part = values.subarray(at, at + BLOCK - this.#filled);
-      this.#block.set(part, this.#filled);
-      this.#filled += part.length;
-      at += part.length;
+      const piece = values.subarray(at, at + BLOCK - this.#filled);
+      this.#block.set(piece, this.#filled);
+      this.#filled += piece.length;
+      at += piece.length;
       if (this.#filled === BLOCK) this.#flush();
     }
   }
@@ -90,9 +90,9 @@ function joined(pieces: readonly Float32Array[], [rows, cols]: Shape): Float32Ar
 
 function concatenated(parts: readonly (ArrayBuffer | Uint8Array)[]): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(parts.reduce((size, { byteLength }) => size + byteLength, 0));
-  parts.reduce((at, part) => {
-    bytes.set(new Uint8Array(part), at);
-    return at + part.byteLength;
+  parts.reduce((at, piece) => {
+    bytes.set(new Uint8Array(piece), at);
+    return at + piece.byteLength;
   }, 0);
   return bytes;
 }

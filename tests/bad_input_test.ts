@@ -11,10 +11,13 @@ import {
   type Outcome,
   withDirectory,
 } from "./cli.ts";
+import { withHeaderLength, withOtherProjection, withOverlap } from "./damaged_files.ts";
 
 const SHORT = ["--iterations", "2", "--shots", "4", "--batch-size", "8"];
 
-/** That a command ended with one line that says why, the last on stderr, and without a stack trace. */
+/**
+ * That a command ended with one line that says why, the last on stderr, and without a stack trace.
+ */
 function assertRefused({ code, stdout, stderr }: Outcome, reason: RegExp, expected = 1): void {
   assertEquals(code, expected, stderr);
   assertEquals(stdout, "");
@@ -147,15 +150,15 @@ Deno.test("commands refuse models that are damaged, incomplete or do not fit", a
     const data = await copyData(join(directory, "data"));
     const model = await copyModel(join(directory, "model"));
     const weights = join(model, "model.safetensors");
-    const whole = await Deno.readFile(weights);
+    const intact = await Deno.readFile(weights);
     const refused = (reason: RegExp, ...args: string[]) =>
       assertUntrained(directory, ["--data", data, "--model", model, ...args], reason);
 
     const damaged: [Uint8Array, RegExp][] = [
-      [whole.slice(0, -1000), /model\.safetensors.*(short|bytes|end)/],
-      [whole.slice(0, 5), /model\.safetensors/],
-      [withHeaderLength(whole, 2 ** 40), /model\.safetensors.*header/],
-      [withOverlap(whole), /model\.safetensors.*overlap/],
+      [intact.slice(0, -1000), /model\.safetensors.*(short|bytes|end)/],
+      [intact.slice(0, 5), /model\.safetensors/],
+      [withHeaderLength(intact, 2 ** 40), /model\.safetensors.*header/],
+      [withOverlap(intact), /model\.safetensors.*overlap/],
     ];
     for (const [content, reason] of damaged) {
       await Deno.writeFile(weights, content);
@@ -163,7 +166,7 @@ Deno.test("commands refuse models that are damaged, incomplete or do not fit", a
     }
     await Deno.remove(weights);
     await refused(/neither model\.safetensors nor model\.safetensors\.index\.json/);
-    await Deno.writeFile(weights, whole);
+    await Deno.writeFile(weights, intact);
 
     const path = join(model, "config.json");
     const config = await Deno.readTextFile(path);
@@ -204,7 +207,7 @@ Deno.test("train refuses settings that fit neither the model nor each other", as
   });
 });
 
-Deno.test("evaluate, classify and merge refuse adapters that are damaged or for another model", async () => {
+Deno.test("evaluate, classify and merge refuse damaged or foreign adapters", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const adapter = join(directory, "adapter");
@@ -231,10 +234,10 @@ Deno.test("evaluate, classify and merge refuse adapters that are damaged or for 
 
     const [file, config] = ["adapter_model.safetensors", "adapter_config.json"]
       .map((name) => join(adapter, name));
-    const [whole, text] = [await Deno.readFile(file), await Deno.readTextFile(config)];
-    await Deno.writeFile(file, whole.slice(0, -100));
+    const [intact, text] = [await Deno.readFile(file), await Deno.readTextFile(config)];
+    await Deno.writeFile(file, intact.slice(0, -100));
     await refused(/adapter_model\.safetensors/, commands);
-    await Deno.writeFile(file, whole);
+    await Deno.writeFile(file, intact);
     for (
       const [from, to, reason] of [
         ['"r": 8', '"r": 16', /lora_A.* is \[2,128\]/],
@@ -263,7 +266,7 @@ Deno.test("a terminal is not told to do what a folder's name says", async () => 
   });
 });
 
-Deno.test("train and merge write nothing to a directory that is full, read-only or none", async () => {
+Deno.test("train and merge write nothing where there is no room or no right to", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const adapter = join(directory, "adapter");
@@ -318,42 +321,4 @@ async function mounted(path: string, options: string): Promise<Disposable | null
     new Deno.Command("umount", { args: [path] }).outputSync();
   };
   return { [Symbol.dispose]: unmount };
-}
-
-/** Where a safetensors file's data begin. */
-function dataOffset(file: Uint8Array<ArrayBuffer>): number {
-  return 8 + Number(new DataView(file.buffer).getBigUint64(0, true));
-}
-
-function withHeaderLength(file: Uint8Array<ArrayBuffer>, length: number): Uint8Array {
-  const changed = file.slice();
-  new DataView(changed.buffer).setBigUint64(0, BigInt(length), true);
-  return changed;
-}
-
-type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
-
-function headerOf(file: Uint8Array<ArrayBuffer>): Header {
-  return JSON.parse(new TextDecoder().decode(file.subarray(8, dataOffset(file))));
-}
-
-/** The file with one tensor's data on another's. */
-function withOverlap(file: Uint8Array<ArrayBuffer>): Uint8Array {
-  const header = headerOf(file);
-  const bias = (layer: number) => header[`vision_model.encoder.layers.${layer}.mlp.fc1.bias`];
-  bias(1).data_offsets = bias(0).data_offsets;
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const changed = file.slice();
-  changed.fill(0x20, 8, dataOffset(file));
-  changed.set(text, 8);
-  return changed;
-}
-
-/** The file with the signs of its visual projection, half precision, changed. */
-function withOtherProjection(file: Uint8Array<ArrayBuffer>): Uint8Array {
-  const [from, to] = headerOf(file)["visual_projection.weight"].data_offsets;
-  const changed = file.slice();
-  const start = dataOffset(file);
-  for (let at = start + from + 1; at < start + to; at += 2) changed[at] ^= 0x80;
-  return changed;
 }

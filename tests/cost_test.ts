@@ -51,13 +51,13 @@ const TOKENS = [7, 9, 8, 7, 12, 8, 7];
 
 gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async () => {
   const cases = METHODS.flatMap((method) =>
-    PLANS.map((plan, i): { precision: Precision; step: StepOptions } => ({
+    PLANS.map((memory, i): { precision: Precision; step: StepOptions } => ({
       precision: i % 2 ? "f16" : "f32",
       step: {
         method: presetConfig(method),
         promptTokens: TOKENS,
         batch: 5,
-        plan,
+        memory,
       },
     }))
   );
@@ -82,7 +82,7 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
     const clip = emptyClip(config, precision);
     const dry = stepCost(clip, step);
     clip.release();
-    assertEquals(dry, real[i], `${step.method.method} ${JSON.stringify(step.plan)}`);
+    assertEquals(dry, real[i], `${step.method.method} ${JSON.stringify(step.memory)}`);
     const categories = Object.values(dry.peakBytesByOwner).reduce((total, bytes) => total + bytes);
     assertEquals(categories, dry.peakGpuBytes);
   }
@@ -139,7 +139,7 @@ Deno.test("a step of a known architecture is counted without weights or a GPU", 
 
   // The issue's bar: 4 GB, where the paper has a card of 24.
   const request = { config: ARCHITECTURES["vit-b-16"], precisions: ["f32" as const], step };
-  const { plan, cost } = planStep({ ...request, limit: 4e9 });
+  const { memory: plan, cost } = planStep({ ...request, limit: 4e9 });
   assertLess(cost.peakHeldBytes, 4e9);
   assertLess(cost.flops.total, plain.flops.total);
   assert(plan.textChunk > 0 || plan.microBatch > 0);
@@ -150,7 +150,7 @@ Deno.test("planStep() keeps what is chosen, and says what the least is that fits
     method: DEFAULT_ADAPTER,
     promptTokens: TOKENS,
     batch: 4,
-    plan: { textChunk: 0, recompute: true },
+    memory: { textChunk: 0, recompute: true },
   };
   const { clip } = { clip: ARCHITECTURES["vit-b-32"] };
   const small = {
@@ -160,15 +160,15 @@ Deno.test("planStep() keeps what is chosen, and says what the least is that fits
   };
   const request = { config: small, precisions: ["f32", "f16"] as const, step };
   const free = planStep({ ...request, limit: 1e9 });
-  assertEquals([free.plan, free.precision], [
+  assertEquals([free.memory, free.precision], [
     { recompute: true, textChunk: 0, microBatch: 0 },
     "f32",
   ]);
   const tight = planStep({ ...request, limit: free.cost.peakGpuBytes - 1e6 });
-  assertEquals([tight.plan.recompute, tight.plan.textChunk], [true, 0]);
-  assert(tight.plan.microBatch > 0 || tight.precision === "f16");
+  assertEquals([tight.memory.recompute, tight.memory.textChunk], [true, 0]);
+  assert(tight.memory.microBatch > 0 || tight.precision === "f16");
   const error = assertThrows(() => planStep({ ...request, limit: 1e6 }), RangeError);
-  assertStringIncludes(error.message, "Cannot take a step in 1.0 MB: the least that any plan");
+  assertStringIncludes(error.message, "Cannot take a step in 1.0 MB: the least that any way");
 });
 
 Deno.test("parseBytes() reads what people write", () => {

@@ -5,7 +5,9 @@ import { drawShots } from "../blocklora/data/shots.ts";
 import { writeSplit } from "../blocklora/data/split.ts";
 import { shared, skip } from "./fixtures.ts";
 
-/** Makes a directory with these files, empty unless their content is given, and runs `body` on it. */
+/**
+ * Makes a directory with these files, empty unless their content is given, and runs `body` on it.
+ */
 async function withFiles(
   files: readonly (string | readonly [string, unknown])[],
   body: (root: string) => Promise<void>,
@@ -126,7 +128,7 @@ Deno.test("writeSplit() writes what openDataset() reads again", () =>
     assertEquals(await Deno.readTextFile(`${root}/again.json`), await Deno.readTextFile(split));
   }));
 
-Deno.test("openDataset() reads CoOp's split files, found or given, below the root or a folder of it", async () => {
+Deno.test("openDataset() reads split files of the root or a folder of it", async () => {
   const split = {
     train: [["a/1.jpg", 0, "Alpha"], ["b/1.jpg", 1, "Beta Max"], ["a/2.jpg", 0, "Alpha"]],
     val: [["a/none.jpg", 0, "Alpha"]],
@@ -204,9 +206,9 @@ Deno.test("openDataset() says what is wrong with classnames.json", async () => {
 
 Deno.test("openDataset() says what is wrong with folders", async () => {
   await assertRejects(
-    () => openDataset("/no/such/place"),
+    () => openDataset("/no/such/directory"),
     Error,
-    "Cannot read /no/such/place: no such file or directory",
+    "Cannot read /no/such/directory: no such file or directory",
   );
   await withFiles(["file"], async (root) => {
     await assertRejects(() => openDataset(`${root}/file`), Error, "not a directory");
@@ -297,7 +299,7 @@ Deno.test({
     }),
 });
 
-Deno.test("drawShots() draws by seed, whatever the order and the place of the files", () =>
+Deno.test("drawShots() draws by seed, whatever the order of the files and wherever they lie", () =>
   withFiles([...images("train/a", 30), ...images("train/b", 30), "test/a/x.png"], async (root) => {
     const dataset = await openDataset(root);
     const shots = drawShots(dataset, 4, 1);

@@ -10,8 +10,8 @@ import { fixtures, skip } from "./fixtures.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-const bytes = (...parts: (number[] | Uint8Array | string)[]): Bytes =>
-  new Uint8Array(Buffer.concat(parts.map((part) => Buffer.from(part as string, "latin1"))));
+const bytes = (...pieces: (number[] | Uint8Array | string)[]): Bytes =>
+  new Uint8Array(Buffer.concat(pieces.map((piece) => Buffer.from(piece as string, "latin1"))));
 
 const u16 = (value: number) => [value >> 8, value & 0xff];
 const u32 = (value: number) => [...u16(value >>> 16), ...u16(value & 0xffff)];
@@ -146,10 +146,10 @@ Deno.test("decodeImage() ignores a JPEG's metadata, and what follows its end", a
   assertEquals(await decodeImage(bytes(JPEG, new Uint8Array(99), JPEG), "two"), plain);
 });
 
-Deno.test("decodeImage() reads a part of a larger buffer", async () => {
+Deno.test("decodeImage() reads a view into a larger buffer", async () => {
   for (const file of [JPEG, PNG, WEBP]) {
-    const part = bytes([1, 2, 3, 4, 5], file, [6, 7]).subarray(5, 5 + file.length);
-    assertEquals(await decodeImage(part, "part"), await decodeImage(file, "whole"));
+    const view = bytes([1, 2, 3, 4, 5], file, [6, 7]).subarray(5, 5 + file.length);
+    assertEquals(await decodeImage(view, "view"), await decodeImage(file, "file"));
   }
 });
 
@@ -225,7 +225,7 @@ Deno.test("decodeImage() decodes after many failures, and logs nothing", async (
   const good = [JPEG, PNG, WEBP];
   const expected = await Promise.all(good.map((file) => decodeImage(file, "good")));
   const methods = ["log", "info", "warn", "error", "debug"] as const;
-  const kept = methods.map((method) => console[method]);
+  const originals = methods.map((method) => console[method]);
   const said: unknown[] = [];
   for (const method of methods) console[method] = (...words: unknown[]) => said.push(words);
   try {
@@ -239,7 +239,7 @@ Deno.test("decodeImage() decodes after many failures, and logs nothing", async (
       assertEquals(decoded, expected);
     }
   } finally {
-    methods.forEach((method, i) => console[method] = kept[i]);
+    methods.forEach((method, i) => console[method] = originals[i]);
   }
   assertEquals(said, []);
 });

@@ -86,7 +86,8 @@ Deno.test({
         await writeAtomically(${JSON.stringify(path)}, new Uint8Array(3 << 20))
           .catch((error) => console.log(error.message));`,
       );
-      // A limit on the size of files (in blocks of 512 or 1024 bytes) fails like a full disk: in the middle of a write.
+      // A limit on the size of files (in blocks of 512 or 1024 bytes) fails like a full disk: in
+      // the middle of a write.
       const shell =
         `trap "" XFSZ; ulimit -f 2048; exec "${Deno.execPath()}" run -A --no-lock "${program}"`;
       const { stdout } = await new Deno.Command("sh", { args: ["-c", shell], stderr: "null" })
@@ -98,7 +99,7 @@ Deno.test({
     }),
 });
 
-Deno.test("readText() and readJson() take UTF-8 as Windows' editors save it, and refuse what is not", () =>
+Deno.test("readText() and readJson() take UTF-8 with or without a mark, and nothing else", () =>
   inDirectory(async (directory) => {
     const write = (name: string, bytes: number[]) =>
       Deno.writeFile(join(directory, name), Uint8Array.from(bytes));

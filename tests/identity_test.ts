@@ -49,15 +49,15 @@ Deno.test("ImageHashes tells images by their contents, labels and order, whereve
       const dataset = await openDataset(root);
       return await new ImageHashes(dataset).of(dataset.test);
     };
-    const own = await hashOf(data);
+    const hash = await hashOf(data);
     const moved = join(directory, "elsewhere", "of another name");
     await Deno.mkdir(join(directory, "elsewhere"));
     await Deno.rename(data, moved);
-    assertEquals(await hashOf(moved), own);
+    assertEquals(await hashOf(moved), hash);
     const dataset = await openDataset(moved);
     const images = new ImageHashes(dataset);
     const [first, second, ...others] = dataset.test;
-    assertEquals(await images.of(dataset.test), own);
+    assertEquals(await images.of(dataset.test), hash);
     const hashes = await Promise.all(
       [
         [second, first, ...others],
@@ -73,10 +73,10 @@ Deno.test("ImageHashes tells images by their contents, labels and order, whereve
     bytes[bytes.length - 20] ^= 1;
     await Deno.writeFile(first.path, bytes);
     hashes.push(await hashOf(moved));
-    assertEquals(new Set([own, ...hashes]).size, hashes.length + 1);
+    assertEquals(new Set([hash, ...hashes]).size, hashes.length + 1);
   }));
 
-Deno.test("a run is moved into the place of another as a whole, and leaves what is not a run's", () =>
+Deno.test("a run replaces another, and leaves what is not a run's", () =>
   withDirectory(async (directory) => {
     const out = join(directory, "out");
     const claimed = async () => {
@@ -122,7 +122,7 @@ Deno.test("runs that are started at once for one directory do not write to the s
     );
     const outcomes = await Promise.all(children.map(outcomeOf));
     for (const { code, stderr } of outcomes) assertEquals(code, 0, stderr);
-    // One that began when another had ended has taken its place.
+    // One that began when another had ended has replaced it.
     const runs = [out, `${out}-2`, `${out}-3`].filter((path) => existsSync(path));
     for (const path of runs) {
       const { seed, losses } = await readJson(path, "result.json");
@@ -137,7 +137,7 @@ Deno.test("runs that are started at once for one directory do not write to the s
     }
   }));
 
-Deno.test("train into the directory of a finished run leaves that run or the new one, never parts of both", () =>
+Deno.test("train where a run is leaves that run or the new one, never a mixture", () =>
   withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const train = (
@@ -170,7 +170,7 @@ Deno.test("train into the directory of a finished run leaves that run or the new
     assertEquals(interrupted.code, 130, interrupted.stderr);
     assertMatch(
       interrupted.stderr,
-      /out holds a run: this one is written to .*out-2, and takes its place/,
+      /out holds a run: this one is written to .*out-2, and replaces it/,
     );
     assertEquals(JSON.parse(interrupted.stdout).adapterPath, join(directory, "out-2"));
     assertEquals(await contents(out), before);
@@ -287,12 +287,12 @@ Deno.test("an adapter is used with the model that it was trained on, or not at a
       { from: join(directory, "here"), env },
     );
     assertEquals(trained.code, 0, trained.stderr);
-    const { octograd: kept, base_model_name_or_path } = await readJson(
+    const { octograd: saved, base_model_name_or_path } = await readJson(
       adapter,
       "adapter_config.json",
     );
-    assertEquals([kept.model, base_model_name_or_path], [model, model]);
-    assertMatch(kept.fingerprint, /^[0-9a-f]{32}$/);
+    assertEquals([saved.model, base_model_name_or_path], [model, model]);
+    assertMatch(saved.fingerprint, /^[0-9a-f]{32}$/);
 
     await Deno.mkdir(join(directory, "there"));
     const evaluate = async (...args: string[]) => {
@@ -307,13 +307,13 @@ Deno.test("an adapter is used with the model that it was trained on, or not at a
 
     // Another model where it was; it is the user's to say that it may be used.
     const weights = join(model, "model.safetensors");
-    await Deno.copyFile(weights, join(directory, "kept"));
+    await Deno.copyFile(weights, join(directory, "saved"));
     await otherWeights(weights);
     assertMatch(
       (await evaluate()).said,
       /tiny is not the model any more that it was trained on.*--model/,
     );
-    await Deno.copyFile(join(directory, "kept"), weights);
+    await Deno.copyFile(join(directory, "saved"), weights);
 
     const moved = join(directory, "there", "models", "small");
     await Deno.mkdir(join(directory, "there", "models"));
@@ -324,7 +324,7 @@ Deno.test("an adapter is used with the model that it was trained on, or not at a
     );
     assertEquals((await evaluate("--model", "models/small")).correct, correct);
 
-    // As 0.1 kept it: a path that was typed somewhere, and looks like a repository's name.
+    // As 0.1 wrote it: a path that was typed somewhere, and looks like a repository's name.
     const path = join(adapter, "adapter_config.json");
     const config = await readJson(path);
     const { fingerprint: _, ...octograd01 } = { ...config.octograd, model: "models/tiny" };

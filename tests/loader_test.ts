@@ -25,7 +25,7 @@ function png(width: number, height: number, seed: number): Uint8Array<ArrayBuffe
   new DataView(header.buffer).setUint32(0, width);
   new DataView(header.buffer).setUint32(4, height);
   header.set([8, 2], 8);
-  const parts = [Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)];
+  const file = [Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)];
   for (
     const [name, data] of [["IHDR", header], ["IDAT", deflateSync(rows)], ["IEND", ""]] as const
   ) {
@@ -37,9 +37,9 @@ function png(width: number, height: number, seed: number): Uint8Array<ArrayBuffe
       8 + data.length,
       crc32(chunk.subarray(4, 8 + data.length)),
     );
-    parts.push(chunk);
+    file.push(chunk);
   }
-  return new Uint8Array(parts.flatMap((part) => [...part]));
+  return new Uint8Array(file.flatMap((bytes) => [...bytes]));
 }
 
 /** Makes `count` images, sample `i` with label `100 + i`, and runs `body` on them. */
@@ -72,7 +72,7 @@ const decode = async (path: string) => await decodeImage(await Deno.readFile(pat
 
 const TRAINING: TrainingOptions = { batchSize: 3, iterations: 7, seed: 5 };
 
-Deno.test("ImageLoader.evaluation() gives all images in order, preprocessed, the last batch ragged", () =>
+Deno.test("ImageLoader.evaluation() gives all images in order, the last batch ragged", () =>
   withImages(7, async (samples) => {
     const expected = await Promise.all(
       samples.map(async ({ path }) => preprocess(await decode(path), CONFIG)),
@@ -111,15 +111,15 @@ Deno.test("ImageLoader.training() shuffles epochs whose last batch has what is l
     assertEquals(await collect(loader.training(samples, { ...TRAINING, iterations: 0 })), []);
   }));
 
-Deno.test("ImageLoader.training() depends on seed, batch and place, not on workers, cache or other loaders", () =>
+Deno.test("ImageLoader.training() depends on seed, batch and position alone", () =>
   withImages(8, async (samples) => {
     await using first = new ImageLoader(CONFIG, { workers: 1, cacheBytes: 0 });
     const batches = await collect(first.training(samples, TRAINING));
     for (const [b, batch] of batches.entries()) {
-      for (const [place, pixels] of images(batch).entries()) {
-        const random = new Random(5, "augmentation").fork(b).fork(place);
+      for (const [position, pixels] of images(batch).entries()) {
+        const random = new Random(5, "augmentation").fork(b).fork(position);
         const draw = () => random.uniform();
-        const image = await decode(samples[batch.labels[place] - 100].path);
+        const image = await decode(samples[batch.labels[position] - 100].path);
         const box = randomResizedCropBox(image.width, image.height, draw);
         const crop = resizedCrop(image, box, 8, draw() < 0.5);
         assertEquals(pixels, normalize(crop, CONFIG.mean, CONFIG.std));
@@ -170,9 +170,9 @@ Deno.test("ImageLoader.training() crops and mirrors as asked", () =>
 
 Deno.test("ImageLoader fails on an image that cannot be read, by name", () =>
   withImages(6, async (samples, directory) => {
-    const whole = await Deno.readFile(samples[4].path);
+    const content = await Deno.readFile(samples[4].path);
     const broken: [string, () => Promise<void>][] = [
-      ["is cut short", () => Deno.writeFile(samples[4].path, whole.subarray(0, 90))],
+      ["is cut short", () => Deno.writeFile(samples[4].path, content.subarray(0, 90))],
       ["it is not a JPEG, PNG or WebP image", () => Deno.writeTextFile(samples[4].path, "text")],
       ["no such file", () => Deno.remove(samples[4].path)],
     ];

@@ -253,7 +253,7 @@ Deno.test("refuses a tokenizer.json of another kind, and says why", () => {
   refused(modelJson({ end_of_word_suffix: null }), "</w>");
   refused(modelJson({ continuing_subword_prefix: "##" }), "prefix");
   refused(modelJson({ byte_fallback: true }), "falls back to bytes");
-  refused(modelJson({ ignore_merges: true }), "whole words");
+  refused(modelJson({ ignore_merges: true }), "looks up words");
   for (const merge of [7, ["a"], ["a", "b", "c"], ["a", 1]]) {
     assertThrows(
       () => Tokenizer.fromTokenizerJson(modelJson({ merges: [merge] })),

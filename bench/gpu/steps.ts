@@ -32,7 +32,7 @@ interface Step {
   readonly model: "vit-b-32" | "vit-b-16";
   readonly classes: number;
   readonly precision?: Precision;
-  readonly plan?: MemoryPlan;
+  readonly memory?: MemoryPlan;
 }
 
 const largest = { model: "vit-b-16", classes: 1000 } as const;
@@ -44,20 +44,20 @@ const STEPS: readonly Step[] = [
   { model: "vit-b-32", classes: 1000 },
   { model: "vit-b-16", classes: 100 },
   largest,
-  { ...largest, plan: { recompute } },
-  { ...largest, plan: { textChunk } },
-  { ...largest, plan: { microBatch } },
+  { ...largest, memory: { recompute } },
+  { ...largest, memory: { textChunk } },
+  { ...largest, memory: { microBatch } },
   { ...largest, precision: "f16" },
-  { ...largest, precision: "f16", plan: { recompute, textChunk, microBatch } },
+  { ...largest, precision: "f16", memory: { recompute, textChunk, microBatch } },
 ];
 
 const BATCH = 32;
 
-const optionsOf = ({ classes, plan }: Step) => ({
+const optionsOf = ({ classes, memory }: Step) => ({
   method: DEFAULT_ADAPTER,
   batch: BATCH,
   promptTokens: imagenetTokens(classes),
-  ...(plan && { plan }),
+  ...(memory && { memory }),
 });
 
 /** What steps took. */
@@ -116,8 +116,8 @@ const COLUMNS: readonly Column[] = [
   ["GFLOP/s", 7],
 ];
 
-const nameOf = ({ model, classes, precision = "f32", plan = {} }: Step) =>
-  `${model}, ${classes} classes, ${planText(plan)}, ${precision}`;
+const nameOf = ({ model, classes, precision = "f32", memory = {} }: Step) =>
+  `${model}, ${classes} classes, ${planText(memory)}, ${precision}`;
 
 /** Cells of what is known before a step is taken. */
 const counted = (step: Step, { flops, peakGpuBytes, dispatches, submits }: StepCost) => [
@@ -184,7 +184,7 @@ async function run(args: readonly string[]): Promise<number> {
         known[2] = digits(peakBytes / 1e6);
         const found = [host, first / 1000, ms, 1000 * BATCH / ms, rate / 1e6].map(digits);
         console.log(tableRow(COLUMNS, [...known, ...found]));
-        if (!step.plan && !step.precision) {
+        if (!step.memory && !step.precision) {
           after.push(`${nameOf(step)}:\n${profileTable(profile, 8)}`);
         }
       } finally {

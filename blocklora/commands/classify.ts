@@ -75,11 +75,11 @@ export async function classify(args: readonly string[]): Promise<number> {
     for (const path of paths) {
       try {
         const image = await decodeImage(await readImage(path), path);
-        const [{ classes: found, probabilities }] = await classifier.predict(
+        const [{ classes: likeliest, probabilities }] = await classifier.predict(
           prepare(image, preprocess),
           flags.top,
         );
-        const top = found.map((label, i) => ({
+        const top = likeliest.map((label, i) => ({
           label: classes[label],
           probability: probabilities[i],
         }));

@@ -83,11 +83,11 @@ export async function cost(args: readonly string[]): Promise<number> {
   const planned = limit === undefined ? null : planStep({
     config,
     precisions: [precision],
-    step: { ...step, plan: given },
+    step: { ...step, memory: given },
     limit,
     gpu: twin,
   });
-  const plan = planned?.plan ?? given;
+  const memory = planned?.memory ?? given;
   const longest = Math.max(...step.promptTokens);
   console.say(
     `${
@@ -95,16 +95,16 @@ export async function cost(args: readonly string[]): Promise<number> {
     }, ${classes} prompts of up to ${longest} tokens, ${batch} images; ` +
       methodNamed(method.method).label(method),
   );
-  console.say(`${planned ? "chosen: " : ""}${planText(plan)}, frozen matrices in ${precision}`);
+  console.say(`${planned ? "chosen: " : ""}${planText(memory)}, frozen matrices in ${precision}`);
 
-  const chosen = { ...step, plan, ...(limit !== undefined && { memoryLimit: limit }) };
+  const chosen = { ...step, memory, ...(limit !== undefined && { memoryLimit: limit }) };
   // With a real step beside it, the first step of a process is the one to count.
   const count = (gpu: DryGpu | undefined, precision: Precision, options: StepOptions) =>
     dryStepCost(config, precision, { ...options, warm: !flags.real }, gpu);
-  const found = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
-  const plain = count(larger, "f32", { ...step, plan: {} });
+  const counted = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
+  const plain = count(larger, "f32", { ...step, memory: {} });
   const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
-  const columns: Column[] = [["counted", found], ["plain step", plain]];
+  const columns: Column[] = [["counted", counted], ["plain step", plain]];
   if (real) columns.splice(1, 0, ["measured", real]);
   for (const line of table(columns)) console.say(line);
   if (real) {
@@ -115,9 +115,9 @@ export async function cost(args: readonly string[]): Promise<number> {
     model: flags.model ?? "emoji-clip-tiny",
     ...{ classes, batch, precision },
     ...{ method: method.method, rank: method.rank, blocks: method.blocks },
-    plan,
+    plan: memory,
     memoryLimit: limit ?? null,
-    ...withoutRows(found),
+    ...withoutRows(counted),
     plain: withoutRows(plain),
     real: real && withoutRows(real),
   });
@@ -154,7 +154,7 @@ const LABELS = {
 
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(2)} MB`;
 const gigaflops = (flops: number) => `${(flops / 1e9).toFixed(2)} GFLOP`;
-const share = (part: number, whole: number) => `${(100 * part / whole).toFixed(2)} %`;
+const share = (count: number, total: number) => `${(100 * count / total).toFixed(2)} %`;
 
 type Column = readonly [title: string, cost: StepCost];
 

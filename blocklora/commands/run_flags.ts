@@ -36,7 +36,7 @@ const OF_METHODS: Flags = Object.fromEntries(
   ),
 );
 
-/** Flags that say what learns. The methods' own are known to them alone. */
+/** Flags that say what learns. Those of a method are known to it alone. */
 export const METHOD_FLAGS: { readonly method: Flag<string> } = {
   method: oneOf(METHODS.map(({ name }) => name), "what learns", DEFAULT_ADAPTER.method),
   ...OF_METHODS,
@@ -117,7 +117,7 @@ export function planText({ recompute, textChunk, microBatch }: MemoryPlan): stri
     textChunk ? `prompts in parts of ${textChunk}` : "",
     microBatch ? `images in parts of ${microBatch}` : "",
   ];
-  return parts.filter((part) => part !== "").join(", ") || "the plain step";
+  return parts.filter((words) => words !== "").join(", ") || "the plain step";
 }
 
 /** Flags that say how adapters are trained. */
@@ -156,8 +156,8 @@ type Chosen =
   & { readonly model: string | undefined; readonly shots: number; readonly seed: number };
 
 /**
- * What a command line asks for; without a model it means the embedded one, which has presets of its
- * own.
+ * What a command line asks for; without a model it means the embedded one, which has other
+ * presets.
  */
 export function runConfigOf(flags: Chosen): RunConfig {
   const embedded = flags.model === undefined;

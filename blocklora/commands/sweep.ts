@@ -1,5 +1,5 @@
 /**
- * `deno task sweep`: methods × shots × seeds × data sets, each run in a directory of its own.
+ * `deno task sweep`: methods × shots × seeds × data sets, each run in its directory.
  *
  * @module
  */
@@ -33,7 +33,7 @@ const METHOD_NAMES = METHODS.map(({ name }) => name).join(", ");
 export const ABOUT = {
   usage: "octograd sweep [--model DIR|FILE|ID] [--data DIR,DIR] [flags]",
   about:
-    `Trains every method at every number of shots with every seed on every data set, each run in a directory of its own
+    `Trains every method at every number of shots with every seed on every data set, each run in its directory
 below --output. Runs that are complete are skipped, so that a sweep goes on where it stopped, however it did. With
 --shard, or as a task of a Slurm array or of a Kubernetes Indexed Job, it takes its share of the runs. Methods are
 ${BASELINE_NAMES}, and ${METHOD_NAMES} with a rank -rR, and -nN of those that cut it into blocks.`,
@@ -57,7 +57,7 @@ export const FLAGS = {
   ),
   shots: text("LIST", "training images a class", "1,2,4,8,16"),
   seeds: text("LIST", "seeds of the shots, the adapters, the crops and the dropout", "1,2,3"),
-  template: text<string | undefined>("TEXT", "the prompt; each data set's own", undefined),
+  template: text<string | undefined>("TEXT", "the prompt; each data set's", undefined),
   shard: text<string | undefined>(
     "I/N",
     "this process takes every Nth run from number I, from 0; the array task's if there is one",
@@ -148,7 +148,7 @@ export async function sweep(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** The variables that name a share; a task may read no others. */
+/** The variables that name a share; a task may read no more. */
 const environment = () =>
   Object.fromEntries(ARRAY_VARIABLES.map((name) => [name, Deno.env.get(name)]));
 
@@ -161,7 +161,7 @@ function configOf(
   flags: Values<typeof FLAGS>,
 ): RunConfig {
   const { name, flags: known } = method ?? METHODS[0];
-  // A flag that a method of the sweep does not have is for the others.
+  // A flag that a method of the sweep does not have is for its other methods.
   const given = Object.entries(flags as FlagValues)
     .filter(([flag]) => !isMethodFlag(flag) || flag in known);
   const preset = flags.model === undefined ? embeddedIterations(shots) : undefined;
@@ -206,7 +206,7 @@ function numbersOf(flag: string, list: string, from: number): number[] {
     return [...new Set(numbers)];
   }
   throw new UsageError(
-    `Cannot use --${flag}: "${list}" is not a list of whole numbers from ${from}`,
+    `Cannot use --${flag}: "${list}" is not a list of integers from ${from}`,
   );
 }
 

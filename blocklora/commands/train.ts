@@ -46,7 +46,7 @@ export const ABOUT = {
   about:
     `Trains Block-LoRA or LoRA adapters of a CLIP model on a few labelled images a class, and writes them with their
 metrics to a directory. Prints the zero-shot accuracy first, the adapted accuracy last. Without arguments it trains the
-embedded model on the embedded images. The presets are CLIP-LoRA's; the embedded model has its own (5e-3, mild crops,
+embedded model on the embedded images. The presets are CLIP-LoRA's; the embedded model has other ones (5e-3, mild crops,
 300 iterations). Ctrl-C saves what is trained so far.`,
 };
 
@@ -116,7 +116,7 @@ export async function train(args: readonly string[]): Promise<number> {
       console.note(
         `${wanted} ${await holdsRun(wanted) ? "holds a run" : "is being written to"}: ` +
           `this one is written to ${directory}` +
-          (replaces ? ", and takes its place when it is finished" : ""),
+          (replaces ? ", and replaces it when it is finished" : ""),
       );
     }
     console.note(
@@ -124,10 +124,10 @@ export async function train(args: readonly string[]): Promise<number> {
         `${model.name} on ${gpuName()}`,
     );
     const evaluate = async (what: string) => {
-      const found = await evaluateOn(context, recipe.logitScale, learner ?? undefined);
-      const { accuracy, correct, images } = found;
+      const scored = await evaluateOn(context, recipe.logitScale, learner ?? undefined);
+      const { accuracy, correct, images } = scored;
       console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
-      return found;
+      return scored;
     };
     // Broken images show themselves before anything is written: those to test on in the zero-shot evaluation.
     if (flags.onError === "fail") {
@@ -139,22 +139,22 @@ export async function train(args: readonly string[]): Promise<number> {
     }
     if (limit !== undefined) {
       console.progress("counting what ways to need less memory would cost ...", true);
-      const { plan, cost } = planStep({
+      const { memory, cost } = planStep({
         config: clip.config,
         precisions: [clip.precision],
         step: {
           method: config.method,
           batch: Math.min(batchSize, shots.length),
           promptTokens: prompts.lengths,
-          plan: config.memory,
+          memory: config.memory,
         },
         limit,
         gpu: dryTwin(),
       });
-      config = { ...config, memory: plan };
+      config = { ...config, memory };
       limitMemory(limit);
       console.note(
-        `memory limit ${megabytes(limit)}: ${planText(plan)}; a step needs ${
+        `memory limit ${megabytes(limit)}: ${planText(memory)}; a step needs ${
           megabytes(cost.peakGpuBytes)
         } and ${(cost.flops.total / 1e9).toFixed(1)} GFLOP`,
       );
@@ -226,8 +226,8 @@ export async function train(args: readonly string[]): Promise<number> {
 }
 
 /** Of the method's configuration, what the JSON document says. */
-function told({ method: { method, rank, blocks, ...others } }: RunConfig): Record<string, unknown> {
-  const { alpha } = others as { readonly alpha?: number };
+function told({ method: { method, rank, blocks, ...more } }: RunConfig): Record<string, unknown> {
+  const { alpha } = more as { readonly alpha?: number };
   return { method, rank, blocks, alpha };
 }
 

@@ -59,7 +59,7 @@ export interface SiteCost {
   readonly saved: number;
 }
 
-/** Operations for an element of a dropout: the product, the choice, the hash of its index, the comparison. */
+/** Operations for an element of a dropout: the product, the selection, the hash of its index, the comparison. */
 export const DROPOUT = 4;
 
 /** Sums what adapters cost. */

@@ -21,13 +21,13 @@ export interface MemoryPlan {
    */
   readonly recompute?: boolean;
   /**
-   * Prompts that the text tower takes at once: it runs without a tape first, and again, part by
-   * part, when the gradients of its features are there (Gao et al., arXiv 2101.06983). A forward
-   * pass of the text tower more, though parts of short prompts are cut shorter. All at once if 0.
+   * Prompts that the text tower takes at once: it runs without a tape first, and again, chunk by
+   * chunk, when the gradients of its features are there (Gao et al., arXiv 2101.06983). A forward
+   * pass of the text tower more, though chunks of short prompts are cut shorter. All at once if 0.
    */
   readonly textChunk?: number;
   /**
-   * Images that the image tower takes at once, each part's gradients being computed before the
+   * Images that the image tower takes at once, the gradients of each chunk being computed before the
    * next. All if 0.
    */
   readonly microBatch?: number;
@@ -39,7 +39,7 @@ export interface PlanRequest<Sizes extends StepSizes = StepSizes> {
   readonly config: ClipConfig;
   /** How its frozen matrices may be stored: the first precision with which a step fits is taken. */
   readonly precisions: readonly Precision[];
-  /** The step; what its plan says already is not changed. */
+  /** The step; what its memory plan says already is not changed. */
   readonly step: Sizes;
   /** Bytes that it may hold. */
   readonly limit: number;
@@ -47,10 +47,10 @@ export interface PlanRequest<Sizes extends StepSizes = StepSizes> {
   readonly gpu?: DryGpu;
 }
 
-/** A plan that fits. */
+/** A memory plan that fits. */
 export interface Planned {
   /** What the step does. */
-  readonly plan: Required<MemoryPlan>;
+  readonly memory: Required<MemoryPlan>;
   /** How the frozen matrices are stored. */
   readonly precision: Precision;
   /** What it costs. */
@@ -58,16 +58,16 @@ export interface Planned {
 }
 
 /**
- * What starting a kernel counts as beside its FLOPs when plans are compared: some ten microseconds
- * of a GPU, or some thirty of a software adapter, whichever has the more FLOPs to spare.
+ * What starting a kernel counts as beside its FLOPs when memory plans are compared: some ten microseconds
+ * of a GPU, or some thirty of a software driver, whichever has the more FLOPs to spare.
  */
 const DISPATCH_FLOPS = 5e7;
 
 /**
- * The fastest plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry
+ * The fastest memory plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry
  * engines, beside what the current engine does.
  *
- * @throws {RangeError} If no plan fits; it says the least that would.
+ * @throws {RangeError} If no memory plan fits; it says the least that would.
  */
 export function planMemory<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
@@ -84,31 +84,31 @@ export function planMemory<Sizes extends StepSizes>(
   throw new RangeError(
     `Cannot take a step in ${inMegabytes(limit)}: ` +
       (least < Infinity
-        ? `the least that any plan needs is ${
+        ? `the least that any way needs is ${
           inMegabytes(least)
         }, use a smaller batch or fewer adapters`
-        : "every plan has a tensor that the adapter cannot bind, use a smaller batch"),
+        : "every way has a tensor that the GPU cannot bind, use a smaller batch"),
   );
 }
 
-/** The plan for one precision, or the least bytes that any of its plans needs. */
+/** The memory plan for one precision, or the least bytes that any of them needs. */
 function planWith<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
   precision: Precision,
   { config, step, limit }: PlanRequest<Sizes>,
 ): { planned?: Planned; needed: number } {
   const clip = emptyClip(config, precision);
-  const count = (plan: Required<MemoryPlan>, more?: Partial<StepSizes>): StepCost | null => {
+  const count = (memory: Required<MemoryPlan>, more?: Partial<StepSizes>): StepCost | null => {
     try {
-      return countStep(prepare, clip, { ...step, plan, warm: false, ...more });
+      return countStep(prepare, clip, { ...step, memory, warm: false, ...more });
     } catch (error) {
-      // A tensor that the device has no binding for: that plan is none.
+      // A tensor that the device has no binding for: that memory plan is none.
       if (error instanceof RangeError) return null;
       throw error;
     }
   };
-  const texts = partsOf(step.plan?.textChunk, step.promptTokens.length, 4);
-  const images = partsOf(step.plan?.microBatch, step.batch, 5);
+  const texts = sizesOf(step.memory?.textChunk, step.promptTokens.length, 4);
+  const images = sizesOf(step.memory?.microBatch, step.batch, 5);
   // How the images are split changes no FLOPs: the other choices are put in order first.
   const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
     for (const microBatch of images) {
@@ -117,7 +117,7 @@ function planWith<Sizes extends StepSizes>(
     }
     return null;
   };
-  const ways = (step.plan?.recompute === undefined ? [false, true] : [step.plan.recompute])
+  const ways = (step.memory?.recompute === undefined ? [false, true] : [step.memory.recompute])
     .flatMap((recompute) => texts.map((textChunk) => ({ recompute, textChunk })))
     .map((way) => ({ way, cost: first(way) }))
     .filter(({ cost }) => cost !== null)
@@ -125,13 +125,13 @@ function planWith<Sizes extends StepSizes>(
   let needed = Infinity;
   for (const { way } of ways) {
     for (const microBatch of images) {
-      const plan = { ...way, microBatch };
-      const cost = count(plan);
+      const memory = { ...way, microBatch };
+      const cost = count(memory);
       needed = Math.min(needed, cost?.peakGpuBytes ?? Infinity);
       if (!cost || cost.peakGpuBytes > limit) continue;
-      const found = count(plan, { warm: true, memoryLimit: limit })!;
-      if (found.peakHeldBytes <= limit) {
-        return { planned: { plan, precision, cost: found }, needed };
+      const held = count(memory, { warm: true, memoryLimit: limit })!;
+      if (held.peakHeldBytes <= limit) {
+        return { planned: { memory, precision, cost: held }, needed };
       }
     }
   }
@@ -141,10 +141,10 @@ function planWith<Sizes extends StepSizes>(
 const weigh = ({ flops, dispatches }: StepCost) => flops.total + DISPATCH_FLOPS * dispatches;
 
 /**
- * Sizes of parts to try: all at once (0), then halves, `times` times at most; or the one that is
+ * Sizes of chunks to try: all at once (0), then halves, `times` times at most; or the one that is
  * chosen already.
  */
-function partsOf(chosen: number | undefined, all: number, times: number): number[] {
+function sizesOf(chosen: number | undefined, all: number, times: number): number[] {
   if (chosen !== undefined) return [chosen];
   const halves = Array.from({ length: times }, (_, i) => Math.ceil(all / 2 ** (i + 1)));
   return [0, ...new Set(halves.filter((size) => size < all))];

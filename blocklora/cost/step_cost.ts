@@ -27,7 +27,7 @@ export interface StepSizes {
   /** Images. */
   readonly batch: number;
   /** What the step does to need less memory. */
-  readonly plan?: MemoryPlan;
+  readonly memory?: MemoryPlan;
   /**
    * What live and pooled bytes together may not exceed, if live ones alone do not; no limit by
    * default.
@@ -94,7 +94,7 @@ export interface RealStepCost extends StepCost {
 }
 
 /**
- * Takes two steps of a model and counts the second, which uses again what the first left on the
+ * Takes two steps of a model and counts the second, which uses again what the first left in the
  * pool. On a dry engine (`initDry()`) it computes nothing, and counts what a real one does to the
  * byte.
  *

@@ -53,6 +53,7 @@ export interface DatasetOptions {
 
 /** A sample, and the file that its path leads to: two links to one file are one image. */
 export interface FoundSample extends Sample {
+  /** The path that it has without any link. */
   readonly real: string;
 }
 

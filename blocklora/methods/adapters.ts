@@ -32,7 +32,7 @@ export interface LayerContext<Config> {
   readonly config: Config;
   /** The layer. */
   readonly linear: Linear;
-  /** Which of a seed's dropout masks is this adapter's: each layer needs one of its own. */
+  /** Which of a seed's dropout masks is this adapter's: each layer needs another. */
   readonly stream: number;
   /** What all adapters share and nothing trains, by {@linkcode AdapterKind.frozen}'s names. */
   readonly frozen: Readonly<Record<string, Tensor>>;
@@ -65,7 +65,7 @@ export interface AdapterKind<
   /** What trains, sorted into groups; all in one by default. */
   groups?(adapters: readonly Made[], config: Config): readonly TrainableGroup[];
 
-  /** The keys of its own in PEFT's `adapter_config.json`. */
+  /** Its keys in PEFT's `adapter_config.json`. */
   peftKeys(adapters: Adapters<Made>, format: "octograd" | "peft"): Record<string, unknown>;
   /** The tensors of a layer in another `format` than that of {@linkcode tensors}. */
   exported?(values: Readonly<Record<string, LayerValues>>): Readonly<Record<string, LayerValues>>;
@@ -163,7 +163,7 @@ export class Adapters<
     }
   }
 
-  /** Takes the changes out again. The frozen weights were kept, so that they come back bit for bit. */
+  /** Takes the changes out again. The frozen weights were put aside, so that they come back bit for bit. */
   unmerge(): void {
     if (!this.#weights) throw new Error("Cannot unmerge adapters that are not merged");
     for (const { adapter, linear } of this.#placed()) {

@@ -1,5 +1,5 @@
 /**
- * What methods are compared with: nothing of the model trains, and nothing is kept but a result.
+ * What methods are compared with: nothing of the model trains, and nothing is left but a result.
  *
  * @module
  */

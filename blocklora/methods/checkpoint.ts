@@ -30,7 +30,7 @@ const FROZEN_PREFIX = "base_model.";
 
 /**
  * Encodes adapters, byte for byte the same each time. LoRA is stored as Hugging Face PEFT stores
- * it, Block-LoRA with each block under a name of its own (`lora_B.0`, `lora_B.1`, …) and the
+ * it, Block-LoRA with each block under its name (`lora_B.0`, `lora_B.1`, …) and the
  * `peft_type` `BLOCK_LORA`.
  *
  * @param model The model that the adapters sit in, and what the file shall call it.
@@ -88,10 +88,10 @@ async function valuesOf(
 
 /**
  * Reads adapters of one kind, saved here or by PEFT, and puts them into a model. Their `config`
- * describes what was found.
+ * describes what was read.
  *
  * @param config The parsed `adapter_config.json`.
- * @returns The adapters, and what {@linkcode SaveOptions.extra} kept beside them.
+ * @returns The adapters, and what {@linkcode SaveOptions.extra} put beside them.
  * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here
  * than in PEFT; the model is then as it was.
  */
@@ -107,11 +107,11 @@ export async function loadAdaptersOf(
   const modules = modulesIn(file, shapes, kind, parsed, config.target_modules);
   const described = { ...parsed.config, ...describeSites(clip, modules) };
   const wanted = modules.map((module) => {
-    const own = { ...described, ...parsed.of(module) };
-    return { module, own, parts: kind.tensors(own, shapes.get(module)!) };
+    const layerConfig = { ...described, ...parsed.of(module) };
+    return { module, layerConfig, parts: kind.tensors(layerConfig, shapes.get(module)!) };
   });
-  for (const { module, own, parts } of wanted) {
-    checkShapes(file, `${PREFIX}${module}.`, parts, own.rank, shapes.get(module)!);
+  for (const { module, layerConfig, parts } of wanted) {
+    checkShapes(file, `${PREFIX}${module}.`, parts, layerConfig.rank, shapes.get(module)!);
   }
   const frozenShapes = kind.frozen?.(described, modules.map((module) => shapes.get(module)!)) ?? {};
   checkFrozen(file, frozenShapes);
@@ -123,9 +123,9 @@ export async function loadAdaptersOf(
     ...wanted.map(({ module, parts }) => tensorsOf(file, `${PREFIX}${module}.`, parts)),
   ]);
   const byModule = new Map<string, LayerAdapter>();
-  for (const [stream, { module, own }] of wanted.entries()) {
+  for (const [stream, { module, layerConfig }] of wanted.entries()) {
     const linear = layers.get(module)!;
-    byModule.set(module, kind.make(made[stream], { config: own, linear, stream, frozen }));
+    byModule.set(module, kind.make(made[stream], { config: layerConfig, linear, stream, frozen }));
   }
   return { adapters: new Adapters(clip, described, kind, byModule, frozen), extra };
 }
@@ -143,7 +143,7 @@ async function tensorsOf(
 }
 
 /**
- * What PEFT shall adapt: layers of a kind that is adapted everywhere by their last name, others by
+ * What PEFT shall adapt: layers of a kind that is adapted everywhere by their last name, other layers by
  * their full names.
  */
 function targetsOf(clip: Clip, adapted: ReadonlyMap<string, unknown>): string[] {
@@ -165,7 +165,7 @@ function modulesIn(
 ): string[] {
   const frozen = Object.keys(kind.frozen?.(parsed.config, []) ?? {});
   const partsOf = (module: string) => Object.keys(kind.tensors(parsed.config, layers.get(module)!));
-  const found = new Set<string>();
+  const adapted = new Set<string>();
   for (const name of file.tensors.keys()) {
     if (frozen.includes(name.slice(FROZEN_PREFIX.length))) continue;
     const module = [...layers.keys()].find((module) => name.startsWith(`${PREFIX}${module}.`));
@@ -177,16 +177,15 @@ function modulesIn(
       refuse(`"${name}" is not known, the parts are ${parts.join(", ")}`);
     }
     if (!isTarget(module, targets)) refuse(`"${name}" is not among its target_modules`);
-    found.add(module);
+    adapted.add(module);
   }
-  if (found.size === 0) refuse("its file holds no adapter");
-  for (const module of found) {
-    for (const part of partsOf(module)) {
-      const name = `${PREFIX}${module}.${part}`;
+  if (adapted.size === 0) refuse("its file holds no adapter");
+  for (const module of adapted) {
+    for (const name of partsOf(module).map((last) => `${PREFIX}${module}.${last}`)) {
       if (!file.tensors.has(name)) refuse(`"${name}" is missing`);
     }
   }
-  return [...layers.keys()].filter((module) => found.has(module));
+  return [...layers.keys()].filter((module) => adapted.has(module));
 }
 
 function checkShapes(
@@ -196,11 +195,11 @@ function checkShapes(
   rank: number,
   layer: Shape,
 ): void {
-  for (const [part, needed] of Object.entries(shapes)) {
-    const held = file.tensors.get(prefix + part)!.shape;
+  for (const [name, needed] of Object.entries(shapes)) {
+    const held = file.tensors.get(prefix + name)!.shape;
     if (sameShape(held, needed)) continue;
     refuse(
-      `"${prefix}${part}" is [${held}], rank ${rank} on this model's layer of [${layer}] ` +
+      `"${prefix}${name}" is [${held}], rank ${rank} on this model's layer of [${layer}] ` +
         `needs [${needed}]`,
     );
   }

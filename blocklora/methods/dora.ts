@@ -67,7 +67,7 @@ export class Dora extends LowRank {
   }
 
   /**
-   * `m / ‖V‖ · V x + b`. With dropout, `W x + b` keeps the whole input, and what is added to it sees
+   * `m / ‖V‖ · V x + b`. With dropout, `W x + b` sees all of the input, and what is added to it sees
    * what is left: `(m / ‖V‖ − 1) · W x' + m / ‖V‖ · s · B A x'` (PEFT's `DoraLinearLayer`).
    */
   override forward(

@@ -1,5 +1,5 @@
 /**
- * The linear probe: a linear classifier on frozen image features, the baseline that trains no part of the model.
+ * The linear probe: a linear classifier on frozen image features, the baseline that trains nothing of the model.
  *
  * @module
  */
@@ -35,7 +35,7 @@ export interface ProbeOptions {
  */
 export const DEFAULT_PROBE: ProbeOptions = { steps: 400, learningRate: 0.3, penalty: 3e-3 };
 
-/** The baseline that trains no part of the model. */
+/** The baseline that trains nothing of the model. */
 export const linearProbe: Baseline = {
   name: "linear-probe",
   label: "linear probe",

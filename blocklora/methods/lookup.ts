@@ -39,8 +39,8 @@ export function labelOf(config: MethodConfig): string {
  * @throws {RangeError} If there is none.
  */
 export function methodNamed(name: string): Method {
-  const found = METHODS.find((method) => method.name === name);
-  if (found) return found;
+  const method = METHODS.find((method) => method.name === name);
+  if (method) return method;
   const names = METHODS.map((method) => method.name).join(", ");
   throw new RangeError(`Cannot find method "${name}": there are ${names}`);
 }
@@ -69,8 +69,8 @@ export function presetConfig(method: Method, values: FlagValues = {}): MethodCon
  */
 export function methodOf(config: unknown): Method {
   if (!isRecord(config)) refuse("its configuration is not an object");
-  const found = METHODS.find((method) => method.reads(config));
-  if (found) return found;
+  const method = METHODS.find((method) => method.reads(config));
+  if (method) return method;
   refuse(`its peft_type is ${JSON.stringify(config.peft_type)}, which no method here reads`);
 }
 
@@ -98,10 +98,10 @@ export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters
 
 /**
  * Reads adapters, saved here or by PEFT, and puts them into a model. Their `config` describes what
- * was found.
+ * was read.
  *
  * @param config The parsed `adapter_config.json`.
- * @returns The adapters, and what was kept beside them.
+ * @returns The adapters, and what was put beside them.
  * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here
  * than in PEFT; the model is then as it was.
  */

@@ -17,7 +17,7 @@ import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
  * `W' = W + s · B A`, A `[r, in]`, B `[out, r]`: `s · (x Aᵀ) Bᵀ` is added to the layer's product (Hu
- * et al., arXiv 2106.09685, equation 3). With `r/n` in r's place it is also Block-LoRA whose equal
+ * et al., arXiv 2106.09685, equation 3). With `r/n` for r it is also Block-LoRA whose equal
  * blocks are collapsed into the one sum that they make.
  */
 export class Lora extends LowRank {
@@ -26,7 +26,7 @@ export class Lora extends LowRank {
     return this.up();
   }
 
-  /** The layer makes both products, and adds the second to its own in the same pass. */
+  /** The layer makes both products, and adds the second to the first in the same pass. */
   override forward(
     x: Tensor,
     { weight, bias }: FrozenLinear,
@@ -49,7 +49,7 @@ export class Lora extends LowRank {
 /** LoRA, as CLIP-LoRA sets it up (arXiv 2405.18541). */
 export const lora: AdapterMethod<Lora> = lowRankMethod({
   name: "lora",
-  // With magnitudes of its own it is another method.
+  // With magnitudes it is another method.
   reads: ({ use_dora }) => !use_dora,
   label: ({ rank }) => `LoRA r = ${rank}`,
   make: ([down, ...ups], options) => new Lora(down, ups, options),

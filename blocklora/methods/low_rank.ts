@@ -19,7 +19,7 @@ export interface LowRankOptions {
   readonly scale: number;
   /** Probability of dropping an element of the adapter's input while training; 0 by default. */
   readonly dropout?: number;
-  /** Which of a seed's dropout masks is this adapter's: each projection needs one of its own. */
+  /** Which of a seed's dropout masks is this adapter's: each projection needs another. */
   readonly stream?: number;
 }
 

@@ -56,7 +56,7 @@ export interface LowRankKind<Made extends LowRank> {
   readonly peftType?: "LORA" | "BLOCK_LORA";
   /** Keys of PEFT's configuration that differ from LoRA's. */
   readonly peftKeys?: Readonly<Record<string, unknown>>;
-  /** Whether a configuration of that `peft_type` is its own; all are by default. */
+  /** Whether a configuration of that `peft_type` is of this method; all are by default. */
   readonly reads?: (config: Readonly<Record<string, unknown>>) => boolean;
   /** Makes an adapter of A, the up-projections, and {@linkcode more}. */
   readonly make: (
@@ -78,13 +78,13 @@ export interface LowRankKind<Made extends LowRank> {
 /** Makes a method of the family. */
 export function lowRankMethod<Made extends LowRank>(spec: LowRankKind<Made>): AdapterMethod<Made> {
   const { name, splits, peftType = "LORA", reads = () => true, more = {} } = spec;
-  const { blocks, ...others } = FLAGS;
+  const { blocks, ...common } = FLAGS;
   const numbered = peftType === "BLOCK_LORA";
   const ups = (config: AdapterConfig) => splits?.ups(config.blocks) ?? 1;
   const kind: AdapterKind<AdapterConfig, Made> = {
     name,
     label: spec.label,
-    flags: splits ? { ...others, blocks } : others,
+    flags: splits ? { ...common, blocks } : common,
     configOf: (values) => {
       const { rank, blocks = 1, alpha, scaling, dropout } = values as unknown as AdapterConfig;
       return { method: name, rank, blocks, alpha, scaling, dropout, ...layersOf(values) };
@@ -143,7 +143,7 @@ export function lowRankMethod<Made extends LowRank>(spec: LowRankKind<Made>): Ad
 
 function checkRank({ rank, blocks }: AdapterConfig, splits: boolean): void {
   if (!Number.isInteger(rank) || rank < 1) {
-    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive whole number`);
+    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive integer`);
   }
   if (!Number.isInteger(blocks) || blocks < 1 || rank % blocks !== 0) {
     throw new RangeError(

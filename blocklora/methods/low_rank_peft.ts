@@ -18,7 +18,7 @@ import {
 } from "./peft_config.ts";
 import type { AdaptedLayers } from "./sites.ts";
 
-/** Ways to begin that leave the model's own weights as they are; PiSSA, OLoRA and others do not. */
+/** Ways to begin that leave the model's weights as they are; PiSSA, OLoRA and more do not. */
 const PLAIN_STARTS = [true, false, null, "gaussian", "eva", "orthogonal"];
 
 /**
@@ -41,9 +41,9 @@ export function parseLowRank(
     rank_pattern,
     alpha_pattern,
     init_lora_weights = true,
-    ...others
+    ...unknown
   } = config;
-  refuseOthers(Object.fromEntries(Object.entries(others).filter(([key]) => !known.includes(key))));
+  refuseOthers(Object.fromEntries(Object.entries(unknown).filter(([key]) => !known.includes(key))));
   if (!PLAIN_STARTS.includes(init_lora_weights as string)) {
     refuse(
       `its init_lora_weights is ${

@@ -115,7 +115,7 @@ export interface Learner {
   pass(): Pick<Pass, "shared">;
   /**
    * Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; what the `rule` of the model makes of them,
-   * if it has none of its own.
+   * if it has none.
    */
   logits?(
     images: Tensor,
@@ -173,8 +173,8 @@ export interface SavedAdapters {
 /** How adapters are saved. */
 export interface SaveOptions {
   /**
-   * `"octograd"` (default) keeps every block, `extra`, and what tells the model's weights from
-   * others. `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank r/n LoRA that
+   * `"octograd"` (default) keeps every block, `extra`, and what tells the model from
+   * all other models. `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank r/n LoRA that
    * it equals.
    */
   readonly format?: "octograd" | "peft";
@@ -186,6 +186,6 @@ export interface SaveOptions {
 export interface Loaded {
   /** What was learned. */
   readonly learner: Learner;
-  /** What {@linkcode SaveOptions.extra} kept beside it. */
+  /** What {@linkcode SaveOptions.extra} put beside it. */
   readonly extra: Record<string, unknown>;
 }

@@ -1,5 +1,5 @@
 /**
- * What tells the model that adapters were trained on from others of the same sizes.
+ * What tells the model that adapters were trained on from other models of the same sizes.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { isRecord, refuse } from "./peft_config.ts";
 const SAMPLE_SIZE = 16;
 
 /**
- * How far samples may be apart, as a part of their largest value: well above bfloat16's rounding,
+ * How far samples may be apart, as a share of their largest value: well above bfloat16's rounding,
  * 2⁻⁹.
  */
 const SAMPLE_TOLERANCE = 0.02;
@@ -44,7 +44,7 @@ export async function identityOf(clip: Clip): Promise<Record<string, unknown>> {
 
 /**
  * Throws unless a model is the one that an identity is of, or a rounded copy of it: the weights of
- * files of the same type must be equal, those of another type nearly. 0.1 kept the sample alone.
+ * files of the same type must be equal, those of another type nearly. 0.1 saved the sample alone.
  */
 export async function checkIdentity(
   clip: Clip,

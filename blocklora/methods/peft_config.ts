@@ -83,7 +83,7 @@ export function parsePattern(key: string, value: unknown): Record<string, number
 /** A value that counts something. */
 export function wholeNumber(key: string, value: unknown): number {
   if (Number.isInteger(value) && value as number > 0) return value as number;
-  refuse(`its ${key} is ${JSON.stringify(value)}, it must be a positive whole number`);
+  refuse(`its ${key} is ${JSON.stringify(value)}, it must be a positive integer`);
 }
 
 /** Whether a key that is not known here asks for nothing. */

@@ -1,5 +1,5 @@
 /**
- * The numbers of a training: a method may have been published with some of its own.
+ * The numbers of a training: a method may have been published with other ones.
  *
  * @module
  */

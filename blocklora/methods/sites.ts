@@ -137,7 +137,7 @@ export function chosenSites(
   });
 }
 
-/** The choice of layers that comes nearest to some of them, by their names. */
+/** The layers that come nearest to some of them, by their names. */
 export function describeSites(
   model: Pick<Model, "vision" | "text">,
   modules: readonly string[],

@@ -109,7 +109,7 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
     dropout: number({ from: 0, to: 0.999 }, "share of an adapter's input that is dropped", 0),
     ...LAYER_FLAGS,
   },
-  // Ten times the rates of LoRA: few numbers have to move a whole matrix.
+  // Ten times the rates of LoRA: few numbers have to move a matrix.
   recipe: { learningRate: 2e-3 },
   embeddedRecipe: { learningRate: 5e-2 },
   configOf(values) {
@@ -123,7 +123,7 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
   },
   check({ rank }) {
     if (Number.isInteger(rank) && rank >= 1) return;
-    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive whole number`);
+    throw new RangeError(`Cannot adapt with rank ${rank}: it must be a positive integer`);
   },
   tensors: ({ rank }, [outputs]) => ({ [LAMBDA_B]: [outputs], [LAMBDA_D]: [rank] }),
   fresh: (name, shape, _linear, _random, { initial }) =>
@@ -162,8 +162,8 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
   reads: ({ peft_type }) => peft_type === "VERA",
   parse(config) {
     const { r, vera_dropout = 0, d_initial = 0.1, save_projection = true, ...more } = config;
-    const { projection_prng_key: _key, init_weights: _init, ...others } = more;
-    refuseOthers(others);
+    const { projection_prng_key: _key, init_weights: _init, ...unknown } = more;
+    refuseOthers(unknown);
     if (save_projection !== true) {
       refuse(
         "its random matrices are not in its file and only PyTorch draws them again, " +

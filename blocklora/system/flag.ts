@@ -6,6 +6,7 @@
 
 /** A command line that cannot be understood. */
 export class UsageError extends Error {
+  /** `"UsageError"`. */
   override name = "UsageError";
 }
 

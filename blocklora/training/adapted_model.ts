@@ -26,8 +26,8 @@ import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 
 /**
- * What an adapter directory remembers of its training, beside the adapters; 0.1 kept paths as they
- * were typed.
+ * What an adapter directory remembers of its training, beside the adapters; 0.1 wrote down paths as
+ * they were typed.
  */
 export interface Remembered extends Partial<ModelOrigin> {
   /** The class names, in the order of the labels. */

@@ -17,7 +17,7 @@ import { tensor } from "../../tensor/create.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
-/** A template with a class name in the place of each `{}`, underscores as spaces, as CLIP-LoRA does. */
+/** A template with a class name for each `{}`, underscores as spaces, as CLIP-LoRA does. */
 export function promptOf(name: string, template: string): string {
   // As a function: a text may have `$&` in it.
   return template.replaceAll("{}", () => name.replaceAll("_", " "));
@@ -128,7 +128,7 @@ export class Classifier {
     const size = this.#clip.config.vision.imageSize;
     const batch = pixels.length / (3 * size * size);
     const k = Math.min(count, this.#texts.shape[0]);
-    const found = scope(() => {
+    const likeliest = scope(() => {
       const images = this.#clip.imageFeatures(
         tensor(pixels, [batch, 3, size, size]),
         this.#pass,
@@ -136,7 +136,10 @@ export class Classifier {
       return topK(softmax(this.#logits(images)), k);
     });
     try {
-      const [values, indices] = await Promise.all([found.values.data(), found.indices.data()]);
+      const [values, indices] = await Promise.all([
+        likeliest.values.data(),
+        likeliest.indices.data(),
+      ]);
       if (values.some(Number.isNaN)) {
         throw new RangeError(
           "Cannot classify: the model's logits are NaN, its weights or its adapter's are broken",
@@ -147,8 +150,8 @@ export class Classifier {
         probabilities: Array.from(values.subarray(i * k, (i + 1) * k)),
       }));
     } finally {
-      found.values.release();
-      found.indices.release();
+      likeliest.values.release();
+      likeliest.indices.release();
     }
   }
 

@@ -30,21 +30,21 @@ export async function completed(
     new Map(Object.entries(all))
   );
   for (const key of new Set([...wanted.keys(), ...held.keys()])) {
-    const [own, other] = [wanted.get(key), held.get(key)].map((value) => JSON.stringify(value));
+    const [now, before] = [wanted.get(key), held.get(key)].map((value) => JSON.stringify(value));
     // 0.1 told less.
-    if (own === other || (other === undefined && !result.identity)) continue;
+    if (now === before || (before === undefined && !result.identity)) continue;
     throw new Error(
-      `Cannot go on with ${directory}: its ${key} is ${other}, now it would be ${own}; ` +
+      `Cannot go on with ${directory}: its ${key} is ${before}, now it would be ${now}; ` +
         "remove it, or name another --output",
     );
   }
-  const others = (["model", "train", "test"] as const)
-    .filter((part) => result.identity?.[part] !== identity[part])
-    .map((part) => ({ model: "model", train: "training images", test: "test images" })[part]);
-  if (others.length === 0) return result;
+  const changed = (["model", "train", "test"] as const)
+    .filter((what) => result.identity?.[what] !== identity[what])
+    .map((what) => ({ model: "model", train: "training images", test: "test images" })[what]);
+  if (changed.length === 0) return result;
   console.note(
     `${directory} is of ${result.identity ? "another" : "an unknown"} ${
-      others.join(" and ")
+      changed.join(" and ")
     }: run again`,
   );
   return null;

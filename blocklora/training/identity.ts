@@ -28,7 +28,7 @@ export class ImageHashes {
     this.#dataset = dataset;
   }
 
-  /** What tells images, their order and their classes from others. One that cannot be read is like no other that can. */
+  /** What tells images, their order and their classes from all other images. One that cannot be read is like no other that can. */
   async of(samples: readonly Sample[]): Promise<string> {
     const { root, classes } = this.#dataset;
     const digest = createHash("sha256").update(JSON.stringify(classes));

@@ -95,7 +95,7 @@ export async function trainingLoop(
       const done = trainer.steps;
       if (done % stepsPerEpoch === 0) trainer.endEpoch(done / stepsPerEpoch);
       const last = done === iterations || interrupt.wanted;
-      // The first step compiles: it is looked at by itself, so that the pace of the others is theirs.
+      // The first step compiles: it is looked at by itself, so that it does not count in the pace of those after it.
       if (step === 0 || done % LOOK_EVERY === 0 || last) {
         const seen = await board.read();
         const now = performance.now();

@@ -118,11 +118,11 @@ export async function checkOutput(
     );
   }
   const known = [...MODEL_FILES, ...RUN_FILES, ...PEFT_FILES];
-  const others = (await namesIn(output))
+  const strangers = (await namesIn(output))
     .filter((name) => known.includes(name) && !written.includes(name));
-  if (others.length === 0) return;
+  if (strangers.length === 0) return;
   throw new Error(
-    `Cannot write to ${output}: it has ${others.join(", ")} of something else, ` +
+    `Cannot write to ${output}: it has ${strangers.join(", ")} of something else, ` +
       "remove them, or name another --output",
   );
 }

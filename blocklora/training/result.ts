@@ -140,9 +140,9 @@ export function timingOf(
 export function thinned(losses: readonly number[]): [step: number, loss: number][] {
   const window = Math.ceil(losses.length / 100);
   return Array.from({ length: Math.ceil(losses.length / window) }, (_, i) => {
-    const part = losses.slice(i * window, (i + 1) * window);
-    const mean = part.reduce((total, loss) => total + loss, 0) / part.length;
-    return [i * window + (part.length - 1) / 2, Number(mean.toPrecision(6))];
+    const some = losses.slice(i * window, (i + 1) * window);
+    const mean = some.reduce((total, loss) => total + loss, 0) / some.length;
+    return [i * window + (some.length - 1) / 2, Number(mean.toPrecision(6))];
   });
 }
 

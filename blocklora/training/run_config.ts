@@ -64,12 +64,12 @@ export function settingsOf(
   { model, template, batchSize }: Pick<RunContext, "model" | "template" | "batchSize">,
   { method, recipe, cropScale, flip, memory }: RunConfig,
 ): Record<string, unknown> {
-  const { method: _name, rank: _rank, blocks: _blocks, ...others } = method;
+  const { method: _name, rank: _rank, blocks: _blocks, ...more } = method;
   return {
     model: model.name,
     precision: model.clip.precision,
     template,
-    ...others,
+    ...more,
     ...recipeOf(recipe),
     cropScale,
     flip,

@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import { assertWritable, makeDirectory, namesIn } from "../system/files.ts";
 
-/** What a run leaves, in the order in which an old one must go: nothing may be taken for a whole run that is none. */
+/** What a run leaves, in the order in which an old one must go: nothing may be taken for a run that is none. */
 export const RUN_FILES: readonly string[] = [
   "result.json",
   "report.html",
@@ -72,7 +72,7 @@ async function tryClaim(path: string): Promise<Claim | null> {
   };
 }
 
-/** Moves a run into a directory, in the place of the one that is there; other files stay where they are. */
+/** Moves a run into a directory, for the one that is there; other files stay where they are. */
 export async function replaceRun(from: string, to: string): Promise<void> {
   const old = await namesIn(to);
   for (const name of RUN_FILES.filter((name) => old.includes(name))) {

@@ -46,8 +46,8 @@ export function shardOf(
     : JOB_COMPLETION_INDEX !== undefined
     ? [JOB_COMPLETION_INDEX, JOB_COMPLETIONS, "JOB_COMPLETION_INDEX and JOB_COMPLETIONS"]
     : ["0", "1", ""];
-  const whole = (text: string | undefined) => /^\d+$/.test(text ?? "") ? Number(text) : NaN;
-  const shard = { index: whole(index), count: whole(count) };
+  const integer = (text: string | undefined) => /^\d+$/.test(text ?? "") ? Number(text) : NaN;
+  const shard = { index: integer(index), count: integer(count) };
   if (shard.index < shard.count) return shard;
   throw new UsageError(
     `Cannot use ${source}: "${index}" of "${count}" is no share, they are numbered from 0 to one below their count`,

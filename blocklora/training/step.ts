@@ -59,7 +59,7 @@ export async function realStep(
   return await takeRealStep(prepareStep, clip, options, random);
 }
 
-/** Finds the fastest plan that fits: {@linkcode planMemory}. */
+/** Finds the fastest memory plan that fits: {@linkcode planMemory}. */
 export function planStep(request: PlanRequest<StepOptions>): Planned {
   return planMemory(prepareStep, request);
 }
@@ -71,7 +71,7 @@ export function planStep(request: PlanRequest<StepOptions>): Planned {
  */
 export function prepareStep(
   clip: Clip,
-  { method, promptTokens, batch, plan, memoryLimit = Infinity }: StepOptions,
+  { method, promptTokens, batch, memory, memoryLimit = Infinity }: StepOptions,
   random?: Random,
 ): PreparedStep {
   const { vision, text } = clip.config;
@@ -83,7 +83,7 @@ export function prepareStep(
   })));
   const task = { clip, classes: promptTokens.length, prompts: () => prompts };
   const learner = methodNamed(method.method).learner(task, method, 1);
-  const trainer = new Trainer(clip, learner, prompts, DEFAULT_RECIPE, plan);
+  const trainer = new Trainer(clip, learner, prompts, DEFAULT_RECIPE, memory);
   const count = batch * 3 * vision.imageSize ** 2;
   const images = {
     pixels: random ? noise(random, count) : new Float32Array(count),

@@ -1,6 +1,6 @@
 /**
- * The runs of a sweep: one method, number of shots, seed and data set each, in a directory of its
- * own.
+ * The runs of a sweep: one method, number of shots, seed and data set each, in its
+ * directory.
  *
  * @module
  */
@@ -77,7 +77,7 @@ export class DatasetRuns {
     return { model: model.fingerprint, train, test };
   }
 
-  /** Runs one, and writes its directory as a whole; null if Ctrl-C ended it. */
+  /** Runs one, and writes its directory at once; null if Ctrl-C ended it. */
   async run(run: SweepRun, directory: string): Promise<RunResult | null> {
     const parent = dirname(directory);
     const mark = `.${basename(directory)}.`;
@@ -95,7 +95,7 @@ export class DatasetRuns {
       await Deno.remove(unfinished, { recursive: true });
       return null;
     }
-    // One of other images or another model goes as a whole.
+    // One of other images or another model goes at once.
     const old = join(parent, `${mark}old`);
     if (await exists(directory)) await Deno.rename(directory, old);
     await Deno.rename(unfinished, directory);

@@ -37,7 +37,7 @@ export interface TrainingBatch {
   readonly labels: Int32Array<ArrayBuffer>;
 }
 
-/** Keeps the dropout's random numbers apart from others of the same seed. */
+/** Keeps the dropout's random numbers apart from all other ones of the same seed. */
 const DROPOUT = 0x64726f70;
 
 /** Trains what learns on batches of images, each class named by a prompt. */

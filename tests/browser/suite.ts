@@ -35,7 +35,12 @@ const EXCLUDED: Readonly<Record<string, readonly string[]>> = {
 const MORE = ["lost_device_test.ts", "peers_test.ts"];
 
 /** What uses gpu.ts for models that it writes to files, which a page cannot. */
-const LESS = ["merge_test.ts", "open_model_test.ts", "peft_test.ts"];
+const LESS = [
+  "merge_test.ts",
+  "open_clip_models_test.ts",
+  "open_model_test.ts",
+  "peft_test.ts",
+];
 
 /** The files of tests that run kernels. */
 async function files(): Promise<string[]> {
