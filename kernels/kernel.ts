@@ -142,7 +142,7 @@ export class Kernel {
     const program = this.#program(operands);
     const { under } = warmUp();
     if (under) {
-      this.#warmUp(under, program, constants, bindings, sizes, explain);
+      this.#warmUp(under, program, constants, sizes, explain);
       return;
     }
     const pipeline = this.#pipeline(program, constants, explain);
@@ -223,7 +223,6 @@ export class Kernel {
     { compiling, starts }: WarmUp,
     program: Program,
     constants: Constants,
-    bindings: readonly Binding[],
     sizes: Sizes,
     explain: (message: string) => Error,
   ): void {
@@ -231,8 +230,9 @@ export class Kernel {
     const name = `${this.name} ${key}`;
     if (program.pipelines.has(key) || starts.has(name)) return;
     const packed = this.#pack(sizes).slice();
-    starts.set(name, () => {
+    starts.set(name, (spare) => {
       const pipeline = this.#pipeline(program, constants, explain);
+      const bindings = this.#access.map((_, i) => spare(i));
       currentEngine().queue.dispatch(pipeline, program.layout, bindings, packed, [0], explain);
     });
     const made = gpu().createComputePipelineAsync(this.#descriptor(program, constants));
