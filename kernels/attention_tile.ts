@@ -135,7 +135,7 @@ fn main(
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let batch = at / sizes.tiles;
   let first = at % sizes.tiles * ${rows * down}u;
-  let right = ${variant === "subgroup" ? "perLane" : `index % ${across}u`};
+  let right = ${variant === "subgroup" ? "lane" : `index % ${across}u`};
   let below = ${variant === "subgroup" ? "0u" : `index / ${across}u`};
 ${
     places.map((name) =>

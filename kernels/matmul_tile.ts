@@ -118,8 +118,8 @@ fn main(
   // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache that way.
   let row = tile % sizes.tiles_m * ${rows * down}u;
   let col = tile / sizes.tiles_m * ${cols * across}u;
-  let x = ${subgroup ? "perLane" : "index"} % ${across}u;
-  let y = ${subgroup ? "perLane" : "index"} / ${across}u;
+  let x = ${subgroup ? "lane" : "index"} % ${across}u;
+  let y = ${subgroup ? "lane" : "index"} / ${across}u;
 
   // Beyond the edge the last rows and columns are made again.
 ${each(rows, (i) => `  let r${i} = ${a.nth(`(4u * (y + ${(i >> 2) * down}u) + ${i & 3}u)`)};`)}
