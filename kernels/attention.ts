@@ -1,5 +1,5 @@
 /**
- * Attention in one pass over keys and values, and its gradients, each in a pass of its own.
+ * Attention in one pass over keys and values, and its gradients, each in another pass.
  *
  * @module
  */
@@ -22,7 +22,7 @@ import { pinnedTile, variant } from "./variant.ts";
 
 /** How attention weighs. */
 export interface Weighing {
-  /** Whether a query sees only the keys up to its own number. */
+  /** Whether a query sees only the keys up to its number. */
   readonly causal: boolean;
   /** The factor of the scores. */
   readonly scale: number;
@@ -45,7 +45,7 @@ export interface Attention extends Attended {
   readonly deltas: Tensor;
 }
 
-/** Whether there are kernels for rows of this width: in whole vec4, and where invocations share what they load. */
+/** Whether there are kernels for rows of this width: in full vec4, and where invocations share what they load. */
 export function canAttend(...widths: readonly number[]): boolean {
   if (variant() === "perLane" || widths.some((width) => width === 0 || width % 4 !== 0)) {
     return false;
@@ -57,7 +57,7 @@ export function canAttend(...widths: readonly number[]): boolean {
     Math.max(...memory) <= gpu().limits.maxComputeWorkgroupStorageSize;
 }
 
-/** Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps, that begin at whole vec4. */
+/** Whether a tensor `[batch, heads, rows, width]` lies as the kernels read it: rows without gaps, that begin at full vec4. */
 export function isAttendable({ strides, offset }: Tensor): boolean {
   return strides[3] === 1 && [offset, ...strides.slice(0, 3)].every((step) => step % 4 === 0);
 }
@@ -108,8 +108,8 @@ export function rowDot(a: Tensor, c: Tensor): Tensor {
     rows,
     heads,
     quads: width / 4,
-    ...placeOf("a", a),
-    ...placeOf("c", c),
+    ...layoutOf("a", a),
+    ...layoutOf("c", c),
   };
   rowDotKernel.run([a, c], [y], sizes, spread(Math.ceil(y.size / 64)));
   return y;
@@ -139,7 +139,7 @@ const rowDotKernel = new Kernel(
 
 type Operands = Readonly<Partial<Record<"x" | "w" | "y" | "z", Tensor>>>;
 
-/** Records a sum, whose own rows are keys or queries. */
+/** Records a sum, whose rows are keys or queries. */
 function run(
   sum: Sum,
   ofKeys: boolean,
@@ -149,9 +149,9 @@ function run(
   { causal, scale }: Weighing,
 ): void {
   const [batch, heads, rows, width] = operands.x!.shape;
-  const [others, depth] = [operands.y!.shape[2], operands.z!.shape[3]];
+  const [columns, depth] = [operands.y!.shape[2], operands.z!.shape[3]];
   const cols = outputs[0].shape[3];
-  const tile: AttentionTile = { sum, causal, ...shapeOf(cols, batch * heads * rows * others) };
+  const tile: AttentionTile = { sum, causal, ...shapeOf(cols, batch * heads * rows * columns) };
   const tiles = Math.ceil(rows / (tile.rows * tile.down));
   const groups = tiles * batch * heads;
   const named = OPERANDS[sum].map((name) => [name, operands[name]!] as const);
@@ -159,16 +159,16 @@ function run(
     [...named.map(([, operand]) => operand), ...statistics],
     outputs,
     {
-      ...{ rows, others, heads, tiles, groups, scale, cols, width: width / 4, depth: depth / 4 },
+      ...{ rows, columns, heads, tiles, groups, scale, cols, width: width / 4, depth: depth / 4 },
       keys: Number(ofKeys),
-      ...Object.assign({}, ...named.map(([name, operand]) => placeOf(name, operand))),
-      ...placeOf("out", outputs[0]),
+      ...Object.assign({}, ...named.map(([name, operand]) => layoutOf(name, operand))),
+      ...layoutOf("out", outputs[0]),
     },
     spread(groups),
   );
 }
 
-function placeOf(name: string, { offset, strides }: Tensor): Sizes {
+function layoutOf(name: string, { offset, strides }: Tensor): Sizes {
   return {
     [`${name}_offset`]: offset,
     [`${name}_batch`]: strides[0],
@@ -212,9 +212,9 @@ function kernelOf(tile: AttentionTile): Kernel {
 function workOf(sum: Sum): KernelWork {
   const gradient = sum === "inputs";
   return {
-    flops: ({ others, width, depth }, [x]) => {
+    flops: ({ columns, width, depth }, [x]) => {
       const each = 8 * (gradient ? 2 * width + depth : width + depth) + 8;
-      return numel((x as Tensor).shape.slice(0, 3)) * others * each;
+      return numel((x as Tensor).shape.slice(0, 3)) * columns * each;
     },
   };
 }

@@ -25,7 +25,7 @@ import {
 } from "./tile.ts";
 
 /**
- * What is summed over the other rows j for each own row i, with scores `s = scale · x · y` and weights `p`:
+ * What is summed over the columns j of the score matrix for each of its rows i, with scores `s = scale · x · y` and weights `p`:
  *
  * - `forward`: `Σ p z`, softmax of the scores giving the weights; x is q, y is k, z is v. Also the logarithm of each
  *   row's sum of exponentials.
@@ -33,8 +33,8 @@ import {
  * - `inputs`: `Σ scale p (w · z - δ) y`. With q as x, the output's gradient as w, k as y and v as z it is the gradient of
  *   q; with k as x, v as w, q as y and the output's gradient as z, that of k.
  *
- * The logarithm and δ, the sum of the output times its gradient, belong to queries: of `inputs` these are the own rows,
- * or the others. Source: Dao et al., arXiv 2205.14135, algorithms 1 and 4.
+ * The logarithm and δ, the sum of the output times its gradient, belong to queries: of `inputs` these are the rows,
+ * or the columns. Source: Dao et al., arXiv 2205.14135, algorithms 1 and 4.
  */
 export type Sum = "forward" | "values" | "inputs";
 
@@ -44,19 +44,19 @@ export interface AttentionTile {
   readonly variant: Exclude<Variant, "perLane">;
   /** What is summed. */
   readonly sum: Sum;
-  /** Whether a query sees only the keys up to its own number. */
+  /** Whether a query sees only the keys up to its number. */
   readonly causal: boolean;
-  /** Own rows of an invocation, a multiple of 4. */
+  /** Rows of an invocation, a multiple of 4. */
   readonly rows: number;
   /** Columns of the result of an invocation, a multiple of 4. */
   readonly cols: number;
-  /** Invocations of a workgroup along other rows, and along the columns of the result. */
+  /** Invocations of a workgroup along the columns of the score matrix, and along the columns of the result. */
   readonly across: number;
-  /** Invocations of a workgroup along own rows; in the variant `subgroup` 1. */
+  /** Invocations of a workgroup along rows; in the variant `subgroup` 1. */
   readonly down: number;
 }
 
-/** Other rows whose scores an invocation makes in a step: a vec4. */
+/** Columns whose scores an invocation makes in a step: a vec4. */
 const STEP = 4;
 
 /** The operands of each sum. */
@@ -75,7 +75,7 @@ export function memoryOf({ variant, rows, cols, across, down }: AttentionTile): 
 }
 
 /**
- * The WGSL of one of the sums. A workgroup takes some own rows, and goes over the other rows in blocks: it makes the
+ * The WGSL of one of the sums. A workgroup takes some rows of the score matrix, and goes over its columns in blocks: it makes the
  * block's scores, a product; turns them into weights, which go to workgroup memory; and adds the weights' product with
  * the block to the result.
  */
@@ -94,9 +94,9 @@ export function attentionWgsl(tile: AttentionTile): string {
     { name: "out", access: "read_write", type: "vec4f" },
     ...(forward ? [{ name: "logs", access: "read_write", type: "f32" }] : []),
   ];
-  const places = [...OPERANDS[sum], "out"];
+  const operands = [...OPERANDS[sum], "out"];
   const products = productsOf(tile, source);
-  // The lanes of a software adapter's register go on together, and what one has stored the others can load; a barrier
+  // The lanes of a software adapter's register go on together, and what one has stored all can load; a barrier
   // there costs as much as a third of all the rest.
   const barrier = variant === "workgroup" ? "    workgroupBarrier();" : "";
   const tops = acrossRow(tile, "max", (i) => `max(max(e${i}.x, e${i}.y), max(e${i}.z, e${i}.w))`);
@@ -104,7 +104,7 @@ export function attentionWgsl(tile: AttentionTile): string {
   const tileEnd = `min(first + ${rows * down}u, sizes.rows)`;
   return /* wgsl */ `// ${sum} of attention: ${
     rows * down
-  } own rows of a workgroup, ${block} others at a time.
+  } rows of a workgroup, ${block} columns at a time.
 ${special}
 ${
     bindings.map(({ name, access, type }, i) =>
@@ -113,11 +113,11 @@ ${
   }
 const LOWEST = -3.402823466e38; // no finite score is lower
 
-// A statistic of the own rows, or of the others, if those are the queries; else there is none, and this is 0.
-fn own(x: f32) -> f32 {
+// A statistic of the rows, or of the columns, if those are the queries; else there is none, and this is 0.
+fn of_rows(x: f32) -> f32 {
   return select(x, 0.0, sizes.keys == 1u);
 }
-fn others(x: f32) -> f32 {
+fn of_columns(x: f32) -> f32 {
   return select(0.0, x, sizes.keys == 1u);
 }
 
@@ -138,7 +138,7 @@ fn main(
   let right = ${variant === "subgroup" ? "lane" : `index % ${across}u`};
   let below = ${variant === "subgroup" ? "0u" : `index / ${across}u`};
 ${
-    places.map((name) =>
+    operands.map((name) =>
       `  let ${name}_start = sizes.${name}_offset + batch / sizes.heads * sizes.${name}_batch + batch % sizes.heads * sizes.${name}_head;`
     ).join("\n")
   }
@@ -152,7 +152,7 @@ ${
     optional(
       gradient,
       all((i) =>
-        `  let log${i} = own(logs[batch * sizes.rows + r${i}]);\n  let delta${i} = own(deltas[batch * sizes.rows + r${i}]);`
+        `  let log${i} = of_rows(logs[batch * sizes.rows + r${i}]);\n  let delta${i} = of_rows(deltas[batch * sizes.rows + r${i}]);`
       ),
     )
   }
@@ -162,23 +162,23 @@ ${
     // Queries see keys up to themselves, and keys are seen by queries from themselves on.
     causal
       ? `  let start = select(0u, first / ${block}u * ${block}u, sizes.keys == 1u);
-  let limit = select(min(sizes.others, ${tileEnd}), sizes.others, sizes.keys == 1u);`
-      : "  let start = 0u;\n  let limit = sizes.others;"}
+  let limit = select(min(sizes.columns, ${tileEnd}), sizes.columns, sizes.keys == 1u);`
+      : "  let start = 0u;\n  let limit = sizes.columns;"}
   for (var j = start; j < limit; j += ${block}u) {
     let other = vec4u(j + ${STEP}u * right) + vec4u(0u, 1u, 2u, 3u);
-${each(STEP, (h) => `    let c${h} = min(other.${PARTS[h]}, sizes.others - 1u);`)}
+${each(STEP, (h) => `    let c${h} = min(other.${PARTS[h]}, sizes.columns - 1u);`)}
 ${all((i) => `    var s${i} = vec4f();`)}
 ${products.scores}
-${optional(gradient, all((i) => `    var t${i} = vec4f();`) + products.flows)}
-${optional(!forward, ofOthers("log", "logs"))}
-${optional(gradient, ofOthers("delta", "deltas"))}
-    let known = other < vec4u(sizes.others);
+${optional(gradient, all((i) => `    var t${i} = vec4f();`) + products.weightGradients)}
+${optional(!forward, ofColumns("log", "logs"))}
+${optional(gradient, ofColumns("delta", "deltas"))}
+    let known = other < vec4u(sizes.columns);
 ${
     all((i) => {
       const order = `select(other <= vec4u(r${i}), other >= vec4u(r${i}), sizes.keys == 1u)`;
       const seen = causal ? `known & ${order}` : "known";
       const score = `s${i} * sizes.scale`;
-      // What is not seen has no weight at all: no score is so low that another could not be lower.
+      // What is not seen has no weight at all: no score is so small that another could not be smaller.
       return `    let seen${i} = ${seen};
     let e${i} = ${forward ? `select(vec4f(LOWEST), ${score}, seen${i})` : score};`;
     })
@@ -229,11 +229,11 @@ ${
 `;
 }
 
-/** The sizes of a sum; `keys` is 1 if the rows that are summed for are keys. */
+/** The sizes of a sum; `keys` is 1 if the rows of the score matrix are keys. */
 export function attentionSizes(sum: Sum): SizeTypes {
   const operands = [...OPERANDS[sum], "out"];
   return {
-    ...u32s("rows", "others", "heads", "width", "depth", "cols", "tiles", "groups", "keys"),
+    ...u32s("rows", "columns", "heads", "width", "depth", "cols", "tiles", "groups", "keys"),
     scale: "f32",
     ...u32s(
       ...operands.flatMap((name) =>
@@ -243,15 +243,15 @@ export function attentionSizes(sum: Sum): SizeTypes {
   };
 }
 
-/** The number in the workgroup of an invocation's i-th own row. */
+/** The number in the workgroup of an invocation's i-th row. */
 function localRow({ down }: AttentionTile, i: number): string {
   return `4u * (below + ${(i >> 2) * down}u) + ${i & 3}u`;
 }
 
-/** What the other rows of a step have of a statistic. */
-function ofOthers(name: string, array: string): string {
-  const own = range(STEP).map((h) => `others(${array}[batch * sizes.others + c${h}])`);
-  return `    let ${name} = vec4f(${own.join(", ")});`;
+/** What the columns of a step have of a statistic. */
+function ofColumns(name: string, array: string): string {
+  const values = range(STEP).map((h) => `of_columns(${array}[batch * sizes.columns + c${h}])`);
+  return `    let ${name} = vec4f(${values.join(", ")});`;
 }
 
 /** Joins what the invocations of a row have of it. */
@@ -294,37 +294,37 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
     name,
     along: "inner",
     count: rows,
-    own: (f) => `r${f}`,
+    index: (f) => `r${f}`,
     nth: (f) => `min(first + ${f}, sizes.rows - 1u)`,
     base: (at) => `(${name}_start + (${at}) * sizes.${name}_row) / 4u`,
     load: (base, k) => `${name}[${base} + ${k}]`,
   });
-  const othersOf = (name: string): Operand => ({
+  const columnsOf = (name: string): Operand => ({
     ...rowsOf(name),
     count: STEP,
-    own: (f) => `c${f}`,
-    nth: (f) => `min(j + ${f}, sizes.others - 1u)`,
+    index: (f) => `c${f}`,
+    nth: (f) => `min(j + ${f}, sizes.columns - 1u)`,
   });
   const blockOf: Operand = {
     name: "b",
     along: "outer",
     count: cols,
-    own: (f) => `d${f}`,
+    index: (f) => `d${f}`,
     nth: (f) => `min(${f}, sizes.cols - 4u)`,
     base: (at) => `(${source}_start + ${at}) / 4u`,
     load: (base, k) =>
-      `${source}[${base} + min(j + ${k}, sizes.others - 1u) * (sizes.${source}_row / 4u)]`,
+      `${source}[${base} + min(j + ${k}, sizes.columns - 1u) * (sizes.${source}_row / 4u)]`,
   };
   const weights: Operand = {
     name: "p",
     along: "inner",
     count: rows,
-    own: (f) => localRow(tile, f),
+    index: (f) => localRow(tile, f),
     nth: (f) => f,
     base: (at) => `(${at}) * ${across}u`,
     load: (base, k) => `weights[${base} + ${k}]`,
   };
-  const [x, w, y, z] = [rowsOf("x"), rowsOf("w"), othersOf("y"), othersOf("z")];
+  const [x, w, y, z] = [rowsOf("x"), rowsOf("w"), columnsOf("y"), columnsOf("z")];
   const one = (name: string) => (i: number) => `${name}${i}`;
   const summed = (i: number, q: number) => `o${i}_${q}`;
   if (variant === "subgroup") {
@@ -338,7 +338,7 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
     return {
       declarations: "",
       scores: product(x, y, "sizes.width", one("s")),
-      flows: product(w, z, "sizes.depth", one("t")),
+      weightGradients: product(w, z, "sizes.depth", one("t")),
       sums: product(weights, blockOf, `${across}u`, summed),
     };
   }
@@ -348,14 +348,14 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
     operand: Operand,
     memory: string,
     quads: number,
-    own: (q: number) => string,
+    index: (q: number) => string,
     end: string,
   ) =>
     workgroupStagedLoads(operand, {
       memory,
       quads,
       threads,
-      own,
+      slot: index,
       end,
       scope: scopeOf(operand, source),
     });
@@ -392,7 +392,7 @@ function productsOf(tile: AttentionTile, source: "y" | "z") {
       "sizes.width",
       multiplyAdd(outer(x), outer(y), one("s"), false),
     ),
-    flows: togetherWgsl(
+    weightGradients: togetherWgsl(
       [ws, zs],
       "0u",
       "sizes.depth",

@@ -36,10 +36,10 @@ fn finalize_(s: vec4f, row: u32) -> vec4f {
     let label = labels[row];
     let chosen = logits[row * sizes.cols + min(label, sizes.cols - 1u)] - s.x;
     // A share of 0 is no share: 0 times an infinite distance would be NaN.
-    let own = select(0.0, (1.0 - sizes.smoothing) * chosen, sizes.smoothing < 1.0);
+    let labelled = select(0.0, (1.0 - sizes.smoothing) * chosen, sizes.smoothing < 1.0);
     let even = select(0.0, sizes.smoothing * s.z / f32(sizes.cols), sizes.smoothing > 0.0);
-    let found = above - own - even;
-    loss[row] = select(0.0, found, label < sizes.cols);
+    let value = above - labelled - even;
+    loss[row] = select(0.0, value, label < sizes.cols);
     stats[row] = vec2f(s.x, above);
   }
   return s;

@@ -1,4 +1,4 @@
-// dx[n, y, x] = Σ g[n, p, q, i, j] over the windows [p, q] whose place [i, j] lies on the pixel: y = down p + i down_step,
+// dx[n, y, x] = Σ g[n, p, q, i, j] over the windows [p, q] whose element [i, j] lies on the pixel: y = down p + i down_step,
 // x = across q + j across_step. One invocation for each pixel of the images n.
 @group(0) @binding(0) var<storage, read> g: array<f32>;
 @group(0) @binding(1) var<storage, read_write> dx: array<f32>;

@@ -1,6 +1,6 @@
 // What WGSL lacks, or leaves open, beside special.wgsl. Pointwise kernels begin with both.
 
-// tanh from exp: the built-in one is NaN beyond ±44 on some adapters, and loses the digits of small x on others.
+// tanh from exp: the built-in one is NaN beyond ±44 on some adapters, and loses the digits of small x on more.
 fn tanh_(x: f32) -> f32 {
   let e = exp(-2.0 * abs(x));
   let s = x * x;
@@ -35,7 +35,7 @@ fn sine_(x: f32, quarters: i32) -> f32 {
 
 // What is left of a large x when the quarter turns nearest to it, of which `turn` gets the number, are taken off. Payne and
 // Hanek, "Radian Reduction for Trigonometric Functions", SIGNUM 18, 1983: of the product of x's 24 digits and 2/π only the
-// 96 binary digits below 4 are computed, since those above are whole turns.
+// 96 binary digits below 4 are computed, since those above are full turns.
 fn reduced_(x: f32, turn: ptr<function, i32>) -> f32 {
   // 32 zeros, and 2/π.
   var digits = array<u32, 8>(
@@ -43,22 +43,22 @@ fn reduced_(x: f32, turn: ptr<function, i32>) -> f32 {
   );
   let bits = bitcast<u32>(x);
   let mantissa = (bits & 0x7fffffu) | 0x800000u;
-  // x is mantissa · 2^(exponent - 150): digits of 2/π above this place make whole turns.
-  let place = ((bits >> 23u) & 255u) - 120u;
-  let word = min(place / 32u, 4u);
-  let shift = place % 32u;
-  var part = array<u32, 3>();
+  // x is mantissa · 2^(exponent - 150): digits of 2/π above this digit make full turns.
+  let digit = ((bits >> 23u) & 255u) - 120u;
+  let word = min(digit / 32u, 4u);
+  let shift = digit % 32u;
+  var bits_of = array<u32, 3>();
   for (var i = 0u; i < 3u; i++) {
     // Twice, since by 32 nothing is shifted.
-    part[i] = (digits[word + i] << shift) | ((digits[word + i + 1u] >> (31u - shift)) >> 1u);
+    bits_of[i] = (digits[word + i] << shift) | ((digits[word + i + 1u] >> (31u - shift)) >> 1u);
   }
-  let low = wide_(mantissa, part[2]);
-  let middle = wide_(mantissa, part[1]);
-  let second = middle.y + low.x;
-  let first = mantissa * part[0] + middle.x + select(0u, 1u, second < low.x);
-  // Two digits of quarter turns, then those of the part of one, of which half and more counts as one taken too many.
+  let lower = wide_(mantissa, bits_of[2]);
+  let middle = wide_(mantissa, bits_of[1]);
+  let second = middle.y + lower.x;
+  let first = mantissa * bits_of[0] + middle.x + select(0u, 1u, second < lower.x);
+  // Two digits of quarter turns, then those of the rest of one, of which half and more counts as one taken too many.
   let above = (first << 2u) | (second >> 30u);
-  let below = (second << 2u) | (low.y >> 30u);
+  let below = (second << 2u) | (lower.y >> 30u);
   let over = above >= 0x80000000u;
   let share = f32(select(above, ~above, over)) * 2.3283064e-10 + f32(select(below, ~below, over)) * 5.4210109e-20;
   let left = select(share, -share, over) * 1.5707964;
@@ -70,10 +70,10 @@ fn reduced_(x: f32, turn: ptr<function, i32>) -> f32 {
 
 // The product of two words, the upper word first.
 fn wide_(a: u32, b: u32) -> vec2u {
-  let low = (a & 0xffffu) * (b & 0xffffu);
-  let one = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+  let lower = (a & 0xffffu) * (b & 0xffffu);
+  let one = (a >> 16u) * (b & 0xffffu) + (lower >> 16u);
   let other = (a & 0xffffu) * (b >> 16u) + (one & 0xffffu);
-  return vec2u((a >> 16u) * (b >> 16u) + (one >> 16u) + (other >> 16u), (other << 16u) | (low & 0xffffu));
+  return vec2u((a >> 16u) * (b >> 16u) + (one >> 16u) + (other >> 16u), (other << 16u) | (lower & 0xffffu));
 }
 
 // The normal distribution's share below x, to a relative 3e-7 also far below 0. With z = |x| / √2 it is half of
@@ -81,43 +81,43 @@ fn wide_(a: u32, b: u32) -> vec2u {
 fn normal_(x: f32) -> f32 {
   let z = abs(x) * 0.7071067811865476;
   let t = 1.0 / (1.0 + 0.5 * z);
-  let low = 0.202074349 + t * (-0.0251889079 + t * (0.275995195 + t * (-0.485399187 + t * (0.283709705 - t * 0.0588924028))));
-  let tail = 0.5 * t * (0.282087684 + t * (0.28235361 + t * (0.243259937 + t * low))) * exp(-z * z);
+  let lower = 0.202074349 + t * (-0.0251889079 + t * (0.275995195 + t * (-0.485399187 + t * (0.283709705 - t * 0.0588924028))));
+  let tail = 0.5 * t * (0.282087684 + t * (0.28235361 + t * (0.243259937 + t * lower))) * exp(-z * z);
   return select(tail, 1.0 - tail, x > 0.0);
 }
 
 // x to a power, as C's pow has it, where WGSL's is loose or undefined: for 0, below 0, and where one is infinite.
 fn pow_(x: f32, power: f32) -> f32 {
   let size = abs(x);
-  let whole = round(power) == power; // an infinite one too, which is even
-  let odd = whole && fract(abs(power) * 0.5) == 0.5;
+  let integer = round(power) == power; // an infinite one too, which is even
+  let odd = integer && fract(abs(power) * 0.5) == 0.5;
   let endless = abs(power) == infinity_();
   let ends = size == 0.0 || !is_finite_(size) || endless;
   // To 0 or to infinity: of a power that is endless by whether its base is above 1.
   let grows = select((size > 0.5) == (power > 0.0), (size > 1.0) == (power > 0.0), endless);
   let y = select(power_(size, power), select(0.0, infinity_(), grows), ends);
   let negative = (bitcast<u32>(x) >> 31u) == 1u;
-  let real = x >= 0.0 || whole || !is_finite_(x);
+  let real = x >= 0.0 || integer || !is_finite_(x);
   let known = select(nan_(), select(y, -y, negative && odd), real);
   let one = power == 0.0 || x == 1.0 || (endless && size == 1.0);
   return select(nan_or_(x, nan_or_(power, known)), 1.0, one);
 }
 
 // x^power of finite numbers, x above 0. With x = m 2^e, m near 1, it is 2^(power e + power log₂ m): the first term is
-// computed in two parts, since of one that is rounded the whole number before the point would take the digits behind it.
+// computed in two parts, since of one that is rounded the integer before the point would take the digits behind it.
 fn power_(x: f32, power: f32) -> f32 {
   let bits = bitcast<u32>(x) + 0x4afb0du; // from √2 on to the next power of 2
   let e = f32(i32(bits >> 23u) - 127);
   let m = bitcast<f32>(bitcast<u32>(x) - ((bits >> 23u) - 127u) * 0x800000u);
   let head = bitcast<f32>(bitcast<u32>(power) & 0xfffff000u);
   let log = power * log2(m);
-  let whole = clamp(round(power * e + log), -252.0, 252.0);
-  let rest = (head * e - whole) + ((power - head) * e + log);
-  let half = round(whole * 0.5);
-  return exp2(clamp(rest, -1.0, 1.0)) * twos_(half) * twos_(whole - half);
+  let integer = clamp(round(power * e + log), -252.0, 252.0);
+  let rest = (head * e - integer) + ((power - head) * e + log);
+  let half = round(integer * 0.5);
+  return exp2(clamp(rest, -1.0, 1.0)) * twos_(half) * twos_(integer - half);
 }
 
-// 2 to a whole number within ±126.
+// 2 to an integer within ±126.
 fn twos_(power: f32) -> f32 {
   return bitcast<f32>(u32(i32(power) + 127) << 23u);
 }

@@ -1,5 +1,5 @@
 // y[i, :] = table[i / GROUP · step + ids[i], :], where ids[i] is below step: the rows of an embedding table, or one token
-// of each sequence. The table bound is the part of it that begins at row `first`; rows that lie in no part are 0.
+// of each sequence. The table bound is the chunk of it that begins at row `first`; rows that lie in no chunk are 0.
 @group(0) @binding(0) var<storage, read> table: array<f32>;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

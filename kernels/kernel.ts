@@ -38,7 +38,7 @@ ${fields.join("")}}
 `;
 }
 
-/** What tells values of a kernel's constants from others, in whichever order they are written. */
+/** What tells values of a kernel's constants from all other values, in whichever order they are written. */
 function keyOf(constants: Constants): string {
   return Object.keys(constants).sort().map((name) => `${name}=${constants[name]}`).join();
 }
@@ -55,7 +55,7 @@ const MAX_WORKGROUPS = 65535;
 
 /**
  * Loop steps that one invocation may take in all. Mesa's software adapter leaves every loop after 65,535 steps of an
- * invocation, without a word; and elsewhere a lane with so much to do is a lane that others wait for.
+ * invocation, without a word; and elsewhere a lane with so much to do is a lane that all wait for.
  */
 export const MAX_STEPS = 60000;
 
@@ -120,7 +120,7 @@ export class Kernel {
   }
 
   /**
-   * Records one run. A binding may be a tensor, or a part of a buffer where a tensor is larger than one binding.
+   * Records one run. A binding may be a tensor, or a section of a buffer where a tensor is larger than one binding.
    *
    * @throws {RangeError} If a tensor is larger than the adapter can bind.
    * @throws {TypeError} If the kernel reads floats or halves, and a tensor holds something else.
@@ -296,7 +296,7 @@ export class Kernel {
   }
 }
 
-/** What a tensor is bound as: in whole vec4, for which every buffer has room. */
+/** What a tensor is bound as: in full vec4, for which every buffer has room. */
 function inQuads({ binding }: Tensor): Binding {
   const { buffer, size } = binding;
   return size % 16 === 0
@@ -331,7 +331,9 @@ function bytesOf(operands: readonly (Tensor | Binding)[]): number {
 }
 
 function shapesOf(operands: readonly (Tensor | Binding)[]): string {
-  return operands.map((operand) => "shape" in operand ? `[${operand.shape}]` : "a part of a tensor")
+  return operands.map((operand) =>
+    "shape" in operand ? `[${operand.shape}]` : "a section of a tensor"
+  )
     .join(", ");
 }
 

@@ -1,12 +1,12 @@
 // dx[r, :] = rstd (h - mean(h) - x̂ mean(h x̂)), with h = g[r, :] weight and x̂ = (x[r, :] - mean) rstd; with ADDS what was
-// found before comes to it. The statistic is both means' sums.
+// accumulated before comes to it. The statistic is both means' sums.
 override ADDS: bool;
 
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read> weight: array<E>;
 @group(0) @binding(2) var<storage, read> stats: array<vec2f>;
 @group(0) @binding(3) var<storage, read> g: array<E>;
-@group(0) @binding(4) var<storage, read> found: array<E>;
+@group(0) @binding(4) var<storage, read> accumulated: array<E>;
 @group(0) @binding(5) var<storage, read_write> dx: array<E>;
 
 fn identity_() -> vec4f {
@@ -32,11 +32,11 @@ fn finalize_(s: vec4f, row: u32) -> vec4f {
 
 fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
   let h = g[quad] * weight[quad - start / WIDTH];
-  var flow = stats[row].y * (h - s.x - normal_of_(quad, row) * s.y);
+  var gradient = stats[row].y * (h - s.x - normal_of_(quad, row) * s.y);
   if (ADDS) {
-    flow += found[quad];
+    gradient += accumulated[quad];
   }
-  dx[quad] = flow;
+  dx[quad] = gradient;
 }
 
 fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {}

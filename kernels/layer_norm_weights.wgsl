@@ -1,5 +1,5 @@
-// dweight[p, :] = Σ g[r, :] (x[r, :] - mean[r]) rstd[r] and dbias[p, :] = Σ g[r, :] over the rows r of part p; one
-// invocation for each quad of columns of a part.
+// dweight[p, :] = Σ g[r, :] (x[r, :] - mean[r]) rstd[r] and dbias[p, :] = Σ g[r, :] over the rows r of chunk p; one
+// invocation for each quad of columns of a chunk.
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read> stats: array<vec2f>;
 @group(0) @binding(2) var<storage, read> g: array<E>;
@@ -12,8 +12,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   if (i >= sizes.outputs) {
     return;
   }
-  let first = i / sizes.quads * sizes.part;
-  let end = min(first + sizes.part, sizes.rows);
+  let first = i / sizes.quads * sizes.chunk;
+  let end = min(first + sizes.chunk, sizes.rows);
   var weights = E();
   var biases = E();
   for (var row = first; row < end; row++) {

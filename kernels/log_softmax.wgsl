@@ -31,6 +31,6 @@ fn write_(quad: u32, s: vec4f, row: u32, start: u32) {
 }
 
 fn write_shared_(quad: u32, s: vec4f, row: u32, start: u32, next: vec4f, end: u32) {
-  let own = places_(quad) < P(end);
-  y[quad] = x[quad] - select(E(next.x), E(s.x), own) - select(E(next.y), E(s.y), own);
+  let first = places_(quad) < P(end);
+  y[quad] = x[quad] - select(E(next.x), E(s.x), first) - select(E(next.y), E(s.y), first);
 }

@@ -23,8 +23,8 @@ export interface Member {
   readonly x: Tensor;
   /** What is read and written, of the same size: `y`; nothing if the kernel has none. */
   readonly y?: Tensor;
-  /** Numbers that are its own, by the names of {@linkcode ManyOptions.own}. */
-  readonly own: Sizes;
+  /** Its numbers, by the names of {@linkcode ManyOptions.numbers}. */
+  readonly numbers: Sizes;
 }
 
 /** What a kernel of many tensors is like. */
@@ -33,8 +33,8 @@ export interface ManyOptions {
   readonly writes: boolean;
   /** What all members share, in the order of binding, with WGSL's access. */
   readonly shared: readonly { readonly name: string; readonly access: "read" | "read_write" }[];
-  /** The names of members' own numbers, and of those that they share; WGSL's types. */
-  readonly own: Readonly<Record<string, "u32" | "f32">>;
+  /** The names of the members' numbers, and of those that they share; WGSL's types. */
+  readonly numbers: Readonly<Record<string, "u32" | "f32">>;
   /** Likewise. */
   readonly common: Readonly<Record<string, "u32" | "f32">>;
   /** Elements of a workgroup of 64 invocations; a member's last workgroup may have fewer. */
@@ -48,8 +48,8 @@ const MOST = { perLane: 8, subgroup: 8, workgroup: 15 } as const;
 
 /**
  * A kernel of many tensors. Its WGSL defines `work_(group, lane)`, which does a workgroup's share of one member: `x_` and
- * `y_` are its arrays, `count_` is how many elements it has, and a number of its own named `n` is `n_`. Each member gets a
- * copy with its own names. What it does must be in a loop over elements: a software adapter goes through the copies of
+ * `y_` are its arrays, `count_` is how many elements it has, and a number of it named `n` is `n_`. Each member gets a
+ * copy with other names. What it does must be in a loop over elements: a software adapter goes through the copies of
  * all members, and skips nothing but loops.
  */
 export class ManyKernel {
@@ -73,18 +73,18 @@ export class ManyKernel {
     constants: Constants = {},
   ): void {
     const { writes, elements } = this.#options;
-    const some = members.filter(({ x }) => x.size > 0);
+    const filled = members.filter(({ x }) => x.size > 0);
     const bindings = gpu().limits.maxStorageBuffersPerShaderStage - shared.length;
     const most = Math.min(MOST[variant()], Math.floor(bindings / (writes ? 2 : 1)));
-    for (let first = 0; first < some.length; first += most) {
-      const part = some.slice(first, first + most);
-      const sizes: Record<string, number> = { ...common, count: 0, members: part.length };
+    for (let first = 0; first < filled.length; first += most) {
+      const some = filled.slice(first, first + most);
+      const sizes: Record<string, number> = { ...common, count: 0, members: some.length };
       let groups = 0;
-      part.forEach(({ x, own }, m) => {
+      some.forEach(({ x, numbers }, m) => {
         sizes[`first_${m}`] = groups;
         sizes[`count_${m}`] = x.size;
         sizes.count += x.size;
-        for (const [name, value] of Object.entries(own)) sizes[`${name}_${m}`] = value;
+        for (const [name, value] of Object.entries(numbers)) sizes[`${name}_${m}`] = value;
         groups += Math.ceil(x.size / elements);
       });
       sizes.groups = groups;
@@ -94,9 +94,9 @@ export class ManyKernel {
       const written = this.#options.shared.flatMap(({ access }, i) =>
         access === "read" ? [] : [shared[i]]
       );
-      this.#kernel(part.length).run(
-        [...part.map(({ x }) => x), ...reads],
-        [...(writes ? part.map(({ y }) => y!) : []), ...written],
+      this.#kernel(some.length).run(
+        [...some.map(({ x }) => x), ...reads],
+        [...(writes ? some.map(({ y }) => y!) : []), ...written],
         sizes,
         spread(groups),
         constants,
@@ -117,8 +117,8 @@ export class ManyKernel {
 }
 
 /** The sizes of so many members. */
-function sizesOf(members: number, { own, common }: ManyOptions): SizeTypes {
-  const fields = Object.entries({ first: "u32", count: "u32", ...own } as const);
+function sizesOf(members: number, { numbers, common }: ManyOptions): SizeTypes {
+  const fields = Object.entries({ first: "u32", count: "u32", ...numbers } as const);
   return {
     groups: "u32",
     ...Object.fromEntries(
@@ -134,7 +134,7 @@ function sizesOf(members: number, { own, common }: ManyOptions): SizeTypes {
 function frame(
   members: number,
   wgsl: string,
-  { writes, shared, own }: ManyOptions,
+  { writes, shared, numbers }: ManyOptions,
 ): string {
   const each = (line: (m: number) => string) =>
     Array.from({ length: members }, (_, m) => line(m)).join("\n");
@@ -148,11 +148,11 @@ function frame(
     ...(writes ? all("y_", "read_write") : []),
     ...written,
   ];
-  const numbers = new RegExp(`\\b(${["count", ...Object.keys(own)].join("|")})_\\b`, "g");
+  const named = new RegExp(`\\b(${["count", ...Object.keys(numbers)].join("|")})_\\b`, "g");
   const begin = wgsl.indexOf("fn work_(");
   const copy = (m: number) =>
     wgsl.slice(begin).replaceAll(/\b(x|y|work)_\b/g, `$1_${m}`).replaceAll(
-      numbers,
+      named,
       `sizes.$1_${m}`,
     );
   return /* wgsl */ `${special}

@@ -21,7 +21,7 @@ export interface Epilogue {
   /** What is stored: WGSL of `x`, the product, and of the operands by their names; `"x"` by default. */
   readonly expression?: string;
   /** WGSL of `x` and the vectors, whose value is stored in a second result; none by default. */
-  readonly kept?: string;
+  readonly saved?: string;
   /** Operands `[n]`, which all rows have in common. */
   readonly vectors?: Readonly<Record<string, Tensor>>;
   /** Operands of the result's shape. */
@@ -29,19 +29,19 @@ export interface Epilogue {
   /** Numbers, which compile nothing anew when they change. */
   readonly numbers?: Readonly<Record<string, number>>;
   /** A product `[m, r] × [r, n]` of few terms, added to the other before all else. Takes no batch. */
-  readonly low?: LowProduct;
-  /** A mask over the elements of a row-major operand, or over the low product. */
-  readonly mask?: Mask & { readonly over: "a" | "c" | "low" };
+  readonly lowRank?: LowRankProduct;
+  /** A mask over the elements of a row-major operand, or over the low-rank product. */
+  readonly mask?: Mask & { readonly over: "a" | "c" | "lowRank" };
 }
 
 /** A product of few terms. */
-export interface LowProduct {
+export interface LowRankProduct {
   /** `[m, r]`. */
   readonly a: Tensor;
   /** `[r, n]`. */
   readonly c: Tensor;
   /** What its work is attributed to; what the other's is by default. */
-  readonly part?: string;
+  readonly label?: string;
 }
 
 /** Which elements dropout lets through (`dropout` in autograd/ops says how it is drawn), and what they are multiplied with. */
@@ -52,9 +52,9 @@ export interface Mask {
   readonly stream: number;
   /** Elements whose hash is below this fall. */
   readonly below: number;
-  /** What the others are multiplied with. */
+  /** What all other elements are multiplied with. */
   readonly gain: number;
-  /** Where the elements are a part of a batch: the number of each item in it, an item's elements here and there. */
+  /** Where the elements are a section of a batch: the number of each item in it, an item's elements here and there. */
   readonly items?: { readonly numbers: Tensor; readonly item: number; readonly pitch: number };
 }
 
@@ -71,14 +71,14 @@ export function multiply(a: Tensor, c: Tensor): Tensor {
 }
 
 /**
- * As {@linkcode multiply}, with what is done to the product before it is stored; gives the result, and what is kept
+ * As {@linkcode multiply}, with what is done to the product before it is stored; gives the result, and what is saved
  * beside it. Matrices and vectors lie row-major from the start of their buffers.
  */
 export function multiplyThen(
   a: Tensor,
   c: Tensor,
   epilogue: Epilogue,
-): [y: Tensor, kept: Tensor | null] {
+): [y: Tensor, saved: Tensor | null] {
   const [m, k] = a.shape.slice(-2);
   const [inner, n] = c.shape.slice(-2);
   if (a.shape.length < 2 || c.shape.length < 2 || k !== inner) {
@@ -99,18 +99,18 @@ export function multiplyThen(
   }
   const batches = batch.reduce((count, size) => count * size, 1);
   const code = codeOf(epilogue);
-  const plan = planOf(a, c, { m, n, k, batches }, code);
-  const { tile, parts } = plan;
+  const dispatch = dispatchOf(a, c, { m, n, k, batches }, code);
+  const { tile, chunks } = dispatch;
   const shape = [...batch, m, n];
-  const out = Tensor.empty(parts > 1 ? [parts, ...shape] : shape);
-  const kept = code.kept === null ? null : Tensor.empty(shape);
+  const out = Tensor.empty(chunks > 1 ? [chunks, ...shape] : shape);
+  const saved = code.saved === null ? null : Tensor.empty(shape);
   const [tiles_m, tiles_n] = [
     Math.ceil(m / (tile.rows * tile.down)),
     Math.ceil(n / (tile.cols * tile.across)),
   ];
-  const groups = tiles_m * tiles_n * batches * parts;
+  const groups = tiles_m * tiles_n * batches * chunks;
   const lead = MAX_BATCH_AXES - axes.shape.length;
-  const { vectors = {}, matrices = {}, low, mask } = epilogue;
+  const { vectors = {}, matrices = {}, lowRank, mask } = epilogue;
   const laid = (operand: 0 | 1, x: Tensor, outer: number, inner: number) => {
     const name = operand === 0 ? "a" : "c";
     const step = (axis: number) => axes.strides[operand][axis - lead] ?? 0;
@@ -126,18 +126,18 @@ export function multiplyThen(
   kernelOf(tile).run(
     [
       ...[a, c, ...Object.values(vectors), ...Object.values(matrices)],
-      ...(low ? [low.a, low.c] : []),
+      ...(lowRank ? [lowRank.a, lowRank.c] : []),
       ...(mask?.items ? [mask.items.numbers] : []),
     ],
-    kept ? [out, kept] : [out],
+    saved ? [out, saved] : [out],
     {
-      ...{ m, n, k, parts, tiles_m, tiles_n, groups, batches },
-      part: plan.part,
+      ...{ m, n, k, chunks, tiles_m, tiles_n, groups, batches },
+      chunk: dispatch.chunk,
       batch1: axes.shape[1 - lead] ?? 1,
       batch2: axes.shape[2 - lead] ?? 1,
       ...laid(0, a, -2, -1),
       ...laid(1, c, -1, -2),
-      ...lowSizes(low),
+      ...lowRankSizes(lowRank),
       ...maskSizes(mask),
       ...Object.fromEntries(
         Object.entries(epilogue.numbers ?? {}).map(([name, value]) => [`${name}_value`, value]),
@@ -145,32 +145,35 @@ export function multiplyThen(
     },
     spread(groups),
   );
-  if (low) {
-    const flops = m * n * (2 * low.a.shape[1] + (mask?.over === "low" ? DROPOUT : 0));
+  if (lowRank) {
+    const flops = m * n * (2 * lowRank.a.shape[1] + (mask?.over === "lowRank" ? DROPOUT : 0));
     const work = () => ({ flops, bytesRead: 0, bytesWritten: 0 });
-    attribute(low.part ?? currentLabel(), () => count("low-rank part of matmul", work, 0));
+    attribute(lowRank.label ?? currentLabel(), () => count("low-rank product in matmul", work, 0));
   }
-  return [parts > 1 ? reduceMiddle(out, 1, parts, out.size / parts, "sum").view(shape) : out, kept];
+  return [
+    chunks > 1 ? reduceMiddle(out, 1, chunks, out.size / chunks, "sum").view(shape) : out,
+    saved,
+  ];
 }
 
 function codeOf(
-  { expression = "x", kept, vectors = {}, matrices = {}, numbers = {}, low, mask }: Epilogue,
+  { expression = "x", saved, vectors = {}, matrices = {}, numbers = {}, lowRank, mask }: Epilogue,
 ): EpilogueCode {
   return {
     expression,
-    kept: kept ?? null,
+    saved: saved ?? null,
     vectors: Object.keys(vectors),
     matrices: Object.keys(matrices),
     numbers: Object.keys(numbers),
-    low: low !== undefined,
+    lowRank: lowRank !== undefined,
     masked: mask?.over ?? null,
     items: mask?.items !== undefined,
   };
 }
 
-function lowSizes(low: Epilogue["low"]): Sizes {
-  if (!low) return {};
-  const { a, c } = low;
+function lowRankSizes(lowRank: Epilogue["lowRank"]): Sizes {
+  if (!lowRank) return {};
+  const { a, c } = lowRank;
   return {
     rank: a.shape[1],
     low_a_row: a.strides[0],
@@ -196,21 +199,21 @@ interface Extent {
 /** Rows and columns of an invocation's tile, and the invocations of a workgroup along each. */
 type Shape = Pick<Tile, "rows" | "cols" | "across" | "down">;
 
-/** Which kernel makes a product, in how many parts along k, and how many fours of k a part has. */
-function planOf(
+/** Which kernel makes a product, in how many chunks along k, and how many fours of k a chunk has. */
+function dispatchOf(
   a: Tensor,
   c: Tensor,
   extent: Extent,
   epilogue: EpilogueCode,
-): { tile: Tile; parts: number; part: number } {
+): { tile: Tile; chunks: number; chunk: number } {
   const { m, n, k } = extent;
   const fours = Math.ceil(k / 4);
   const shape = shapeOf(extent);
-  const summed = epilogue.expression === "x" && epilogue.kept === null && !epilogue.low;
+  const summed = epilogue.expression === "x" && epilogue.saved === null && !epilogue.lowRank;
   const wanted = summed ? partsOf(extent, shape) : 1;
   // Parts begin where workgroup memory is filled anew.
-  const part = Math.max(1, Math.ceil(fours / wanted / 4) * 4);
-  if (part > MAX_STEPS) {
+  const chunk = Math.max(1, Math.ceil(fours / wanted / 4) * 4);
+  if (chunk > MAX_STEPS) {
     throw new RangeError(
       `Cannot matmul [${a.shape}] with [${c.shape}]: at most ${
         4 * MAX_STEPS
@@ -227,7 +230,7 @@ function planOf(
     quads: n % 4 === 0,
     epilogue,
   };
-  return { tile, part, parts: Math.max(1, Math.ceil(fours / part)) };
+  return { tile, chunk, chunks: Math.max(1, Math.ceil(fours / chunk)) };
 }
 
 function alongOf(x: Tensor, inner: number, outer: number, k: number, size: number): Along {
@@ -238,7 +241,7 @@ function alongOf(x: Tensor, inner: number, outer: number, k: number, size: numbe
   return size % 4 === 0 && along(outer) ? "outer" : "any";
 }
 
-/** Results with at most so many rows, or columns, have tiles of their own. */
+/** Results with at most so many rows, or columns, have other tiles. */
 const THIN = 16;
 
 /** Multiplications from which on a larger tile earns the time that it takes to compile. */
@@ -287,10 +290,10 @@ function workgroupShape(m: number, n: number, batches: number): Shape {
   return TOGETHER[bytes <= gpu().limits.maxComputeWorkgroupStorageSize ? size : "medium"];
 }
 
-/** Fewer workgroups than this leave a GPU idle, and parts along k shorter than this are not worth their sum. */
+/** Fewer workgroups than this leave a GPU idle, and chunks along k shorter than this are not worth their sum. */
 const [FEW_GROUPS, LEAST_PART] = [256, 256];
 
-/** Into how many parts along k a product is cut. */
+/** Into how many chunks along k a product is cut. */
 function partsOf({ m, n, k, batches }: Extent, { rows, cols, across, down }: Shape): number {
   const least = Math.max(1, Math.ceil(k / 4 / MAX_STEPS));
   if (variant() !== "workgroup") return least;
@@ -298,18 +301,18 @@ function partsOf({ m, n, k, batches }: Extent, { rows, cols, across, down }: Sha
   return Math.max(least, Math.min(Math.floor(k / LEAST_PART), Math.floor(FEW_GROUPS / groups)));
 }
 
-/** Operations for an element of a mask: the product, the choice, the hash of its place, the comparison. */
+/** Operations for an element of a mask: the product, the selection, the hash of its index, the comparison. */
 const DROPOUT = 4;
 
-/** What a kernel counts as, but for its low product and the mask of that. */
-function workOf({ epilogue: { expression, kept, masked } }: Tile): KernelWork {
-  const each = operations(expression) + (kept === null ? 0 : operations(kept));
+/** What a kernel counts as, but for its low-rank product and the mask of that. */
+function workOf({ epilogue: { expression, saved, masked } }: Tile): KernelWork {
+  const each = operations(expression) + (saved === null ? 0 : operations(saved));
   const drawn = ({ m, n, k }: Sizes) => masked === "a" ? m * k : masked === "c" ? k * n : 0;
   return {
-    // A multiplication and an addition for each element of the inner axis; of parts, the last addition is the sum's.
+    // A multiplication and an addition for each element of the inner axis; of chunks, the last addition is the sum's.
     flops: (sizes) => {
-      const { m, n, k, batches, parts } = sizes;
-      return m * n * (2 * k - (parts > 1 ? parts : 0) + each) * batches + DROPOUT * drawn(sizes);
+      const { m, n, k, batches, chunks } = sizes;
+      return m * n * (2 * k - (chunks > 1 ? chunks : 0) + each) * batches + DROPOUT * drawn(sizes);
     },
   };
 }
@@ -326,10 +329,10 @@ function kernelOf(tile: Tile): Kernel {
 
 /** What profiles and errors call a kernel: its tile, how its operands lie, and what else it does. */
 function nameOf({ rows, cols, across, down, a, c, halves, epilogue }: Tile): string {
-  const { expression, low, masked } = epilogue;
+  const { expression, lowRank, masked } = epilogue;
   return [
     `matmul ${rows * down}x${cols * across}, a ${a}, c ${c}${halves ? " f16" : ""}`,
-    ...(low ? ["low rank"] : []),
+    ...(lowRank ? ["low rank"] : []),
     ...(masked ? [`dropout of ${masked}`] : []),
     ...(expression === "x" ? [] : [expression]),
   ].join(", ");

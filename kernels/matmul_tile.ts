@@ -44,7 +44,7 @@ export interface Tile {
   readonly down: number;
   /** Whether k is no multiple of 4. */
   readonly ragged: boolean;
-  /** Whether the result's rows are whole vec4. */
+  /** Whether the result's rows are full vec4. */
   readonly quads: boolean;
   /** What becomes of the product before it is stored. */
   readonly epilogue: EpilogueCode;
@@ -55,7 +55,7 @@ export interface EpilogueCode {
   /** What is stored: an expression of `x`, the product, and of the operands. */
   readonly expression: string;
   /** What is stored beside it, an expression of `x` and the vectors; nothing if null. */
-  readonly kept: string | null;
+  readonly saved: string | null;
   /** Operands `[n]`, which all rows have in common. */
   readonly vectors: readonly string[];
   /** Operands of the result's shape. */
@@ -63,10 +63,10 @@ export interface EpilogueCode {
   /** Numbers. */
   readonly numbers: readonly string[];
   /** Whether a product of few terms is added first. */
-  readonly low: boolean;
+  readonly lowRank: boolean;
   /** What dropout's mask lies over, if anything. */
-  readonly masked: "a" | "c" | "low" | null;
-  /** Whether the mask is a part of a larger one. */
+  readonly masked: "a" | "c" | "lowRank" | null;
+  /** Whether the mask is a section of a larger one. */
   readonly items: boolean;
 }
 
@@ -79,7 +79,7 @@ export function tileWgsl(tile: Tile): string {
   const { variant, rows, cols, across, down, epilogue } = tile;
   const [a, c] = [leftOf(tile), rightOf(tile)];
   const product = productOf(tile, a, c);
-  const { expression, kept, vectors, matrices, numbers, low, masked } = epilogue;
+  const { expression, saved, vectors, matrices, numbers, lowRank, masked } = epilogue;
   const subgroup = variant === "subgroup";
   return /* wgsl */ `// out[b] = f(a[b] × c[b]), in tiles of ${rows * down} × ${cols * across}.
 ${optional(expression !== "x" || masked !== null, FUNCTIONS)}${HALVES}
@@ -92,7 +92,7 @@ ${optional(masked !== null, maskOf(epilogue))}
 ${a.loader}
 ${c.loader}
 ${evaluator("value_", expression, floats(["x", ...vectors, ...matrices]), numbers)}
-${optional(kept !== null, evaluator("kept_", kept!, floats(["x", ...vectors]), numbers))}
+${optional(saved !== null, evaluator("saved_", saved!, floats(["x", ...vectors]), numbers))}
 ${product.declarations}
 
 @compute @workgroup_size(${across * down})
@@ -105,41 +105,41 @@ fn main(
   // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let tile = at % (sizes.tiles_m * sizes.tiles_n);
-  let part = at / (sizes.tiles_m * sizes.tiles_n) % sizes.parts;
-  let batch = at / (sizes.tiles_m * sizes.tiles_n) / sizes.parts;
+  let chunk = at / (sizes.tiles_m * sizes.tiles_n) % sizes.chunks;
+  let batch = at / (sizes.tiles_m * sizes.tiles_n) / sizes.chunks;
   let batch2 = batch % sizes.batch2;
   let batch1 = batch / sizes.batch2 % sizes.batch1;
   let batch0 = batch / sizes.batch2 / sizes.batch1;
   let a_start = sizes.a_offset + batch0 * sizes.a_batch0 + batch1 * sizes.a_batch1 + batch2 * sizes.a_batch2;
   let c_start = sizes.c_offset + batch0 * sizes.c_batch0 + batch1 * sizes.c_batch1 + batch2 * sizes.c_batch2;
-  let start = (part * sizes.batches + batch) * sizes.m * sizes.n;
-  let first = part * sizes.part;
-  let end = min(first + sizes.part, (sizes.k + 3u) / 4u);
+  let start = (chunk * sizes.batches + batch) * sizes.m * sizes.n;
+  let first = chunk * sizes.chunk;
+  let end = min(first + sizes.chunk, (sizes.k + 3u) / 4u);
   // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache that way.
   let row = tile % sizes.tiles_m * ${rows * down}u;
   let col = tile / sizes.tiles_m * ${cols * across}u;
   let x = ${subgroup ? "lane" : "index"} % ${across}u;
   let y = ${subgroup ? "lane" : "index"} / ${across}u;
 
-  // Beyond the edge the last rows and columns are made again.
+  // Beyond the boundary the last rows and columns are made again.
 ${each(rows, (i) => `  let r${i} = ${a.nth(`(4u * (y + ${(i >> 2) * down}u) + ${i & 3}u)`)};`)}
 ${each(cols, (j) => `  let c${j} = ${c.nth(`(4u * (x + ${(j >> 2) * across}u) + ${j & 3}u)`)};`)}
 ${each(rows, (i) => each(cols / 4, (j) => `  var s${i}_${j} = vec4f();`))}
 ${product.loop}
-${optional(low, lowWgsl(tile))}
+${optional(lowRank, lowWgsl(tile))}
 ${storesWgsl(tile)}
 }
 `;
 }
 
 /** The sizes of a product. */
-export function tileSizes({ low, masked, numbers }: EpilogueCode): SizeTypes {
+export function tileSizes({ lowRank, masked, numbers }: EpilogueCode): SizeTypes {
   const strides = ["offset", "batch0", "batch1", "batch2", "outer", "inner"];
   return {
-    ...u32s("m", "n", "k", "part", "parts", "tiles_m", "tiles_n", "groups"),
+    ...u32s("m", "n", "k", "chunk", "chunks", "tiles_m", "tiles_n", "groups"),
     ...u32s("batches", "batch1", "batch2"),
     ...u32s(...["a", "c"].flatMap((name) => strides.map((field) => `${name}_${field}`))),
-    ...(low ? u32s("rank", "low_a_row", "low_a_col", "low_c_row", "low_c_col") : {}),
+    ...(lowRank ? u32s("rank", "low_a_row", "low_a_col", "low_c_row", "low_c_col") : {}),
     ...(masked === null
       ? {}
       : { ...u32s("seed", "stream", "below"), gain: "f32", ...u32s("item", "pitch") }),
@@ -151,17 +151,17 @@ const floats = (names: readonly string[]) => names.map((name) => `${name}: f32`)
 
 /** What is bound, in order. */
 function bindingsOf({ quads, epilogue }: Tile, operands: readonly Bound[]) {
-  const { vectors, matrices, low, items, kept } = epilogue;
+  const { vectors, matrices, lowRank, items, saved } = epilogue;
   const element = quads ? "vec4f" : "f32";
   const read = (name: string, type: string) => ({ name, access: "read", type });
   const written = (name: string) => ({ name, access: "read_write", type: element });
   return [
     ...operands.map(({ name, element }) => read(name, element)),
     ...[...vectors, ...matrices].map((name) => read(`${name}_in`, element)),
-    ...(low ? [read("low_a", "f32"), read("low_c", "f32")] : []),
+    ...(lowRank ? [read("low_a", "f32"), read("low_c", "f32")] : []),
     ...(items ? [read("items", "u32")] : []),
     written("out"),
-    ...(kept === null ? [] : [written("kept")]),
+    ...(saved === null ? [] : [written("saved")]),
   ];
 }
 
@@ -178,8 +178,8 @@ function leftOf(tile: Tile): Bound {
   const { a: along, rows: count } = tile;
   return {
     count,
-    own: (f) => `r${f}`,
-    nth: edge("row", "m", along === "outer"),
+    index: (f) => `r${f}`,
+    nth: boundary("row", "m", along === "outer"),
     ...bound("a", along, false, tile),
   };
 }
@@ -188,16 +188,16 @@ function rightOf(tile: Tile): Bound {
   const { c: along, cols: count, halves, quads } = tile;
   return {
     count,
-    own: (f) => `c${f}`,
-    nth: edge("col", "n", quads),
+    index: (f) => `c${f}`,
+    nth: boundary("col", "n", quads),
     ...bound("c", along, halves, tile),
   };
 }
 
-/** A tile's f-th row or column from `corner` on; at the edge the last one, or where they come in fours, of the last four. */
-function edge(corner: string, size: string, whole: boolean): (f: string) => string {
+/** A tile's f-th row or column from `corner` on; at the boundary the last one, or where they come in fours, of the last four. */
+function boundary(corner: string, size: string, inFours: boolean): (f: string) => string {
   return (f) =>
-    whole
+    inFours
       ? `min(${corner} + ${f} / 4u * 4u, sizes.${size} - 4u) + ${f} % 4u`
       : `min(${corner} + ${f}, sizes.${size} - 1u)`;
 }
@@ -213,11 +213,11 @@ function bound(
     ragged ? `select(${none}, ${value}, ${k} < sizes.k)` : value;
   const quad = (at: string) => {
     const value = halves ? half4(name, at) : `${name}[${at}]`;
-    return masked ? `${value} * kept4(4u * (${at}))` : value;
+    return masked ? `${value} * masked4(4u * (${at}))` : value;
   };
   const one = (at: string) => {
     const value = halves ? half(name, at) : `${name}[${at}]`;
-    return masked ? `${value} * kept1(${at})` : value;
+    return masked ? `${value} * masked1(${at})` : value;
   };
   const values = {
     inner: quad("base + k"),
@@ -264,7 +264,7 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
       memory: "a_tile",
       quads: quads[0],
       threads,
-      own: (q) => `y + ${q * down}u`,
+      slot: (q) => `y + ${q * down}u`,
       end: "end",
       scope: ["a_start", "row"],
     }),
@@ -272,7 +272,7 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
       memory: "c_tile",
       quads: quads[1],
       threads,
-      own: (q) => `x + ${q * across}u`,
+      slot: (q) => `x + ${q * across}u`,
       end: "end",
       scope: ["c_start", "col"],
     }),
@@ -287,29 +287,29 @@ function productOf(tile: Tile, a: Bound, c: Bound): { declarations: string; loop
   };
 }
 
-/** Dropout's mask at an element, by its place in the tensor; a part of a batch is placed in the whole of it. */
+/** Dropout's mask at an element, by its index in the tensor; a chunk of a batch is placed in the whole of it. */
 function maskOf({ items }: EpilogueCode): string {
-  const place = items ? "items[i / sizes.item] * sizes.pitch + i % sizes.item" : "i";
-  return `fn kept1(i: u32) -> f32 {
-  return select(0.0, sizes.gain, hash3_(vec3u(${place}, sizes.stream, sizes.seed)).x >= sizes.below);
+  const position = items ? "items[i / sizes.item] * sizes.pitch + i % sizes.item" : "i";
+  return `fn masked1(i: u32) -> f32 {
+  return select(0.0, sizes.gain, hash3_(vec3u(${position}, sizes.stream, sizes.seed)).x >= sizes.below);
 }
-fn kept4(i: u32) -> vec4f {
-  return vec4f(kept1(i), kept1(i + 1u), kept1(i + 2u), kept1(i + 3u));
+fn masked4(i: u32) -> vec4f {
+  return vec4f(masked1(i), masked1(i + 1u), masked1(i + 2u), masked1(i + 3u));
 }`;
 }
 
 /** The product of few terms, loaded as it is needed. */
 function lowWgsl({ rows, cols, epilogue: { masked } }: Tile): string {
-  const dropped = masked === "low";
+  const dropped = masked === "lowRank";
   const sum = (i: number, j: number) => `${dropped ? "d" : "s"}${i}_${j}`;
   const all = (line: (i: number, j: number) => string) =>
     each(rows, (i) => each(cols / 4, (j) => line(i, j)));
-  const place = (i: number, j: number, h: number) => `start + r${i} * sizes.n + c${4 * j + h}`;
+  const position = (i: number, j: number, h: number) => `start + r${i} * sizes.n + c${4 * j + h}`;
   return `${optional(dropped, all((i, j) => `  var d${i}_${j} = vec4f();`))}
   for (var r = 0u; r < sizes.rank; r++) {
 ${
     each(cols / 4, (j) =>
-      `    let low${j} = vec4f(${
+      `    let lowRank${j} = vec4f(${
         range(4).map((h) =>
           `low_c[c${4 * j + h} * sizes.low_c_row + r * sizes.low_c_col]`
         ).join(", ")
@@ -319,7 +319,7 @@ ${
     each(rows, (i) =>
       `    let t${i} = vec4f(low_a[r${i} * sizes.low_a_row + r * sizes.low_a_col]);\n` +
       each(cols / 4, (j) =>
-        `    ${sum(i, j)} = fma(t${i}, low${j}, ${sum(i, j)});`))
+        `    ${sum(i, j)} = fma(t${i}, lowRank${j}, ${sum(i, j)});`))
   }
   }
 ${
@@ -327,16 +327,16 @@ ${
       dropped,
       all((i, j) =>
         `  s${i}_${j} += d${i}_${j} * vec4f(${
-          range(4).map((h) => `kept1(${place(i, j, h)})`).join(", ")
+          range(4).map((h) => `masked1(${position(i, j, h)})`).join(", ")
         });`
       ),
     )
   }`;
 }
 
-/** Stores the results, four at a time where the rows are whole vec4. */
+/** Stores the results, four at a time where the rows are full vec4. */
 function storesWgsl({ variant, rows, cols, across, down, quads, epilogue }: Tile): string {
-  const { expression, kept, vectors, matrices } = epilogue;
+  const { expression, saved, vectors, matrices } = epilogue;
   const call = (fn: string, operands: readonly string[]) =>
     quads
       ? `vec4f(${
@@ -359,7 +359,7 @@ function storesWgsl({ variant, rows, cols, across, down, quads, epilogue }: Tile
     return `  {
     let p = (start + r${i} * sizes.n + ${column})${by};
 ${optional(!plain, operands.map((operand, at) => `    let o${at} = ${operand};`).join("\n"))}
-${optional(kept !== null, `    kept[p] = ${call("kept_", names.slice(0, 1 + vectors.length))};`)}
+${optional(saved !== null, `    saved[p] = ${call("saved_", names.slice(0, 1 + vectors.length))};`)}
     out[p] = ${plain ? value : call("value_", names)};
   }`;
   };

@@ -81,8 +81,8 @@ export function pointwiseInto(out: Tensor, expression: string, operands: Operand
 
 /**
  * Which tensors, the result last, are read or written in vec4, if an invocation can make four neighbours: those that lie
- * along the last axis, while others repeat one element there. Null if it cannot. That is three times as fast: four
- * elements share a load, and the divisions that find their place.
+ * along the last axis, while more repeat one element there. Null if it cannot. That is three times as fast: four
+ * elements share a load, and the divisions that find their index.
  */
 function inQuads(
   shape: Shape,
@@ -90,20 +90,20 @@ function inQuads(
   tensors: readonly Tensor[],
 ): readonly boolean[] | null {
   if (shape.length === 0 || shape.at(-1)! % 4 !== 0) return null;
-  const along = strides.map((own, k) =>
-    own.at(-1) === 1 && [tensors[k].offset, ...own.slice(0, -1)].every((step) => step % 4 === 0)
+  const along = strides.map((steps, k) =>
+    steps.at(-1) === 1 && [tensors[k].offset, ...steps.slice(0, -1)].every((step) => step % 4 === 0)
   );
-  const fits = along.every((whole, k) => whole || strides[k].at(-1) === 0);
+  const fits = along.every((inQuads, k) => inQuads || strides[k].at(-1) === 0);
   return fits && along.at(-1) ? along : null;
 }
 
 /** What an expression counts as: its operators and calls, each as one, but not the making of vectors. */
 export function operations(expression: string): number {
-  const found = expression
+  const operators = expression
     .replaceAll(/\b(?:\d+\.\d*|\d+)(?:e[-+]?\d+)?u?\b/g, "1")
     .replaceAll(/\b(?:vec\du?|f32|u32|i32|bool)\(/g, "(")
     .match(/[<>=!]=|<<|>>|[-+*\/%<>^&|]|\w+\(/g);
-  return found?.length ?? 0;
+  return operators?.length ?? 0;
 }
 
 /** What a generated kernel is made of. */
@@ -135,12 +135,12 @@ function generate(
     if (!quads?.[k]) return dtypes[k] === "f16" ? half(`${name}_in`, at) : `${name}_in[${at}]`;
     return dtypes[k] === "f16" ? half4(`${name}_in`, `(${at}) / 4u`) : `${name}_in[(${at}) / 4u]`;
   };
-  const values = (part: string) =>
-    [`i${part && ` + ${"xyzw".indexOf(part[1])}u`}`]
-      .concat(tensors.map((name, k) => quads?.[k] ? name + part : name)).join(", ");
+  const values = (component: string) =>
+    [`i${component && ` + ${"xyzw".indexOf(component[1])}u`}`]
+      .concat(tensors.map((name, k) => quads?.[k] ? name + component : name)).join(", ");
   // Positions along the last axis count in steps of an invocation.
   const split = axes.toReversed().map((axis, k) => {
-    const rest = k === 0 ? "place" : `rest${axis + 1}`;
+    const rest = k === 0 ? "position" : `rest${axis + 1}`;
     const size = k === 0 && quads ? `(sizes.size${axis} / 4u)` : `sizes.size${axis}`;
     const times = k === 0 && quads ? " * 4u" : "";
     return axis === 0
@@ -171,8 +171,8 @@ ${
 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let place = id.y * groups.x * ${LANES}u + id.x;
-  let i = place * ${step}u;
+  let position = id.y * groups.x * ${LANES}u + id.x;
+  let i = position * ${step}u;
   if (i >= sizes.count) {
     return;
   }
@@ -181,7 +181,7 @@ ${tensors.map((name, k) => `  let ${name} = ${load(name, k)};`).join("\n")}
 ${
     quads
       ? `  out[(${index("out")}) / 4u] = ${VEC4[dtype]}(${
-        [".x", ".y", ".z", ".w"].map((part) => `evaluate_(${values(part)})`).join(", ")
+        [".x", ".y", ".z", ".w"].map((component) => `evaluate_(${values(component)})`).join(", ")
       });`
       : `  out[${index("out")}] = evaluate_(${values("")});`
   }

@@ -17,14 +17,14 @@ const WORK: KernelWork = { flops: (_, [x]) => numel((x as Tensor).shape) };
 const rowsKernel = new RowsKernel(
   "reduce_rows.wgsl",
   rowsWgsl,
-  u32s("rows", "cols", "count", "part", "parts"),
+  u32s("rows", "cols", "count", "chunk", "chunks"),
   WORK,
   { gives: false },
 );
 const columnsKernel = new ColumnsKernel(
   "reduce_columns.wgsl",
   columnsWgsl,
-  u32s("outputs", "quads", "count", "part", "parts"),
+  u32s("outputs", "quads", "count", "chunk", "chunks"),
   WORK,
 );
 const KINDS = { sum: 0, max: 1, min: 2 } as const;
@@ -32,17 +32,17 @@ const KINDS = { sum: 0, max: 1, min: 2 } as const;
 /** What a reduction makes of several values. */
 export type Reduction = keyof typeof KINDS;
 
-/** Longer axes are reduced in parts first: more lanes have work, and none of them takes too many steps. */
+/** Longer axes are reduced in chunks first: more lanes have work, and none of them takes too many steps. */
 const PART = 2048;
 
-/** Invocations that keep a GPU busy, and the shortest part of a column that is worth one. */
+/** Invocations that keep a GPU busy, and the shortest chunk of a column that is worth one. */
 const [BUSY, LEAST_PART] = [2 ** 14, 32];
 
 /** Elements of the middle axis that an invocation takes, where it goes down `columns` of them. */
-export function partOf(count: number, columns: number): number {
+export function chunkOf(count: number, columns: number): number {
   if (variant() !== "workgroup") return Math.min(count, PART);
-  const parts = Math.ceil(BUSY / columns);
-  return Math.min(count, PART, Math.max(LEAST_PART, Math.ceil(count / parts)));
+  const chunks = Math.ceil(BUSY / columns);
+  return Math.min(count, PART, Math.max(LEAST_PART, Math.ceil(count / chunks)));
 }
 
 /** Reduces the middle axis of a contiguous `x` seen as `[outer, count, inner]`: `[outer, inner]`, flat. */
@@ -54,14 +54,14 @@ export function reduceMiddle(
   kind: Reduction,
 ): Tensor {
   const constants = { KIND: KINDS[kind] };
-  const part = Math.max(1, inner === 1 ? Math.min(count, PART) : partOf(count, outer * inner));
-  const parts = Math.max(1, Math.ceil(count / part));
-  const y = Tensor.empty([outer * parts * inner]);
+  const chunk = Math.max(1, inner === 1 ? Math.min(count, PART) : chunkOf(count, outer * inner));
+  const chunks = Math.max(1, Math.ceil(count / chunk));
+  const y = Tensor.empty([outer * chunks * inner]);
   if (inner === 1) {
-    const sizes = { rows: outer * parts, cols: part, count, part, parts };
+    const sizes = { rows: outer * chunks, cols: chunk, count, chunk, chunks };
     rowsKernel.run([x], [y], sizes, { ...constants, WHOLE: Number(count % 4 === 0) });
   } else {
-    columnsKernel.run([x], [y], inner, outer * parts, { count, part, parts }, constants);
+    columnsKernel.run([x], [y], inner, outer * chunks, { count, chunk, chunks }, constants);
   }
-  return parts === 1 ? y : reduceMiddle(y, outer, parts, inner, kind);
+  return chunks === 1 ? y : reduceMiddle(y, outer, chunks, inner, kind);
 }

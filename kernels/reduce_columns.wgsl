@@ -1,5 +1,5 @@
-// y[o, p, i] = Σ x[o, part p, i], or the largest or smallest of them, for x of [outer, count, inner] whose middle axis is
-// cut into parts of `part` elements, the last one shorter; one invocation for each quad of y along i.
+// y[o, p, i] = Σ x[o, chunk p, i], or the largest or smallest of them, for x of [outer, count, inner] whose middle axis is
+// cut into chunks of `chunk` elements, the last one shorter; one invocation for each quad of y along i.
 override KIND: u32; // 0 sum, 1 max, 2 min
 const BLOCK = 32u;
 
@@ -20,9 +20,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     return;
   }
   let step = sizes.quads;
-  let part = i / step % sizes.parts;
-  let begin = (i / step / sizes.parts * sizes.count + part * sizes.part) * step + i % step;
-  let end = begin + min(sizes.part, sizes.count - part * sizes.part) * step;
+  let chunk = i / step % sizes.chunks;
+  let begin = (i / step / sizes.chunks * sizes.count + chunk * sizes.chunk) * step + i % step;
+  let end = begin + min(sizes.chunk, sizes.count - chunk * sizes.chunk) * step;
   var none = x[begin];
   if (KIND == 0u) {
     none = E();

@@ -1,4 +1,4 @@
-// y[o, p] = Σ x[o, part p], or the largest or smallest of them, for rows that are cut into parts of `part` elements, the
+// y[o, p] = Σ x[o, chunk p], or the largest or smallest of them, for rows that are cut into chunks of `chunk` elements, the
 // last one shorter. The statistic is what the quads of a block come to, what the blocks before it do, and how many quads
 // are in the block: short chains, so that a long sum does not outgrow what is added to it. The last number of the statistic
 // is above 0 where an extreme met NaN, which max and min forget.
@@ -9,11 +9,11 @@ const BLOCK = 32.0;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 
 fn from_(row: u32) -> u32 {
-  return row / sizes.parts * sizes.count + row % sizes.parts * sizes.part;
+  return row / sizes.chunks * sizes.count + row % sizes.chunks * sizes.chunk;
 }
 
 fn to_(row: u32) -> u32 {
-  return min(from_(row) + sizes.part, (row / sizes.parts + 1u) * sizes.count);
+  return min(from_(row) + sizes.chunk, (row / sizes.chunks + 1u) * sizes.count);
 }
 
 fn merge_(a: f32, b: f32) -> f32 {

@@ -137,11 +137,11 @@ export class RowsKernel {
     constants: Constants = {},
   ): void {
     const { rows, cols } = sizes;
-    const whole = cols % 4 === 0;
+    const aligned = cols % 4 === 0;
     // New elements of a quad may be of two rows, not of three.
     const spans = !this.#columns && (cols >= 4 || !this.#gives);
-    const width = whole || spans ? 4 : 1;
-    const GROUP = !this.#gives || whole || width === 1 ? 1 : cols % 2 === 0 ? 2 : 4;
+    const width = aligned || spans ? 4 : 1;
+    const GROUP = !this.#gives || aligned || width === 1 ? 1 : cols % 2 === 0 ? 2 : 4;
     const lanes = LANES[variant()];
     const shares = 2 ** Math.ceil(Math.log2(Math.max(1, cols / width / SHARE)));
     const ACROSS = variant() === "workgroup" ? Math.min(lanes, shares) : 1;
@@ -151,7 +151,7 @@ export class RowsKernel {
       DOWN,
       GROUP,
       GIVES: Number(this.#gives),
-      WHOLE: Number(whole || width === 1),
+      WHOLE: Number(aligned || width === 1),
       ...constants,
     });
   }

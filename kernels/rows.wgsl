@@ -8,14 +8,14 @@
 //   write_(quad, s, row, start)                  makes the new elements of a quad
 //   write_shared_(quad, s, row, start, next, end)        those of a quad that ends with elements of the next row, from `end` on
 //
-// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many as make whole quads
+// A quad, E, is a vec4 along the row, or one element where WIDTH is 1. A group of rows is as many as make full quads
 // together, so that no quad is written by two invocations. Rows lie one after another, or where the op's from_(row) and
 // to_(row) say.
 override ACROSS: u32; // invocations of a row, a power of 2
 override DOWN: u32; // groups of rows of a workgroup
 override GROUP: u32; // rows of a group
 override GIVES: bool; // whether there are new elements
-override WHOLE: bool; // whether rows begin and end with whole quads
+override WHOLE: bool; // whether rows begin and end with full quads
 
 var<workgroup> parts: array<vec4f, ACROSS * DOWN>;
 
@@ -28,33 +28,33 @@ fn inside_(at: P, start: u32, end: u32) -> B {
 }
 
 // The statistic of a row, from its invocations' shares.
-fn whole_(share: vec4f, place: vec2u) -> vec4f {
+fn joined_(share: vec4f, at: vec2u) -> vec4f {
   if (ACROSS == 1u) {
     return share;
   }
-  let index = place.y * ACROSS + place.x;
+  let index = at.y * ACROSS + at.x;
   parts[index] = share;
   for (var reach = ACROSS / 2u; reach > 0u; reach /= 2u) {
     workgroupBarrier();
-    if (place.x < reach) {
+    if (at.x < reach) {
       parts[index] = combine_(parts[index], parts[index + reach]);
     }
   }
   workgroupBarrier();
-  let s = parts[place.y * ACROSS];
+  let s = parts[at.y * ACROSS];
   workgroupBarrier(); // before the next row's shares
   return s;
 }
 
-fn statistic_(row: u32, place: vec2u) -> vec4f {
+fn statistic_(row: u32, at: vec2u) -> vec4f {
   var s = identity_();
   let start = from_(row);
   // Of rows beyond the last one nothing is read.
   let end = select(start, to_(row), row < sizes.rows);
-  for (var quad = start / WIDTH + place.x; quad * WIDTH < end; quad += ACROSS) {
+  for (var quad = start / WIDTH + at.x; quad * WIDTH < end; quad += ACROSS) {
     s = accumulate_(s, quad, row, start, end);
   }
-  return finalize_(whole_(s, place), row);
+  return finalize_(joined_(s, at), row);
 }
 
 // In one dimension: Mesa's software adapter has the lanes of a register lie along x.
@@ -64,9 +64,9 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) index: u32,
 ) {
-  let place = vec2u(index % ACROSS, index / ACROSS);
-  let first = ((group.y * groups.x + group.x) * DOWN + place.y) * GROUP;
-  var s = statistic_(first, place);
+  let at = vec2u(index % ACROSS, index / ACROSS);
+  let first = ((group.y * groups.x + group.x) * DOWN + at.y) * GROUP;
+  var s = statistic_(first, at);
   if (!GIVES) {
     return;
   }
@@ -77,15 +77,15 @@ fn main(
     let end = select(start, to_(row), row < sizes.rows);
     var next = s;
     if (GROUP > 1u) {
-      next = statistic_(row + 1u, place);
+      next = statistic_(row + 1u, at);
     }
     let begin = (start + WIDTH - 1u) / WIDTH;
-    for (var quad = begin + place.x; (quad + 1u) * WIDTH <= end; quad += ACROSS) {
+    for (var quad = begin + at.x; (quad + 1u) * WIDTH <= end; quad += ACROSS) {
       write_(quad, s, row, start);
     }
     if (GROUP > 1u) {
       let last = end / WIDTH;
-      if (last >= begin && last * WIDTH < end && place.x == 0u) {
+      if (last >= begin && last * WIDTH < end && at.x == 0u) {
         write_shared_(last, s, row, start, next, end);
       }
     }

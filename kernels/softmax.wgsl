@@ -6,7 +6,7 @@ const LOWEST = -3.402823466e38; // no finite score is lower
 @group(0) @binding(0) var<storage, read> x: array<E>;
 @group(0) @binding(1) var<storage, read_write> y: array<E>;
 
-// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: no score is so low that
+// Which scores of a quad are of the row, and not hidden. What is not seen has no share at all: no score is so small that
 // another could not be lower.
 fn seen_(quad: u32, row: u32, start: u32) -> B {
   if (CAUSAL) {

@@ -2,7 +2,7 @@
  * What kernels that multiply in tiles are put together from: WGSL that loads operands, shared in one of three variants,
  * and WGSL that multiplies what was loaded.
  *
- * A tile has up to 256 accumulators, each with a name of its own, because a software adapter keeps an array that a loop
+ * A tile has up to 256 accumulators, each with a name, because a software adapter keeps an array that a loop
  * indexes in memory, at half the speed. For each step along k an invocation needs as many numbers as its tile has rows
  * and columns, and multiplies as often as it has elements: loading is what takes the time.
  *
@@ -24,7 +24,7 @@ export interface Operand {
   /** How many rows or columns an invocation has, a multiple of 4. */
   readonly count: number;
   /** WGSL of the number of an invocation's f-th. */
-  readonly own: (f: number) => string;
+  readonly index: (f: number) => string;
   /** WGSL of the number of the tile's f-th, of which a lane has f; if it lies along the outer axis, f is a multiple of 4. */
   readonly nth: (f: string) => string;
   /** WGSL of where its loads begin. */
@@ -64,11 +64,11 @@ function fragmentsOf({ name, along, count }: Operand): { value: string; f: numbe
 
 /** Each invocation loads all that it needs. */
 export function directLoads(operand: Operand): Loads {
-  const { name, along, own, base, load } = operand;
+  const { name, along, index, base, load } = operand;
   const fragments = fragmentsOf(operand);
   return {
     before: fragments.filter(({ l }) => l === 0).map(({ f }) =>
-      `  let ${name}_at${f} = ${base(own(f))};`
+      `  let ${name}_at${f} = ${base(index(f))};`
     ).join("\n"),
     within: fragments.map(({ value, f, l }) =>
       `    let ${value} = ${load(`${name}_at${f}`, along === "outer" ? `4u * k + ${l}u` : "k")};`
@@ -103,7 +103,7 @@ export const DEPTH = 16;
 
 /** How a workgroup loads an operand together. */
 export interface Staging {
-  /** WGSL outside functions: the memory, and a function that fills a part of it. */
+  /** WGSL outside functions: the memory, and a function that fills some of it. */
   readonly declarations: string;
   /** WGSL that fills it with the steps along k from `k` on, which counts fours, up to `end`. */
   readonly fill: string;
@@ -113,17 +113,17 @@ export interface Staging {
 
 /**
  * Loads of a workgroup: its memory holds `quads` vec4 along the outer axis for each step, and is filled 4 × 4 numbers at
- * a time. Its rows are a vec4 longer than that: the lanes that fill it would else meet in the same banks. `own` is WGSL
- * of the place among the vec4 of an invocation's q-th. `end` is where k ends, and `scope` are variables that the operand's
+ * a time. Its rows are a vec4 longer than that: the lanes that fill it would else meet in the same banks. `slot` is WGSL
+ * of the index among the vec4 of an invocation's q-th. `end` is where k ends, and `scope` are variables that the operand's
  * WGSL names.
  */
 export function workgroupStagedLoads(
   operand: Operand,
-  { memory, quads, threads, own, end, scope }: {
+  { memory, quads, threads, slot, end, scope }: {
     readonly memory: string;
     readonly quads: number;
     readonly threads: number;
-    readonly own: (q: number) => string;
+    readonly slot: (q: number) => string;
     readonly end: string;
     readonly scope: readonly string[];
   },
@@ -161,7 +161,7 @@ ${each(4, (l) => `  ${memory}[(4u * step + ${l}u) * ${quads + 1}u + quad] = v${l
         each(
           count / 4,
           (q) =>
-            `      let ${name}${l}_${q} = ${memory}[(step + ${l}u) * ${quads + 1}u + ${own(q)}];`,
+            `      let ${name}${l}_${q} = ${memory}[(step + ${l}u) * ${quads + 1}u + ${slot(q)}];`,
         ),
     ),
   };

@@ -24,7 +24,7 @@ fn key(bits: u32) -> u32 {
   return select(order, ~order, SMALLEST);
 }
 
-// What was found last, and the best found so far of what comes after it: smaller, or equal and further on.
+// What was taken last, and the best seen so far of what comes after it: smaller, or equal and further on.
 var<private> last: u32;
 var<private> last_col: u32;
 var<private> best: u32;
@@ -34,10 +34,10 @@ fn consider(start: u32, col: u32, rank: u32) {
   if (col >= sizes.cols) {
     return;
   }
-  let found = key(x[start + col]);
-  let left = rank == 0u || found < last || (found == last && col > last_col);
-  if (left && (best_col == sizes.cols || found > best)) {
-    best = found;
+  let candidate = key(x[start + col]);
+  let left = rank == 0u || candidate < last || (candidate == last && col > last_col);
+  if (left && (best_col == sizes.cols || candidate > best)) {
+    best = candidate;
     best_col = col;
   }
 }

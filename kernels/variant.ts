@@ -32,30 +32,30 @@ export interface KernelChoice {
   readonly tile?: TileSize;
 }
 
-const pinned = perEngine((): { choice: KernelChoice } => ({ choice: {} }));
+const pinned = perEngine((): { pins: KernelChoice } => ({ pins: {} }));
 
 /**
- * Pins which kernels run, until the next call; without an argument the rules decide again. The same choice gives the
+ * Pins which kernels run, until the next call; without an argument the rules decide again. The same pins gives the
  * same numbers on an adapter.
  *
  * @throws {RangeError} If the variant is `subgroup` and the adapter's subgroups have no fixed size.
  */
-export function pinKernels(choice: KernelChoice = {}): void {
-  if (choice.variant === "subgroup" && lanes() === 0) {
+export function pinKernels(pins: KernelChoice = {}): void {
+  if (pins.variant === "subgroup" && lanes() === 0) {
     throw new RangeError(
       'Cannot pin the variant "subgroup": the adapter has no subgroups of a fixed size, pin "perLane"',
     );
   }
-  pinned().choice = choice;
+  pinned().pins = pins;
 }
 
 /** The variant of kernels on this adapter. */
 export function variant(): Variant {
-  return pinned().choice.variant ??
+  return pinned().pins.variant ??
     (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "perLane");
 }
 
 /** The tile that is pinned, if one is. */
 export function pinnedTile(): TileSize | undefined {
-  return pinned().choice.tile;
+  return pinned().pins.tile;
 }

@@ -386,7 +386,7 @@ gpuTest(
         await y.data();
       },
       KernelError,
-      "Cannot run works.wgsl on a part of a tensor, [2]: ",
+      "Cannot run works.wgsl on a section of a tensor, [2]: ",
     );
     await assertGoesOn();
     for (const each of [x, y]) each.release();

@@ -216,23 +216,23 @@ for (const variant of EACH_VARIANT) {
           const shapes: Shape[] = [[6, 4], [4, n], [n], [6, n]];
           const given = shapes.map((shape, i) => tensor(normals(shape, `${i}`), shape));
           const [a, c, bias, more] = given;
-          const [y, kept] = multiplyThen(a, c, {
+          const [y, saved] = multiplyThen(a, c, {
             expression: "2.0 * (x + bias) + factor * more",
-            kept: "x + bias",
+            saved: "x + bias",
             vectors: { bias },
             matrices: { more },
             numbers: { factor: 3 },
           });
           const plain = matmul(a, c);
           const [found, beside, product, shift, others] = await Promise.all(
-            [y, kept!, plain, bias, more].map((each) => each.data()),
+            [y, saved!, plain, bias, more].map((each) => each.data()),
           );
           product.forEach((x, i) => {
             const sum = x + shift[i % n];
             assertLess(Math.abs(beside[i] - sum), 1e-5);
             assertLess(Math.abs(found[i] - (2 * sum + 3 * others[i])), 1e-5);
           });
-          for (const each of [...given, y, kept!, plain]) each.release();
+          for (const each of [...given, y, saved!, plain]) each.release();
         }
       }),
   );

@@ -8,7 +8,7 @@ import { MAX_STEPS, u32s } from "../../kernels/kernel.ts";
 import wgsl from "../../kernels/layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "../../kernels/layer_norm_backward.wgsl" with { type: "text" };
 import weightsWgsl from "../../kernels/layer_norm_weights.wgsl" with { type: "text" };
-import { partOf, reduceMiddle } from "../../kernels/reduce.ts";
+import { chunkOf, reduceMiddle } from "../../kernels/reduce.ts";
 import { ColumnsKernel, RowsKernel } from "../../kernels/rows.ts";
 import { scope } from "../../tensor/scope.ts";
 import { numel, sameShape } from "../../tensor/shape.ts";
@@ -36,7 +36,7 @@ const backward = new RowsKernel("layer_norm_backward.wgsl", backwardWgsl, u32s("
 const weightsKernel = new ColumnsKernel(
   "layer_norm_weights.wgsl",
   weightsWgsl,
-  u32s("outputs", "quads", "rows", "part"),
+  u32s("outputs", "quads", "rows", "chunk"),
   {
     // Two sums, a difference and two products for each element.
     flops: (_, [x]) => 5 * (x as Tensor).size,
@@ -87,12 +87,12 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-
         })),
       wrtAll([weight, bias], [input, stats], (g) =>
         scope(() => {
-          const chunk = partOf(rows, cols);
+          const chunk = chunkOf(rows, cols);
           const chunks = Math.max(1, Math.ceil(rows / chunk));
           const sums = [Tensor.empty([chunks, cols]), Tensor.empty([chunks, cols])];
           weightsKernel.run([input, stats, contiguous(g)], sums, cols, chunks, {
             rows,
-            part: chunk,
+            chunk,
           });
           return sums.map((sum) =>
             (chunks === 1 ? sum : reduceMiddle(sum, 1, chunks, cols, "sum")).view(normalized)

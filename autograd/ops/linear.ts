@@ -52,7 +52,7 @@ export interface Addition {
   /** The tensors that it reads besides those of the layer. */
   readonly inputs: readonly Tensor[];
   /** The second product of the pass; none by default. */
-  readonly low?: Epilogue["low"];
+  readonly lowRank?: Epilogue["lowRank"];
   /** The rules of the layer's input, which is saved as `source`, and of {@linkcode inputs}. */
   readonly rulesOf: (source: Tensor) => readonly GradientRule[];
 }
@@ -78,17 +78,17 @@ export function affine(
   return scope(() => {
     // What is recorded is of x as it is: layers of one input then add to one gradient of it.
     const rows = flatten(x);
-    const { inputs, low, rulesOf } = add(rows);
+    const { inputs, lowRank, rulesOf } = add(rows);
     const trains = [x, weight, ...Object.values(vectors), ...inputs].some(needsGradient);
     const keeps = activation !== undefined && trains;
     const sum = bias ? "x + bias" : "x";
     const value = activation ? activation.forward.replace(/\bx\b/g, `(${sum})`) : sum;
-    const [made, kept] = multiplyThen(rows, transpose(weight), {
+    const [made, saved] = multiplyThen(rows, transpose(weight), {
       expression: residual ? `${value} + residual` : value,
-      ...(keeps && { kept: sum }),
+      ...(keeps && { saved: sum }),
       vectors: bias ? { bias: contiguous(bias) } : {},
       matrices: residual ? { residual: flatten(residual) } : {},
-      ...(low && { low }),
+      ...(lowRank && { lowRank }),
     });
     const y = made.view(shape);
     // To save a view of x holds no more than x does; a copy that was made anyway is saved instead.
@@ -99,7 +99,7 @@ export function affine(
       ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
     ];
     // An activation's gradient is of what it was applied to.
-    const before = kept?.view(shape);
+    const before = saved?.view(shape);
     if (before) record(before, rules);
     const own = activation ? before ? [gate(before, activation)] : [] : rules;
     return record(y, residual ? [...own, wrt(residual, [], (g) => g)] : own);

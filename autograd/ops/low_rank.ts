@@ -30,7 +30,7 @@ export interface LowRankChange {
 }
 
 /**
- * Affine layer with a change of low rank, both products in one pass:
+ * Affine layer with a change of lowRank rank, both products in one pass:
  * `activation(x Wᵀ + scale · dropout(x) downᵀ upᵀ + b) + residual`, `[…, in] → […, out]` (Hu et
  * al., arXiv 2106.09685, equation 3).
  *
@@ -47,7 +47,7 @@ export function lowRankLinear(
     const thin = thinProduct(rows, change, x.shape);
     return {
       inputs: [change.down, change.up],
-      low: { a: thin.t, c: transpose(thin.up), part: thin.label },
+      lowRank: { a: thin.t, c: transpose(thin.up), label: thin.label },
       rulesOf: (source) => changed(x, source, weight, thin),
     };
   });
@@ -90,8 +90,8 @@ function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Gra
       const [dt] = multiplyThen(g, up, { expression: "scale * x", numbers: { scale } });
       const dx = () =>
         inputGradient(g, weight, shape, accumulated, {
-          low: { a: dt, c: down, part: label },
-          ...(mask && { mask: { ...mask, over: "low" } }),
+          lowRank: { a: dt, c: down, label },
+          ...(mask && { mask: { ...mask, over: "lowRank" } }),
         });
       const ddown = () =>
         multiplyThen(transpose(dt), flatten(source), {

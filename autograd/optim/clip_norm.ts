@@ -20,7 +20,7 @@ const [SUMMED, SUMS] = [1024, 64];
 const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
   writes: false,
   shared: [{ name: "parts", access: "read_write" }],
-  own: { place: "u32", times: "f32" },
+  numbers: { place: "u32", times: "f32" },
   common: {},
   elements: SUMMED,
   work: { flops: ({ count }) => 2 * count },
@@ -39,7 +39,7 @@ export function globalNorm(
     const members = tensors.map((x, i) => {
       const start = count;
       count += SUMS * Math.ceil(x.size / SUMMED);
-      return { x: contiguous(x), own: { place: start, times: copies[i] } };
+      return { x: contiguous(x), numbers: { place: start, times: copies[i] } };
     });
     const sums = Tensor.empty([count]);
     kernel.run(members, [sums], {});

@@ -82,7 +82,7 @@ export function optimizerKernel(
   return new ManyKernel(name, wgsl, {
     writes: true,
     shared: [{ name: "factor", access: "read" }, { name: "state", access: "read_write" }],
-    own: { place: "u32" },
+    numbers: { place: "u32" },
     common: {
       total: "u32",
       ...Object.fromEntries(numbers.map((number) => [number, "f32" as const])),
@@ -196,7 +196,7 @@ export class Optimizer<O extends OptimizerOptions> {
     const update = () => {
       for (const [group, options] of this.#groups.entries()) {
         const members = this.#members.flatMap(({ parameter, start, group: of }, i) =>
-          of === group ? [{ x: contiguous(grads[i]), y: parameter, own: { place: start } }] : []
+          of === group ? [{ x: contiguous(grads[i]), y: parameter, numbers: { place: start } }] : []
         );
         const numbers = {
           total: this.#total,

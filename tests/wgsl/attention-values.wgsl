@@ -1,5 +1,5 @@
 // attention values, 8 x 12 x 197 x 64
-// values of attention: 32 own rows of a workgroup, 32 others at a time.
+// values of attention: 32 rows of a workgroup, 32 columns at a time.
 // Infinities and NaN. WGSL lets a compiler assume that there are none, and they do: Mesa takes `x - x` for 0 and `x != x`
 // for false, `max` forgets NaN everywhere, SwiftShader's exp(NaN) is infinite and its log(-2) is log(2). Where they count
 // they are told by their bits, with which no compiler takes such liberties.
@@ -61,11 +61,11 @@ fn total_(sum: f32) -> f32 {
 @group(0) @binding(4) var<storage, read_write> out: array<vec4f>;
 const LOWEST = -3.402823466e38; // no finite score is lower
 
-// A statistic of the own rows, or of the others, if those are the queries; else there is none, and this is 0.
-fn own(x: f32) -> f32 {
+// A statistic of the rows, or of the columns, if those are the queries; else there is none, and this is 0.
+fn of_rows(x: f32) -> f32 {
   return select(x, 0.0, sizes.keys == 1u);
 }
-fn others(x: f32) -> f32 {
+fn of_columns(x: f32) -> f32 {
   return select(0.0, x, sizes.keys == 1u);
 }
 
@@ -93,10 +93,10 @@ fn stage_x(u: u32, k: u32, end: u32, x_start: u32, first: u32) {
 fn stage_y(u: u32, k: u32, end: u32, y_start: u32, j: u32) {
   let step = u % 4u;
   let quad = u / 4u;
-  let w0 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 0u), sizes.others - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
-  let w1 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 1u), sizes.others - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
-  let w2 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 2u), sizes.others - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
-  let w3 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 3u), sizes.others - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
+  let w0 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 0u), sizes.columns - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
+  let w1 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 1u), sizes.columns - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
+  let w2 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 2u), sizes.columns - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
+  let w3 = select(vec4f(), y[(y_start + (min(j + (4u * quad + 3u), sizes.columns - 1u)) * sizes.y_row) / 4u + (k + step)], k + step < end);
   let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
   let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
   let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
@@ -109,10 +109,10 @@ fn stage_y(u: u32, k: u32, end: u32, y_start: u32, j: u32) {
 fn stage_b(u: u32, k: u32, end: u32, z_start: u32, j: u32) {
   let step = u / 16u;
   let quad = u % 16u;
-  let v0 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 0u, sizes.others - 1u) * (sizes.z_row / 4u)], k + step < end);
-  let v1 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 1u, sizes.others - 1u) * (sizes.z_row / 4u)], k + step < end);
-  let v2 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 2u, sizes.others - 1u) * (sizes.z_row / 4u)], k + step < end);
-  let v3 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 3u, sizes.others - 1u) * (sizes.z_row / 4u)], k + step < end);
+  let v0 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 0u, sizes.columns - 1u) * (sizes.z_row / 4u)], k + step < end);
+  let v1 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 1u, sizes.columns - 1u) * (sizes.z_row / 4u)], k + step < end);
+  let v2 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 2u, sizes.columns - 1u) * (sizes.z_row / 4u)], k + step < end);
+  let v3 = select(vec4f(), z[(z_start + min((4u * quad + 0u), sizes.cols - 4u)) / 4u + min(j + 4u * (k + step) + 3u, sizes.columns - 1u) * (sizes.z_row / 4u)], k + step < end);
   block_tile[(4u * step + 0u) * 17u + quad] = v0;
   block_tile[(4u * step + 1u) * 17u + quad] = v1;
   block_tile[(4u * step + 2u) * 17u + quad] = v2;
@@ -151,13 +151,13 @@ fn main(
   var o3_0 = vec4f();
   var o3_1 = vec4f();
   let start = 0u;
-  let limit = sizes.others;
+  let limit = sizes.columns;
   for (var j = start; j < limit; j += 32u) {
     let other = vec4u(j + 4u * right) + vec4u(0u, 1u, 2u, 3u);
-    let c0 = min(other.x, sizes.others - 1u);
-    let c1 = min(other.y, sizes.others - 1u);
-    let c2 = min(other.z, sizes.others - 1u);
-    let c3 = min(other.w, sizes.others - 1u);
+    let c0 = min(other.x, sizes.columns - 1u);
+    let c1 = min(other.y, sizes.columns - 1u);
+    let c2 = min(other.z, sizes.columns - 1u);
+    let c3 = min(other.w, sizes.columns - 1u);
     var s0 = vec4f();
     var s1 = vec4f();
     var s2 = vec4f();
@@ -192,9 +192,9 @@ fn main(
       }
     }
 
-    let log = vec4f(others(logs[batch * sizes.others + c0]), others(logs[batch * sizes.others + c1]), others(logs[batch * sizes.others + c2]), others(logs[batch * sizes.others + c3]));
+    let log = vec4f(of_columns(logs[batch * sizes.columns + c0]), of_columns(logs[batch * sizes.columns + c1]), of_columns(logs[batch * sizes.columns + c2]), of_columns(logs[batch * sizes.columns + c3]));
 
-    let known = other < vec4u(sizes.others);
+    let known = other < vec4u(sizes.columns);
     let seen0 = known;
     let e0 = s0 * sizes.scale;
     let seen1 = known;
@@ -274,7 +274,7 @@ fn main(
 
 struct Sizes {
   rows: u32,
-  others: u32,
+  columns: u32,
   heads: u32,
   width: u32,
   depth: u32,

@@ -63,23 +63,23 @@ fn main(
   // Beyond the last tile it is made again: a branch here would make every load slow on a software adapter.
   let at = min(group.y * groups.x + group.x, sizes.groups - 1u);
   let tile = at % (sizes.tiles_m * sizes.tiles_n);
-  let part = at / (sizes.tiles_m * sizes.tiles_n) % sizes.parts;
-  let batch = at / (sizes.tiles_m * sizes.tiles_n) / sizes.parts;
+  let chunk = at / (sizes.tiles_m * sizes.tiles_n) % sizes.chunks;
+  let batch = at / (sizes.tiles_m * sizes.tiles_n) / sizes.chunks;
   let batch2 = batch % sizes.batch2;
   let batch1 = batch / sizes.batch2 % sizes.batch1;
   let batch0 = batch / sizes.batch2 / sizes.batch1;
   let a_start = sizes.a_offset + batch0 * sizes.a_batch0 + batch1 * sizes.a_batch1 + batch2 * sizes.a_batch2;
   let c_start = sizes.c_offset + batch0 * sizes.c_batch0 + batch1 * sizes.c_batch1 + batch2 * sizes.c_batch2;
-  let start = (part * sizes.batches + batch) * sizes.m * sizes.n;
-  let first = part * sizes.part;
-  let end = min(first + sizes.part, (sizes.k + 3u) / 4u);
+  let start = (chunk * sizes.batches + batch) * sizes.m * sizes.n;
+  let first = chunk * sizes.chunk;
+  let end = min(first + sizes.chunk, (sizes.k + 3u) / 4u);
   // Down the columns first: a tile of a processor has more of them than rows, and they stay in its cache that way.
   let row = tile % sizes.tiles_m * 64u;
   let col = tile / sizes.tiles_m * 16u;
   let x = index % 4u;
   let y = index / 4u;
 
-  // Beyond the edge the last rows and columns are made again.
+  // Beyond the boundary the last rows and columns are made again.
   let r0 = min(row + (4u * (y + 0u) + 0u), sizes.m - 1u);
   let r1 = min(row + (4u * (y + 0u) + 1u), sizes.m - 1u);
   let r2 = min(row + (4u * (y + 0u) + 2u), sizes.m - 1u);
@@ -156,8 +156,8 @@ struct Sizes {
   m: u32,
   n: u32,
   k: u32,
-  part: u32,
-  parts: u32,
+  chunk: u32,
+  chunks: u32,
   tiles_m: u32,
   tiles_n: u32,
   groups: u32,
