@@ -6,8 +6,7 @@
  * @module
  */
 
-import { unescapeHtml } from "./html_entities.ts";
-import { repairText } from "./repair.ts";
+import { HUGGING_FACE, OPENAI, type TextSteps } from "./text_steps.ts";
 import { type AddedToken, readTokenizerJson } from "./tokenizer_json.ts";
 
 /** Prompts as a text tower takes them: a row of ids each. */
@@ -33,43 +32,6 @@ export interface TokenizeOptions {
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 const END_OF_WORD = "</w>";
-
-/**
- * What Python's `str.strip` takes off: Unicode's white space and four separators that only Python
- * counts as such. Within a text white space needs no tidying, as no word holds any.
- */
-const MARGIN = "[\\p{White_Space}\\x1C-\\x1F]";
-const MARGINS = new RegExp(`^${MARGIN}+|(?<!${MARGIN})${MARGIN}+$`, "gu");
-
-/** The steps from a text to the words that are encoded apart. */
-interface Steps {
-  /** What the text becomes first. */
-  readonly normalize: (text: string) => string;
-  /** What a word is. */
-  readonly words: RegExp;
-}
-
-/**
- * openai/CLIP's steps. Its pattern of words ignores case, which in lower-case text leaves two
- * traces: the long s (ſ) counts as an s, and U+0345, whose upper case is the letter iota, matches
- * nothing and is dropped.
- */
-const OPENAI: Steps = {
-  normalize: (text) =>
-    unescapeHtml(unescapeHtml(repairText(text))).replace(MARGINS, "").toLowerCase(),
-  words:
-    /<\|[sſ]tartoftext\|>|<\|endoftext\|>|'(?:[sſtmd]|re|ve|ll)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}\u0345]+/gu,
-};
-
-/**
- * The steps that a CLIP's `tokenizer.json` names. Lower case is taken letter by letter: a sigma is
- * the same at the end of a word.
- */
-const HUGGING_FACE: Steps = {
-  normalize: (text) =>
-    Array.from(text.normalize("NFC"), (character) => character.toLowerCase()).join(""),
-  words: /'(?:[stmd]|re|ve|ll)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu,
-};
 
 /** The character that stands for each byte in a vocabulary: itself if it shows, else one from U+0100 on. */
 const CHARACTERS = byteCharacters();
@@ -111,7 +73,7 @@ export class Tokenizer {
   readonly #ids: ReadonlyMap<string, number>;
   readonly #tokens: readonly string[];
   readonly #merges: ReadonlyMap<number, Merge>;
-  readonly #steps: Steps;
+  readonly #steps: TextSteps;
   /** Tokens that a text is split at as it was written, and those after it was normalized. */
   readonly #added: readonly [written: RegExp | null, normalized: RegExp | null];
   /** The ids of the latter, as they are then. */
@@ -122,7 +84,7 @@ export class Tokenizer {
     vocab: Readonly<Record<string, number>>,
     merges: readonly (readonly string[])[],
     added: readonly AddedToken[],
-    steps: Steps,
+    steps: TextSteps,
   ) {
     this.#steps = steps;
     this.#ids = new Map([

@@ -19,7 +19,7 @@ import {
 import { cacheKey, type KernelWork, type Sizes } from "./declaration.ts";
 import { Kernel, spread } from "./kernel.ts";
 import rowDotWgsl from "./row_dot.wgsl" with { type: "text" };
-import { kernelVariant, pinnedTile } from "./variant.ts";
+import { pinnedTile, variant } from "./variant.ts";
 
 /** How attention weighs. */
 export interface Weighing {
@@ -54,7 +54,7 @@ export interface Attention extends Attended {
  * what they load.
  */
 export function canAttend(...widths: readonly number[]): boolean {
-  if (kernelVariant() === "perLane" || widths.some((width) => width === 0 || width % 4 !== 0)) {
+  if (variant() === "perLane" || widths.some((width) => width === 0 || width % 4 !== 0)) {
     return false;
   }
   const memory = widths.map((width) =>
@@ -196,7 +196,7 @@ function tileShape(
   width: number,
   scores: number,
 ): Pick<AttentionTile, "variant" | "rows" | "cols" | "across" | "down"> {
-  const isWorkgroup = kernelVariant() === "workgroup";
+  const isWorkgroup = variant() === "workgroup";
   const across = isWorkgroup ? 8 : lanes();
   const cols = 4 * Math.ceil(width / 4 / across);
   if (isWorkgroup) return { variant: "workgroup", rows: 4, cols, across, down: 8 };

@@ -98,7 +98,7 @@ export class Kernel {
     const program = this.#program(operands);
     const { under } = warmUp();
     if (under) {
-      this.#warmUp(under, program, constants, bindings, sizes, explain);
+      this.#warmUp(under, program, constants, sizes, explain);
       return;
     }
     const pipeline = this.#pipeline(program, constants, explain);
@@ -182,7 +182,6 @@ export class Kernel {
     { compiling, starts }: WarmUp,
     program: Program,
     constants: Constants,
-    bindings: readonly Binding[],
     sizes: Sizes,
     explain: (message: string) => Error,
   ): void {
@@ -190,8 +189,9 @@ export class Kernel {
     const name = `${this.name} ${key}`;
     if (program.pipelines.has(key) || starts.has(name)) return;
     const packed = this.#pack(sizes).slice();
-    starts.set(name, () => {
+    starts.set(name, (spare) => {
       const pipeline = this.#pipeline(program, constants, explain);
+      const bindings = this.#bindings.map((_, i) => spare(i));
       currentEngine().queue.dispatch(pipeline, program.layout, bindings, packed, [0], explain);
     });
     const made = gpu().createComputePipelineAsync(this.#descriptor(program, constants));

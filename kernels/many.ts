@@ -18,7 +18,7 @@ import { Kernel, spread } from "./kernel.ts";
 import manyWgsl from "./many.wgsl" with { type: "text" };
 import special from "./special.wgsl" with { type: "text" };
 import { expand } from "./template.ts";
-import { kernelVariant } from "./variant.ts";
+import { variant } from "./variant.ts";
 
 /** One of the tensors, or pair of tensors, that a kernel works on. */
 export interface Member {
@@ -88,7 +88,7 @@ export class ManyKernel {
     const { writes, elements } = this.#options;
     const some = members.filter(({ x }) => x.size > 0);
     const bindings = gpu().limits.maxStorageBuffersPerShaderStage - inputs.length - outputs.length;
-    const most = Math.min(MOST[kernelVariant()], Math.floor(bindings / (writes ? 2 : 1)));
+    const most = Math.min(MOST[variant()], Math.floor(bindings / (writes ? 2 : 1)));
     for (let first = 0; first < some.length; first += most) {
       const group = some.slice(first, first + most);
       const sizes: Record<string, number> = { ...shared, count: 0, first_0: 0 };

@@ -27,7 +27,7 @@ export interface Epilogue {
    */
   readonly expression?: string;
   /** WGSL of `x` and the vectors, whose value is stored in a second result; none by default. */
-  readonly preActivation?: string;
+  readonly saved?: string;
   /** Operands `[n]`, which all rows have in common. */
   readonly vectors?: Readonly<Record<string, Tensor>>;
   /** Operands of the result's shape. */
@@ -94,7 +94,7 @@ export function multiplyThen(
   a: Tensor,
   c: Tensor,
   epilogue: Epilogue,
-): [y: Tensor, preActivation: Tensor | null] {
+): [y: Tensor, saved: Tensor | null] {
   const [m, k] = a.shape.slice(-2);
   const [inner, n] = c.shape.slice(-2);
   if (a.shape.length < 2 || c.shape.length < 2 || k !== inner) {
@@ -118,7 +118,7 @@ export function multiplyThen(
   const { tile, chunks, chunk } = dispatchPlan(a, c, { m, n, k, batches }, code);
   const shape = [...batch, m, n];
   const out = Tensor.empty(chunks > 1 ? [chunks, ...shape] : shape);
-  const preActivation = code.preActivation === null ? null : Tensor.empty(shape);
+  const saved = code.saved === null ? null : Tensor.empty(shape);
   const [tiles_m, tiles_n] = [
     Math.ceil(m / (tile.rows * tile.down)),
     Math.ceil(n / (tile.cols * tile.across)),
@@ -145,7 +145,7 @@ export function multiplyThen(
       ...(lowRank ? [lowRank.a, lowRank.c] : []),
       ...(mask?.items ? [mask.items.numbers] : []),
     ],
-    preActivation ? [out, preActivation] : [out],
+    saved ? [out, saved] : [out],
     {
       ...{ m, n, k, chunk, chunks, tiles_m, tiles_n, groups, batches },
       batch1: axes.shape[1 - lead] ?? 1,
@@ -166,16 +166,15 @@ export function multiplyThen(
     attribute(lowRank.label ?? currentLabel(), () => count("low-rank product of matmul", work, 0));
   }
   const y = chunks > 1 ? reduceMiddle(out, 1, chunks, out.size / chunks, "sum").view(shape) : out;
-  return [y, preActivation];
+  return [y, saved];
 }
 
 function codeOf(
-  { expression = "x", preActivation, vectors = {}, matrices = {}, numbers = {}, lowRank, mask }:
-    Epilogue,
+  { expression = "x", saved, vectors = {}, matrices = {}, numbers = {}, lowRank, mask }: Epilogue,
 ): EpilogueCode {
   return {
     expression,
-    preActivation: preActivation ?? null,
+    saved: saved ?? null,
     // Sorted: the same epilogue is one kernel, in whatever order its operands are named.
     vectors: Object.keys(vectors).sort(),
     matrices: Object.keys(matrices).sort(),
@@ -211,8 +210,8 @@ function maskSizes(mask: Epilogue["mask"]): Sizes {
 const DROPOUT = 4;
 
 /** What a kernel counts as, but for its low-rank product and the mask of that. */
-function workOf({ epilogue: { expression, preActivation, masked } }: MatmulTile): KernelWork {
-  const each = operations(expression) + (preActivation === null ? 0 : operations(preActivation));
+function workOf({ epilogue: { expression, saved, masked } }: MatmulTile): KernelWork {
+  const each = operations(expression) + (saved === null ? 0 : operations(saved));
   const drawn = ({ m, n, k }: Sizes) => masked === "a" ? m * k : masked === "c" ? k * n : 0;
   return {
     // A multiplication and an addition for each element of the inner axis; of a chunk, the last

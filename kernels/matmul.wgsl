@@ -187,8 +187,8 @@ fn store(at: u32, column: u32, x: ${RESULT}) {
   #for name in MATRICES
   let ${name} = ${name}_in[at];
   #end
-  #if KEEPS_PRE_ACTIVATION
-  pre_activation[at] = ${PRE_ACTIVATION};
+  #if SAVES
+  saved[at] = ${SAVED};
   #end
   out[at] = ${VALUE};
 }

@@ -8,7 +8,7 @@ import { gpu, lanes } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { MAX_STEPS } from "./kernel.ts";
 import { type EpilogueCode, type Layout, type MatmulTile, sharedBytes } from "./matmul_tile.ts";
-import { kernelVariant, pinnedTile, type TileSize } from "./variant.ts";
+import { pinnedTile, type TileSize, variant } from "./variant.ts";
 
 /** The sizes of a product. */
 export interface Extent {
@@ -45,7 +45,7 @@ export function dispatchPlan(
   const { m, n, k } = extent;
   const fours = Math.ceil(k / 4);
   const shape = tileShape(extent);
-  const isPlain = epilogue.expression === "x" && epilogue.preActivation === null &&
+  const isPlain = epilogue.expression === "x" && epilogue.saved === null &&
     !epilogue.lowRank;
   const wanted = isPlain ? wantedChunks(extent, shape) : 1;
   // Chunks begin where workgroup memory is filled anew.
@@ -59,7 +59,7 @@ export function dispatchPlan(
   }
   const tile: MatmulTile = {
     ...shape,
-    variant: kernelVariant(),
+    variant: variant(),
     a: layoutOf(a, -1, -2, k, m),
     c: layoutOf(c, -2, -1, k, n),
     halves: c.dtype === "f16",
@@ -95,9 +95,9 @@ const SOFTWARE_TILES: Readonly<
 const fours = (count: number) => 4 * Math.ceil(count / 4);
 
 function tileShape({ m, n, k, batches }: Extent): TileShape {
-  const variant = kernelVariant();
-  if (variant === "workgroup") return workgroupShape(m, n, batches);
-  const width = variant === "subgroup" ? lanes() : 8;
+  const kind = variant();
+  if (kind === "workgroup") return workgroupShape(m, n, batches);
+  const width = kind === "subgroup" ? lanes() : 8;
   if (n <= THIN && m >= 4 * n) {
     const cols = Math.max(4, fours(n));
     return { rows: cols === 4 ? 8 : 4, cols, across: 1, down: width };
@@ -105,7 +105,7 @@ function tileShape({ m, n, k, batches }: Extent): TileShape {
   const work = m * n * k * batches;
   const size = pinnedTile() ??
     (work < WORK.medium ? "small" : work < WORK.large ? "medium" : "large");
-  const [rows, cols] = SOFTWARE_TILES[variant][size];
+  const [rows, cols] = SOFTWARE_TILES[kind][size];
   return { rows: Math.min(rows, Math.max(4, fours(m))), cols, across: width, down: 1 };
 }
 
@@ -143,7 +143,7 @@ function wantedChunks(
   { rows, cols, across, down }: TileShape,
 ): number {
   const least = Math.max(1, Math.ceil(k / 4 / MAX_STEPS));
-  if (kernelVariant() !== "workgroup") return least;
+  if (variant() !== "workgroup") return least;
   const groups = batches * Math.ceil(m / (rows * down)) * Math.ceil(n / (cols * across));
   return Math.max(least, Math.min(Math.floor(k / LEAST_CHUNK), Math.floor(FEW_GROUPS / groups)));
 }

@@ -63,7 +63,7 @@ export interface EpilogueCode {
   /** What is stored: an expression of `x`, the product, and of the operands. */
   readonly expression: string;
   /** What is stored beside it, an expression of `x` and the vectors; nothing if null. */
-  readonly preActivation: string | null;
+  readonly saved: string | null;
   /** Operands `[n]`, which all rows have in common. */
   readonly vectors: readonly string[];
   /** Operands of the result's shape. */
@@ -93,7 +93,7 @@ const TEMPLATES: Readonly<Record<Variant, string>> = {
 /** The WGSL of `out[b] = f(a[b] × c[b])`, but for what {@linkcode matmulDeclaration} says. */
 export function matmulTileWgsl(tile: MatmulTile): string {
   const { variant, rows, cols, across, down, ragged, quads, epilogue } = tile;
-  const { expression, preActivation, vectors, matrices, masked, items, lowRank } = epilogue;
+  const { expression, saved, vectors, matrices, masked, items, lowRank } = epilogue;
   const lanes = across * down;
   const sharesA = across > 1;
   const call = callOf(quads);
@@ -120,8 +120,8 @@ export function matmulTileWgsl(tile: MatmulTile): string {
     RESULT: quads ? "vec4f" : "f32",
     VECTORS: vectors,
     MATRICES: matrices,
-    KEEPS_PRE_ACTIVATION: preActivation !== null,
-    PRE_ACTIVATION: call("pre_activation_", ["x", ...vectors]),
+    SAVES: saved !== null,
+    SAVED: call("saved_", ["x", ...vectors]),
     VALUE: expression === "x" ? "x" : call("value_", ["x", ...vectors, ...matrices]),
   }, { MATMUL: matmulWgsl, LOW_RANK: lowRankWgsl, STORE: storeWgsl });
 }
@@ -148,7 +148,7 @@ function operandValues(
 
 /** The functions of an epilogue's expressions. */
 function epilogueWgsl(
-  { expression, preActivation, vectors, matrices, numbers, masked }: EpilogueCode,
+  { expression, saved, vectors, matrices, numbers, masked }: EpilogueCode,
 ): string {
   const floats = (names: readonly string[]) => names.map((name) => `${name}: f32`);
   return [
@@ -156,9 +156,7 @@ function epilogueWgsl(
     ...(expression !== "x"
       ? [evaluator("value_", expression, floats(["x", ...vectors, ...matrices]), numbers)]
       : []),
-    ...(preActivation !== null
-      ? [evaluator("pre_activation_", preActivation, floats(["x", ...vectors]), numbers)]
-      : []),
+    ...(saved !== null ? [evaluator("saved_", saved, floats(["x", ...vectors]), numbers)] : []),
   ].join("\n\n");
 }
 
@@ -177,7 +175,7 @@ function callOf(quads: boolean): (name: string, operands: readonly string[]) => 
 export function matmulDeclaration(
   { variant, a, c, halves, quads, epilogue }: MatmulTile,
 ): Omit<Declaration, "flops"> {
-  const { vectors, matrices, numbers, lowRank, masked, items, preActivation } = epilogue;
+  const { vectors, matrices, numbers, lowRank, masked, items, saved } = epilogue;
   const element = quads ? "vec4f" : "f32";
   const all = <T extends string>(names: readonly string[], type: T): Types<T> =>
     Object.fromEntries(names.map((name) => [name, type]));
@@ -211,7 +209,7 @@ export function matmulDeclaration(
       ...(lowRank && { low_rank_a: "f32", low_rank_c: "f32" }),
       ...(items && { items: "u32" }),
     },
-    outputs: { out: element, ...(preActivation !== null && { pre_activation: element }) },
+    outputs: { out: element, ...(saved !== null && { saved: element }) },
     sizes,
     subgroups: variant === "subgroup",
   };

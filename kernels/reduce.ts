@@ -10,7 +10,7 @@ import type { KernelWork } from "./declaration.ts";
 import columnsWgsl from "./reduce_columns.wgsl" with { type: "text" };
 import rowsWgsl from "./reduce_rows.wgsl" with { type: "text" };
 import { ColumnsKernel, RowsKernel } from "./rows.ts";
-import { kernelVariant } from "./variant.ts";
+import { variant } from "./variant.ts";
 
 /** An addition, or a comparison, for each element. */
 const WORK: KernelWork = { flops: (_, [x]) => numel((x as Tensor).shape) };
@@ -47,7 +47,7 @@ const [BUSY, LEAST_CHUNK] = [2 ** 14, 32];
 
 /** Elements of the middle axis that an invocation takes, where it goes down `columns` of them. */
 export function chunkOf(count: number, columns: number): number {
-  if (kernelVariant() !== "workgroup") return Math.min(count, LONGEST_CHUNK);
+  if (variant() !== "workgroup") return Math.min(count, LONGEST_CHUNK);
   const chunks = Math.ceil(BUSY / columns);
   return Math.min(count, LONGEST_CHUNK, Math.max(LEAST_CHUNK, Math.ceil(count / chunks)));
 }

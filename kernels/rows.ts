@@ -12,7 +12,7 @@ import quadWgsl from "./elements_vec4.wgsl" with { type: "text" };
 import rangesWgsl from "./row_ranges.wgsl" with { type: "text" };
 import frameWgsl from "./rows.wgsl" with { type: "text" };
 import special from "./special.wgsl" with { type: "text" };
-import { kernelVariant } from "./variant.ts";
+import { variant } from "./variant.ts";
 
 /** What an op of rows is like. */
 export interface RowsOptions {
@@ -95,9 +95,9 @@ export class RowsKernel {
     const spans = !this.#columns && (cols >= 4 || !this.#writes);
     const width = aligned || spans ? 4 : 1;
     const GROUP = !this.#writes || aligned || width === 1 ? 1 : cols % 2 === 0 ? 2 : 4;
-    const invocations = INVOCATIONS[kernelVariant()];
+    const invocations = INVOCATIONS[variant()];
     const shares = 2 ** Math.ceil(Math.log2(Math.max(1, cols / width / LEAST_QUADS)));
-    const ACROSS = kernelVariant() === "workgroup" ? Math.min(invocations, shares) : 1;
+    const ACROSS = variant() === "workgroup" ? Math.min(invocations, shares) : 1;
     const DOWN = invocations / ACROSS;
     this.kernels[width].run(inputs, outputs, sizes, spread(Math.ceil(rows / (GROUP * DOWN))), {
       ACROSS,

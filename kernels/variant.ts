@@ -52,7 +52,7 @@ export function pinKernels(kernels: KernelChoice = {}): void {
 }
 
 /** The variant of kernels on this GPU. */
-export function kernelVariant(): Variant {
+export function variant(): Variant {
   return pinned().kernels.variant ??
     (!isSoftware() ? "workgroup" : lanes() > 0 ? "subgroup" : "perLane");
 }

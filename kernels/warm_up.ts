@@ -4,15 +4,22 @@
  * @module
  */
 
+import type { Binding } from "../tensor/bind_groups.ts";
 import { currentEngine, perEngine, withEngine } from "../tensor/engine.ts";
 import { uncounted } from "../tensor/step_count.ts";
+
+/** Room for an element of any operand. */
+const SPARE_BYTES = 256;
 
 /** Kernels that are compiled before their first run. */
 export interface WarmUp {
   /** Settles when all of them are compiled. */
   readonly compiling: Promise<unknown>[];
-  /** Starts each of them on no workgroups, by its name and constants. */
-  readonly starts: Map<string, () => void>;
+  /**
+   * Starts each of them on no workgroups, by its name and constants. `spare` gives what to bind as its
+   * operand of a number: the operands of the warm-up may be gone by then.
+   */
+  readonly starts: Map<string, (spare: (operand: number) => Binding) => void>;
 }
 
 /**
@@ -43,14 +50,21 @@ export async function compileAhead(
     state.under = null;
   }
   await Promise.all(compiling);
+  const spares: GPUBuffer[] = [];
+  const spare = (operand: number) => {
+    const buffer = spares[operand] ??= engine.pool.acquire(SPARE_BYTES);
+    return { buffer, offset: 0, size: SPARE_BYTES };
+  };
   let ready = 0;
-  for (const start of starts.values()) {
-    withEngine(engine, () => {
-      start();
+  try {
+    for (const start of starts.values()) {
+      withEngine(engine, () => start(spare));
       engine.queue.flush();
-    });
-    onProgress(++ready, starts.size);
-    // So that progress is seen, and Ctrl-C heard.
-    await new Promise((resolve) => setTimeout(resolve));
+      onProgress(++ready, starts.size);
+      // So that progress is seen, and Ctrl-C heard.
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  } finally {
+    for (const buffer of spares) engine.pool.recycle(buffer);
   }
 }

@@ -4,10 +4,11 @@ import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } fr
 import { matmul } from "../autograd/ops/matmul.ts";
 import { square } from "../autograd/ops/pointwise.ts";
 import { sum } from "../autograd/ops/reduce.ts";
+import { reshape } from "../autograd/ops/view.ts";
 import { AdamW } from "../autograd/optim/adam.ts";
 import { Sgd } from "../autograd/optim/sgd.ts";
 import { needsGradient, valueAndGrad } from "../autograd/tape.ts";
-import { kernelVariant, pinKernels } from "../kernels/variant.ts";
+import { pinKernels, variant } from "../kernels/variant.ts";
 import { compileAhead } from "../kernels/warm_up.ts";
 import { tensor } from "../tensor/create.ts";
 import { dryTwin, gpuName, init, initDry, onDryEngine, shutDown } from "../tensor/device.ts";
@@ -15,7 +16,7 @@ import { currentEngine } from "../tensor/engine.ts";
 import { DeviceLostError } from "../tensor/errors.ts";
 import { measure } from "../tensor/measure.ts";
 import { inCategory, limitMemory, memory } from "../tensor/memory.ts";
-import { counters, flush } from "../tensor/queue.ts";
+import { counters, flush, trim } from "../tensor/queue.ts";
 import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { gpuTest } from "./gpu.ts";
@@ -119,16 +120,16 @@ gpuTest("onDryEngine() brings the engine before it back, whatever happens", () =
 });
 
 gpuTest("limits and pinned kernels are an engine's own", () => {
-  const ours = kernelVariant();
+  const ours = variant();
   onDryEngine({ software: true }, () => {
     limitMemory(1000);
     pinKernels({ variant: "workgroup" });
-    assertEquals(kernelVariant(), "workgroup");
-    onDryEngine({ software: true }, () => assertEquals(kernelVariant(), "perLane"));
+    assertEquals(variant(), "workgroup");
+    onDryEngine({ software: true }, () => assertEquals(variant(), "perLane"));
     assertEquals(currentEngine().pool.limit, 1000);
   });
   assertEquals(currentEngine().pool.limit, Infinity);
-  assertEquals(kernelVariant(), ours);
+  assertEquals(variant(), ours);
 });
 
 gpuTest("a warm-up leaves counts of steps, state and parameters as they were", async () => {
@@ -179,6 +180,29 @@ gpuTest("a warm-up leaves counts of steps, state and parameters as they were", a
   x.release();
 });
 
+gpuTest("a warm-up needs none of the buffers that it gave back for a memory limit", async () => {
+  const x = tensor(Array.from({ length: 64 }, () => Array<number>(64).fill(1)));
+  trim();
+  const { liveBytes } = memory();
+  // Room for one more matrix: each that is made gives the one before it back.
+  limitMemory(liveBytes + 64 * 64 * 4 + 8192);
+  try {
+    await compileAhead(() =>
+      scope(() => {
+        scope(() => void matmul(x, x));
+        scope(() => void square(reshape(x, [32, 128])));
+        tensor(new Float32Array(5000));
+      })
+    );
+  } finally {
+    limitMemory(Infinity);
+  }
+  assertEquals(memory().liveBytes, liveBytes);
+  const y = matmul(x, x);
+  assertEquals((await y.data())[0], 64);
+  for (const each of [x, y]) each.release();
+});
+
 gpuTest("a warm-up on one engine goes on when a dry engine is used meanwhile", async () => {
   const x = tensor([[1, 2], [3, 4]]);
   const ready: number[] = [];
@@ -194,7 +218,7 @@ gpuTest("a warm-up on one engine goes on when a dry engine is used meanwhile", a
   for (const each of [x, y]) each.release();
 });
 
-Deno.test("init() and initDry() follow each other in any order, and end the engine before", async () => {
+Deno.test("init() and initDry() follow in any order, and end the engine before", async () => {
   initDry();
   const dry = currentEngine();
   assertEquals(gpuName(), "dry run");
@@ -222,4 +246,22 @@ Deno.test("init() and initDry() follow each other in any order, and end the engi
   assertEquals(await z.item(), 4);
   z.release();
   shutDown();
+});
+
+Deno.test("no module has state of its own, but for which engine is current", async () => {
+  const root = new URL("../", import.meta.url);
+  const found: string[] = [];
+  const search = async (folder: string) => {
+    for await (const { name, isDirectory } of Deno.readDir(new URL(folder, root))) {
+      if (isDirectory) await search(`${folder}${name}/`);
+      else if (name.endsWith(".ts")) {
+        const source = await Deno.readTextFile(new URL(folder + name, root));
+        const state =
+          /^(?:export )?(?:let (\w+)|const (\w+) = (?:new (?:Weak)?(?:Map|Set)|\[\]))/gm;
+        for (const [, a, b] of source.matchAll(state)) found.push(`${folder}${name}: ${a ?? b}`);
+      }
+    }
+  };
+  for (const folder of ["tensor/", "kernels/", "autograd/"]) await search(folder);
+  assertEquals(found.sort(), ["tensor/device.ts: starting", "tensor/engine.ts: current"]);
 });

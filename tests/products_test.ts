@@ -218,7 +218,7 @@ for (const variant of EACH_VARIANT) {
           const [a, c, bias, more] = given;
           const [y, kept] = multiplyThen(a, c, {
             expression: "2.0 * (x + bias) + factor * more",
-            preActivation: "x + bias",
+            saved: "x + bias",
             vectors: { bias },
             matrices: { more },
             numbers: { factor: 3 },

@@ -18,6 +18,7 @@ import { accuracies } from "../blocklora/report/accuracies.ts";
 import { contestsOf, difference, spread, summarize } from "../blocklora/report/contests.ts";
 import { pageOf } from "../blocklora/report/page.ts";
 import { readRuns } from "../blocklora/report/runs.ts";
+import { SvgDocument } from "../blocklora/report/svg_document.ts";
 import type { RunResult } from "../blocklora/training/result.ts";
 import { octograd, withDirectory } from "./cli.ts";
 
@@ -219,4 +220,24 @@ Deno.test("a report is made of all runs below a directory, and of nothing else",
     }
     await assertRejects(() => readRuns([join(directory, "none")]), Error, "no such directory");
   });
+});
+
+Deno.test("SvgDocument writes elements in their order, and escapes text and quotes", () => {
+  const document = new SvgDocument();
+  const [text, first, last] = ["text", "style", "g"].map((name) =>
+    document.createElementNS("http://www.w3.org/2000/svg", name)
+  );
+  text.setAttribute("x", 1);
+  text.setAttribute("aria-label", '"');
+  text.setAttribute("y", 2);
+  text.removeAttribute("x");
+  assertEquals([text.hasAttribute("x"), text.getAttribute("y")], [false, "2"]);
+  text.appendChild(last);
+  text.append(document.createTextNode(NASTY));
+  first.textContent = "a > b";
+  text.insertBefore(first, last);
+  assertEquals(
+    text.outerHTML,
+    '<text y="2" aria-label="&quot;"><style>a &gt; b</style><g />&lt;b&gt;&amp;"</text>',
+  );
 });

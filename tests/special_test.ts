@@ -209,7 +209,7 @@ for (const variant of EACH_VARIANT) {
   }
 }
 
-gpuTest("every special case was run in every style", () => {
+gpuTest("every special case was run in every variant", () => {
   console.log(`special values: ${checked} cases passed`);
   assert(checked >= 2 * cases.length && checked % cases.length === 0);
 });

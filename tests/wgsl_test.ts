@@ -1,9 +1,7 @@
-/**
- * Kernels can be read: what is printed of them, and what their WGSL is made from.
- */
+/** What kernels are generated, and that they can be read. */
 
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { GOLDEN, goldenFile, PRINTABLE, wgslOf } from "../bench/wgsl.ts";
+import { GOLDEN, GOLDEN_GPU, goldenFile, PROGRAMS, wgslOf } from "../bench/wgsl.ts";
 import { cacheKey } from "../kernels/declaration.ts";
 import { Kernel } from "../kernels/kernel.ts";
 import { multiplyThen } from "../kernels/matmul.ts";
@@ -13,12 +11,13 @@ import { VARIANTS } from "../kernels/variant.ts";
 import { gpu, onDryEngine } from "../tensor/device.ts";
 import { scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import { octograd } from "./cli.ts";
 
 for (const name of GOLDEN) {
-  Deno.test(`${name} is the kernel that is committed`, async () => {
+  Deno.test(`the WGSL of ${name} is what is committed`, async () => {
+    const made = wgslOf(PROGRAMS[name], GOLDEN_GPU);
     const committed = await Deno.readTextFile(goldenFile(name));
-    const message = `${name} has changed: see whether it should, then \`deno task wgsl --update\``;
-    assertEquals(wgslOf(name), committed, message);
+    assertEquals(made, committed, "if that is meant, run: deno task wgsl --update");
   });
 }
 
@@ -45,15 +44,25 @@ function assertFormatted(code: string): void {
   assertEquals(code.match(/\n\n\n|\{\n\n|\n\n\s*\}/g), null);
 }
 
-for (const variant of VARIANTS) {
-  Deno.test(`every kernel is printed with consistent indentation: ${variant}`, () => {
-    for (const name of Object.keys(PRINTABLE)) {
-      const hasNone = variant === "perLane" && /^attention|^row-dot/.test(name);
-      if (hasNone) assertThrows(() => wgslOf(name, { variant }), RangeError, "has no such kernel");
-      else assertFormatted(wgslOf(name, { variant }));
+Deno.test("every program has WGSL in every variant, and none is the same for all", () => {
+  for (const [name, program] of Object.entries(PROGRAMS)) {
+    const gpu = { ...GOLDEN_GPU, lanes: 8 };
+    const made = new Set<string>();
+    for (const variant of VARIANTS) {
+      // What attention is in this variant is made of products and softmax.
+      if (name.startsWith("attention") && variant === "perLane") {
+        assertThrows(() => wgslOf(program, gpu, { variant }), Error, "other kernels");
+        continue;
+      }
+      const wgsl = wgslOf(program, gpu, { variant });
+      assertMatch(wgsl, /@compute @workgroup_size\(.+\)\nfn main\(/);
+      assertMatch(wgsl, /\nstruct Sizes \{\n( {2}\w+: (u32|f32),\n)+\}\n/);
+      assertFormatted(wgsl);
+      made.add(wgsl);
     }
-  });
-}
+    assert(made.size > 1 || ["softmax", "layer-norm"].includes(name), name);
+  }
+});
 
 Deno.test("assertFormatted() sees what is not", () => {
   for (const code of ["fn f() { \n}", "fn f() {\nx();\n}", "a;\n\n\nb;", "fn f() {\n    x();\n}"]) {
@@ -61,31 +70,22 @@ Deno.test("assertFormatted() sees what is not", () => {
   }
 });
 
-Deno.test("wgslOf() takes a shape, and says what there is", () => {
-  const code = wgslOf("matmul", { shape: [6, 5, 7], variant: "perLane" });
-  assertMatch(code, /^\/\/ out\[b\] = f\(a\[b\] × c\[b\]\), in tiles of /);
-  assertMatch(code, /select\(0\.0, read_a\(.*, i < sizes\.k\)/);
-  assertThrows(() => wgslOf("matmul", { shape: [6, 5] }), RangeError, "3 sizes, such as 1576x768");
-  assertThrows(() => wgslOf("product"), RangeError, 'Cannot print "product": there are matmul, ');
-});
-
-Deno.test("deno task wgsl says in one line what is wrong", async () => {
-  const run = async (...args: string[]) => {
-    const command = ["run", "-A", "--quiet", "bench/wgsl.ts", ...args];
-    const cwd = new URL("../", import.meta.url);
-    const { code, stderr } = await new Deno.Command(Deno.execPath(), { args: command, cwd })
-      .output();
-    return [code, new TextDecoder().decode(stderr)];
-  };
-  const variants = VARIANTS.join(", ");
-  assertEquals(await run("matmul", "--variant", "lane"), [
-    1,
-    `wgsl: Cannot print the variant "lane": there are ${variants}\n`,
-  ]);
-  assertEquals(await run("matmul", "8x0x8"), [
-    1,
-    "wgsl: Cannot print matmul 8x0x8: give a name, and sizes as in 1576x768x768\n",
-  ]);
+Deno.test("wgsl prints a kernel, and says what it does not know", async () => {
+  const { code, stdout } = await octograd(["wgsl", "product", "70x33x129", "--variant", "perLane"]);
+  assertEquals(code, 0);
+  assertMatch(stdout, /^\/\/ matmul .*, 70 x 33 x 129\n/);
+  for (
+    const [args, pattern] of [
+      [["wgsl"], /Cannot show nothing: name one of product, /],
+      [["wgsl", "prodct"], /Cannot show prodct: name one of product, /],
+      [["wgsl", "softmax", "3"], /Cannot use shape "3": it must be rows x columns, as 8x64x64/],
+      [["wgsl", "softmax", "3x-1"], /Cannot use shape "3x-1"/],
+    ] as const
+  ) {
+    const { code, stderr } = await octograd(args);
+    assertEquals(code, 2);
+    assertMatch(stderr, pattern);
+  }
 });
 
 /** How many shader modules and pipelines a dry engine is asked for. */

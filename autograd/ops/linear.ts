@@ -84,9 +84,9 @@ export function affine(
     const keeps = activation !== undefined && trains;
     const sum = bias ? "x + bias" : "x";
     const value = activation ? replaced(activation.forward, /\bx\b/, `(${sum})`) : sum;
-    const [made, preActivation] = multiplyThen(rows, transpose(weight), {
+    const [made, saved] = multiplyThen(rows, transpose(weight), {
       expression: residual ? `${value} + residual` : value,
-      ...(keeps && { preActivation: sum }),
+      ...(keeps && { saved: sum }),
       vectors: bias ? { bias: contiguous(bias) } : {},
       matrices: residual ? { residual: flatten(residual) } : {},
       ...(lowRank && { lowRank }),
@@ -100,7 +100,7 @@ export function affine(
       ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
     ];
     // An activation's gradient is of what it was applied to.
-    const before = preActivation?.view(shape);
+    const before = saved?.view(shape);
     if (before) record(before, rules);
     const own = activation ? before ? [gate(before, activation)] : [] : rules;
     return record(y, residual ? [...own, wrt(residual, [], (g) => g)] : own);

@@ -5,9 +5,9 @@
  */
 
 import * as Plot from "@observablehq/plot";
-import { parseHTML } from "linkedom";
 import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { type Cell, type Contest, isTrained, learns, type Row } from "./contests.ts";
+import { SvgDocument } from "./svg_document.ts";
 
 /** As wide as a phone's page, so that text keeps its size there. */
 const WIDTH = 358;
@@ -25,9 +25,7 @@ const COLORS = [
 ];
 
 /** Where Plot makes its elements; no page is needed. */
-const { document } = parseHTML("<!doctype html><html><body></body></html>") as unknown as {
-  document: Plot.PlotOptions["document"];
-};
+const document = new SvgDocument() as unknown as Plot.PlotOptions["document"];
 
 function draw(label: string, options: Plot.PlotOptions): string {
   const svg = Plot.plot({
@@ -38,7 +36,7 @@ function draw(label: string, options: Plot.PlotOptions): string {
     marginRight: 16,
     marginBottom: 38,
     ariaLabel: label,
-    style: { fontSize: "11px", background: "none", color: "currentColor" },
+    style: "font-size:11px;background:none;color:currentColor",
     ...options,
   });
   svg.setAttribute("role", "img");
@@ -216,7 +214,7 @@ export function confusion(contest: Contest, { runs }: Cell): string {
     marginTop: margin,
     marginBottom: 8,
     marginRight: lean,
-    style: { fontSize: "10px", background: "none", color: "currentColor" },
+    style: "font-size:10px;background:none;color:currentColor",
     x: { domain: classes, label: null, axis: "top", tickRotate: -55, tickSize: 0 },
     y: { domain: classes, label: null, tickSize: 0 },
     marks: [

@@ -68,7 +68,11 @@ export async function runAllInChromium(chromium: string): Promise<Map<string, Re
   const excluded = Object.values(EXCLUDED).flat();
   const results = new Map<string, Result[]>();
   for (const file of await files()) {
-    results.set(file, await runInChromium(chromium, file, excluded));
+    const made = runInChromium(chromium, file, excluded).catch((error): Result[] => {
+      const name = `${file} as a whole`;
+      return [{ name, result: "failed", printed: [], steps: [], message: error.stack }];
+    });
+    results.set(file, await made);
   }
   return results;
 }

@@ -1,3 +1,4 @@
+// attention values, 8 x 12 x 197 x 64
 // values of attention: a workgroup has 32 rows of the score matrix, and goes over its
 // columns in blocks of 32. It makes the block's scores, a product; turns them into
 // weights, which go to workgroup memory; and adds the weights' product with the block to the

@@ -1,3 +1,4 @@
+// softmax.wgsl, 1576 x 768
 // y[r, :] = exp(s x[r, :] - max) / Σ exp(s x[r, :] - max). With CAUSAL, row r belongs to query r %
 // queries, and columns after the query are 0. The statistic is the largest score so far, and the
 // sum of exponentials below it.

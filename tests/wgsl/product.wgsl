@@ -1,3 +1,4 @@
+// matmul 64x64, a inner, c outer, 1576 x 768 x 768
 // out[b] = f(a[b] × c[b]), in tiles of 64 × 64, one tile for each
 // workgroup.
 struct Sizes {
@@ -84,7 +85,7 @@ fn base_a(start: u32, row: u32) -> u32 {
 }
 
 fn base_c(start: u32, col: u32) -> u32 {
-  return (start + col * sizes.c_outer) / 4u;
+  return (start + col) / 4u;
 }
 
 // The element of a at `at`, or the four of that vec4.
@@ -105,7 +106,8 @@ fn load_a(base: u32, k: u32) -> vec4f {
 // Four elements of a column of c along the inner axis, from 4 k on; where c lies in fours of
 // columns, the k-th elements of four columns.
 fn load_c(base: u32, k: u32) -> vec4f {
-  return read_c(base + k);
+  let four = read_c(base + k * (sizes.c_inner / 4u));
+  return four;
 }
 
 // Stores what becomes of an element of the product, or of four; `column` is that of its binding, as
@@ -146,20 +148,13 @@ fn stage_a(u: u32, k: u32, end: u32, start: u32, corner: u32) {
 // on.
 fn stage_c(u: u32, k: u32, end: u32, start: u32, corner: u32) {
   // Neighbouring invocations read along the axis that lies in vec4.
-  let step = u % 4u;
-  let quad = u / 4u;
-  let base0 = base_c(start, col_at(corner, 4u * quad + 0u));
-  let w0 = select(vec4f(), load_c(base0, k + step), k + step < end);
-  let base1 = base_c(start, col_at(corner, 4u * quad + 1u));
-  let w1 = select(vec4f(), load_c(base1, k + step), k + step < end);
-  let base2 = base_c(start, col_at(corner, 4u * quad + 2u));
-  let w2 = select(vec4f(), load_c(base2, k + step), k + step < end);
-  let base3 = base_c(start, col_at(corner, 4u * quad + 3u));
-  let w3 = select(vec4f(), load_c(base3, k + step), k + step < end);
-  let v0 = vec4f(w0.x, w1.x, w2.x, w3.x);
-  let v1 = vec4f(w0.y, w1.y, w2.y, w3.y);
-  let v2 = vec4f(w0.z, w1.z, w2.z, w3.z);
-  let v3 = vec4f(w0.w, w1.w, w2.w, w3.w);
+  let step = u / 16u;
+  let quad = u % 16u;
+  let base = base_c(start, col_at(corner, 4u * quad));
+  let v0 = select(vec4f(), load_c(base, 4u * (k + step) + 0u), k + step < end);
+  let v1 = select(vec4f(), load_c(base, 4u * (k + step) + 1u), k + step < end);
+  let v2 = select(vec4f(), load_c(base, 4u * (k + step) + 2u), k + step < end);
+  let v3 = select(vec4f(), load_c(base, 4u * (k + step) + 3u), k + step < end);
   c_tile[(4u * step + 0u) * 17u + quad] = v0;
   c_tile[(4u * step + 1u) * 17u + quad] = v1;
   c_tile[(4u * step + 2u) * 17u + quad] = v2;

@@ -1,3 +1,4 @@
+// matmul 64x16, a inner, c inner, 1576 x 768 x 4
 // out[b] = f(a[b] × c[b]), in tiles of 64 × 16, one tile for each
 // workgroup.
 struct Sizes {
