@@ -12,9 +12,10 @@ import { Console } from "../blocklora/system/console.ts";
 import { number, oneOf, toggle } from "../blocklora/system/flag.ts";
 import { parseOnlyFlags } from "../blocklora/system/flags.ts";
 import { imagenetTokens } from "../blocklora/cost/imagenet.ts";
-import { emptyClip } from "../blocklora/cost/models.ts";
+import { emptyModel } from "../blocklora/cost/models.ts";
 import { stepCost } from "../blocklora/training/step.ts";
 import { COMMON_FLAGS } from "../blocklora/commands/common_flags.ts";
+import { clipDefinition } from "../clip/clip.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { gpuName, init, initDry, shutDown } from "../tensor/device.ts";
 import { NoAdapterError } from "../tensor/errors.ts";
@@ -69,7 +70,7 @@ export function savings(
 ): SavingsRow[] {
   initDry();
   const config = ARCHITECTURES[model];
-  const clip = emptyClip(config);
+  const clip = emptyModel(clipDefinition(config));
   const promptTokens = imagenetTokens(classes);
   const sites = qkvSites([
     { ...config.vision, rows: batch * clip.vision.tokens },

@@ -11,16 +11,19 @@ import { transpose } from "../autograd/ops/view.ts";
 import { scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { TensorFile } from "../tensor/tensor_file.ts";
-import type { ClipConfig } from "./config.ts";
+import { type ClipConfig, parseConfig, parsePreprocessor } from "./config.ts";
 import type { Pass } from "./layers.ts";
-import type { Model } from "./model.ts";
+import type { Model, ModelDefinition, ModelFamily } from "./model.ts";
 import { type Prompts, TextTower } from "./text.ts";
 import { VisionTower } from "./vision.ts";
 import { loadWeights } from "./load_weights.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { declaredWeights, type Precision, type PrecisionChoice, type Weights } from "./weights.ts";
 
-/** Contrastive language-image pre-training (Radford et al., arXiv 2103.00020): two towers into one space. */
+/**
+ * Contrastive language-image pre-training (Radford et al., arXiv 2103.00020): two towers into one
+ * space.
+ */
 export class Clip implements Model {
   /** Its sizes. */
   readonly config: ClipConfig;
@@ -42,8 +45,9 @@ export class Clip implements Model {
   }
 
   /**
-   * Reads a model from files of tensors, with Hugging Face's names, OpenAI's or open_clip's. With `precision` `"f16"`, which is the
-   * default for what the files have as F16, its matrices take half the memory; all arithmetic is in f32.
+   * Reads a model from files of tensors, with Hugging Face's names, OpenAI's or open_clip's. With
+   * `precision` `"f16"`, which is the default for what the files have as F16, its matrices take
+   * half the memory; all arithmetic is in f32.
    *
    * @throws {RangeError} If the weights do not fit the configuration, or the precision.
    */
@@ -53,6 +57,16 @@ export class Clip implements Model {
     options: { readonly precision?: PrecisionChoice } = {},
   ): Promise<Clip> {
     return new Clip(config, await loadWeights(files, weightShapes(config), options));
+  }
+
+  /** How it is described. */
+  get definition(): ModelDefinition {
+    return clipDefinition(this.config);
+  }
+
+  /** Width of the features. */
+  get embedding(): number {
+    return this.config.embedding;
   }
 
   /** How its matrices are stored. */
@@ -71,8 +85,8 @@ export class Clip implements Model {
   }
 
   /**
-   * Cosines of image features `[B, E]` and text features `[K, E]` times a scale: `[B, K]`. Without `scale` it is the
-   * model's temperature, the exponential of its logit scale.
+   * Cosines of image features `[B, E]` and text features `[K, E]` times a scale: `[B, K]`. Without
+   * `scale` it is the model's temperature, the exponential of its logit scale.
    */
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor {
     return scope(() => {
@@ -86,6 +100,19 @@ export class Clip implements Model {
     this.weights.release();
   }
 }
+
+/** A CLIP without its weights. */
+export function clipDefinition(config: ClipConfig): ModelDefinition {
+  const { vision: { imageSize }, text: { context } } = config;
+  return { config, imageSize, context, build: (weights) => new Clip(config, weights) };
+}
+
+/** Models with the `config.json` of Hugging Face's `CLIPModel`. */
+export const CLIP_FAMILY: ModelFamily = {
+  modelType: "clip",
+  define: (config) => clipDefinition(parseConfig(config)),
+  preprocess: parsePreprocessor,
+};
 
 /** The name and shape of every weight of a model. */
 export function weightShapes(config: ClipConfig): Map<string, Shape> {

@@ -6,6 +6,7 @@
 
 export * from "./clip.ts";
 export * from "./config.ts";
+export * from "./families.ts";
 export * from "./image.ts";
 export * from "./layers.ts";
 export { loadWeights } from "./load_weights.ts";

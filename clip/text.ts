@@ -23,7 +23,8 @@ import {
   runBlocks,
   type TowerHook,
 } from "./layers.ts";
-import { type NamedLinear, namedLinears, type Tower } from "./tower.ts";
+import type { PromptTower } from "./model.ts";
+import { type NamedLinear, namedLinears } from "./tower.ts";
 import type { WeightSource } from "./weights.ts";
 
 /** One prompt on the host. */
@@ -117,7 +118,7 @@ export function releaseChunks(chunks: readonly PromptChunk[]): void {
 }
 
 /** The text tower (methods `encode_text` and `build_attention_mask` of openai/CLIP's `clip/model.py`). */
-export class TextTower implements Tower<Prompts> {
+export class TextTower implements PromptTower {
   /** Its blocks, the one nearest to the tokens first. */
   readonly blocks: readonly ResidualBlock[];
   /** What makes features of the pooled token. */
@@ -145,6 +146,16 @@ export class TextTower implements Tower<Prompts> {
   /** How many blocks it has. */
   get depth(): number {
     return this.blocks.length;
+  }
+
+  /** The most tokens of a prompt. */
+  get context(): number {
+    return this.#config.context;
+  }
+
+  /** How many tokens there are. */
+  get vocabulary(): number {
+    return this.#config.vocabulary;
   }
 
   /** Its linear layers. */

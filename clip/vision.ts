@@ -21,11 +21,12 @@ import {
   runBlocks,
   type TowerHook,
 } from "./layers.ts";
-import { type NamedLinear, namedLinears, type Tower } from "./tower.ts";
+import type { ImageTower } from "./model.ts";
+import { type NamedLinear, namedLinears } from "./tower.ts";
 import type { WeightSource } from "./weights.ts";
 
 /** The image tower (class `VisionTransformer` of openai/CLIP's `clip/model.py`). */
-export class VisionTower implements Tower<Tensor> {
+export class VisionTower implements ImageTower {
   /** Its blocks, the one nearest to the pixels first. */
   readonly blocks: readonly ResidualBlock[];
   /** What makes features of the pooled token. */
@@ -66,13 +67,19 @@ export class VisionTower implements Tower<Tensor> {
     return namedLinears("vision_model", this.blocks, projection);
   }
 
+  /** Height and width of the images. */
+  get imageSize(): number {
+    return this.#config.imageSize;
+  }
+
   /** Tokens of an image, the class token included. */
   get tokens(): number {
     return this.#positions.shape[0];
   }
 
   /**
-   * What enters the first block: `[B, 3, R, R]`, normalized pixels, to `[B, 1 + patches, C]`, the class token first.
+   * What enters the first block: `[B, 3, R, R]`, normalized pixels, to `[B, 1 + patches, C]`, the
+   * class token first.
    *
    * @throws {RangeError} If the images are not of the model's size.
    */

@@ -93,7 +93,7 @@ for (const [name, config] of Object.entries(CONFIGS)) {
     const adapted = await logitsOf(clip);
     assertGreater(Math.max(...adapted.map((logit, i) => Math.abs(logit - plain[i]))), 1);
 
-    const model = { name: "tiny", clip };
+    const model = { name: "tiny", model: clip };
     const saved = await saveAdapters(adapters, model);
     const exported = await saveAdapters(adapters, model, { format: "peft" });
     assertEquals(await saveAdapters(adapters, model), saved);
@@ -125,7 +125,7 @@ for (const [name, config] of Object.entries(CONFIGS)) {
     const clip = await clipOf(TINY);
     const adapters = attach(clip, config, 1);
     randomize(adapters);
-    const saved = await saveAdapters(adapters, { name: "tiny", clip }, { format: "peft" });
+    const saved = await saveAdapters(adapters, { name: "tiny", model: clip }, { format: "peft" });
     const json = JSON.parse(saved.config);
     assertEquals(json.peft_type, "LORA");
     assert(!("octograd" in json) && !("blocks" in json));
@@ -167,7 +167,7 @@ for (const format of ["octograd", "peft"] as const) {
       randomize(adapters);
       const adapted = await logitsOf(clip);
       const extra = { classes: ["a cat", "a dog"], template: "a {}" };
-      const saved = await saveAdapters(adapters, { name: "tiny", clip }, { format, extra });
+      const saved = await saveAdapters(adapters, { name: "tiny", model: clip }, { format, extra });
       const { pixels, ids, prompts: rows } = randomInputs(TINY);
       const { imageSize } = TINY.vision;
       const shape = [pixels.length / (3 * imageSize ** 2), 3, imageSize, imageSize];
@@ -276,7 +276,7 @@ gpuTest("loadAdapters() follows PEFT's patterns of ranks and alphas", async () =
 
   // Ranks and scales that differ survive both formats.
   for (const format of ["octograd", "peft"] as const) {
-    const saved = await saveAdapters(adapters, { name: "tiny", clip }, { format });
+    const saved = await saveAdapters(adapters, { name: "tiny", model: clip }, { format });
     const again = await reload(clip, saved);
     assertEquals(await logitsOf(clip), adapted);
     assertEquals(await matricesOf(again), await matricesOf(adapters as LowRankAdapters));
@@ -392,7 +392,7 @@ gpuTest(
   async () => {
     const clip = await clipOf(TINY);
     const adapters = attach(clip, BLOCKS, 1);
-    const saved = await saveAdapters(adapters, { name: "tiny", clip });
+    const saved = await saveAdapters(adapters, { name: "tiny", model: clip });
     adapters.release();
     const file = await opened(saved);
     const json = JSON.parse(saved.config);
@@ -416,8 +416,8 @@ gpuTest("loadAdapters() knows the model, also rounded, from another of its sizes
   const weights = randomWeights(TINY);
   const clip = await clipOf(TINY, weights);
   const adapters = attach(clip, LORA, 1);
-  const saved = await saveAdapters(adapters, { name: "tiny", clip });
-  const exported = await saveAdapters(adapters, { name: "tiny", clip }, { format: "peft" });
+  const saved = await saveAdapters(adapters, { name: "tiny", model: clip });
+  const exported = await saveAdapters(adapters, { name: "tiny", model: clip }, { format: "peft" });
   adapters.release();
   clip.release();
 
@@ -442,7 +442,7 @@ gpuTest("saveAdapters() keeps what it is given beside the adapters", async () =>
   const clip = await clipOf(TINY);
   const adapters = attach(clip, LORA, 1);
   const extra = { model: "tiny", classes: ["über", "b"], recipe: { rate: 5e-3, steps: [1, 2] } };
-  const saved = await saveAdapters(adapters, { name: "tiny", clip }, { extra });
+  const saved = await saveAdapters(adapters, { name: "tiny", model: clip }, { extra });
   adapters.release();
   const json = JSON.parse(saved.config);
   assertEquals(json.base_model_name_or_path, "tiny");

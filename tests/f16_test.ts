@@ -27,7 +27,7 @@ import { valueAndGrad, vjp } from "../autograd/tape.ts";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { attach } from "../blocklora/methods/lookup.ts";
 import { FLAGS as MERGE_FLAGS } from "../blocklora/commands/merge.ts";
-import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { Trainer } from "../blocklora/training/trainer.ts";
 import { Clip } from "../clip/clip.ts";
@@ -55,6 +55,7 @@ import {
   encoded,
   floatTensor,
   logitsOf,
+  openedClip,
   openSafetensors,
   randomInputs,
   randomWeights,
@@ -393,7 +394,7 @@ gpuTest("weights in f16 take half the memory of their matrices, to the byte", as
   const before = memory();
   const used: number[] = [];
   for (const precision of ["f32", "f16"] as const) {
-    const { clip } = await openModel(path, { precision });
+    const { clip } = await openedClip(path, { precision });
     const shapes = [...weightShapes(clip.config)];
     const held = memory().byCategory.frozenWeights - before.byCategory.frozenWeights;
     const sizes = shapes.map(([name, shape]) => sizeOfBuffer(bytes(name, shape, precision)));
@@ -420,7 +421,7 @@ gpuTest("the embedded model, stored in F16, is the same in both precisions", asy
   const path = fileURLToPath(EMBEDDED_MODEL);
   const logits: Float32Array[] = [];
   for (const precision of ["f32", "f16"] as const) {
-    const { clip } = await openModel(path, { precision });
+    const { clip } = await openedClip(path, { precision });
     logits.push(await logitsOf(clip));
     clip.release();
   }

@@ -7,7 +7,8 @@ import { add } from "../autograd/ops/pointwise.ts";
 import { concat, slice } from "../autograd/ops/view.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import type { Learner } from "../blocklora/methods/method.ts";
-import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
+import { openedClip } from "./reference.ts";
 import { featureBatches } from "../blocklora/training/cached_features.ts";
 import { Classifier, classPrompts } from "../blocklora/training/classifier.ts";
 import { Trainer, type TrainingBatch } from "../blocklora/training/trainer.ts";
@@ -90,7 +91,7 @@ gpuTest(
   "a learner may put what trains into the prompts, for training and for inference",
   async () => {
     const before = memory().liveBuffers;
-    const { clip, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
+    const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
     const prompts = classPrompts(clip, tokenizer, CLASSES, "a photo of a {}.");
     const plans = [{}, { textChunk: 1, recompute: true, microBatch: 1 }];
     const outcomes: number[][] = [];
@@ -120,7 +121,7 @@ gpuTest(
 gpuTest(
   "a learner that changes no tower is trained on features that were computed once",
   async () => {
-    const { clip, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
+    const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
     const prompts = classPrompts(clip, tokenizer, CLASSES, "a photo of a {}.");
     const features: Tensor = scope(() =>
       clip.imageFeatures(tensor(BATCH.pixels, [CLASSES.length, 3, 48, 48]))

@@ -64,7 +64,7 @@ export const PIXELS = Float32Array.from(
 );
 
 /** Logits of an opened model, which is released. */
-export async function logitsOf({ clip, tokenizer }: OpenedModel): Promise<number[]> {
+export async function logitsOf({ model: clip, tokenizer }: OpenedModel): Promise<number[]> {
   const prompts = classPrompts(clip, tokenizer, ["cat", "dog", "a café"], "a photo of a {}.");
   const logits = scope(() =>
     clip.logits(clip.imageFeatures(tensor(PIXELS, [2, 3, 48, 48])), clip.textFeatures(prompts))

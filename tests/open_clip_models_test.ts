@@ -4,6 +4,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openModel } from "../blocklora/models/open_model.ts";
+import type { Clip } from "../clip/clip.ts";
 import { tensor } from "../tensor/create.ts";
 import { encodeSafetensors } from "../tensor/encode_safetensors.ts";
 import { scope } from "../tensor/scope.ts";
@@ -16,6 +17,7 @@ import {
   byOpenaiNames,
   Comparison,
   directoriesIn,
+  openedClip,
   openSafetensors,
   readJson,
 } from "./reference.ts";
@@ -84,7 +86,7 @@ gpuTest(
       const files = { "open_clip_model.safetensors": encodeSafetensors(plain) };
       for (const name of ["", "open_clip_model.safetensors"]) {
         const opened = await open({ ...files, "open_clip_config.json": changed }, gone, name);
-        assertEquals(opened.clip.config.vision.activation, "gelu");
+        assertEquals((opened.model as Clip).config.vision.activation, "gelu");
         assertEquals(opened.preprocess.mean, [0.5, 0.5, 0.5]);
         assertEquals(opened.preprocess.std, [0.25, 0.25, 0.25]);
         assertEquals(opened.preprocess.cropRule, "round");
@@ -121,7 +123,7 @@ else {
         for (const file of ["open_clip_config.json", "open_clip_model.safetensors"]) {
           await Deno.copyFile(new URL(file, directory), join(copy, file));
         }
-        const { clip } = await openModel(copy, { tokenizer: fileURLToPath(tokenizer) });
+        const { clip } = await openedClip(copy, { tokenizer: fileURLToPath(tokenizer) });
         const [images, rows] = [
           io.tensors.get("in.pixel_values")!.shape,
           io.tensors.get("in.input_ids")!.shape[0],

@@ -4,6 +4,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { join } from "node:path";
 import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
 import { Classifier, classPrompts } from "../blocklora/training/classifier.ts";
+import type { Clip } from "../clip/clip.ts";
 import { encodeSafetensors } from "../tensor/encode_safetensors.ts";
 import { withDirectory } from "./cli.ts";
 import { encodeTorch, pickleFile } from "./encode_torch.ts";
@@ -102,7 +103,7 @@ gpuTest(
     withModels(async (open) => {
       const other = { ...PROCESSOR, image_mean: [0.5, 0.25, 0.125] };
       const preprocessOf = async (files: Record<string, unknown>, without?: string[]) => {
-        const { clip, preprocess } = await open(files, without);
+        const { model: clip, preprocess } = await open(files, without);
         clip.release();
         return preprocess;
       };
@@ -178,7 +179,7 @@ gpuTest(
       const notes: string[] = [];
       await withDirectory(async (directory) => {
         await modelIn(directory, {}, gone);
-        const { clip, preprocess } = await openModel(directory, {
+        const { model: clip, preprocess } = await openModel(directory, {
           onNote: (note) => notes.push(note),
         });
         assertEquals(preprocess.mean, PROCESSOR.image_mean);
@@ -203,11 +204,11 @@ gpuTest("one file is described by what lies beside it", () =>
       const stray = { ...file, "config.json": { model_type: "bert" } };
       assertEquals(await logitsOf(await open(stray, without, name)), expected);
       const opened = await open({ ...file, "config.json": gelu }, without, name);
-      assertEquals(opened.clip.config.text.activation, "gelu");
-      opened.clip.release();
+      assertEquals((opened.model as Clip).config.text.activation, "gelu");
+      opened.model.release();
       const rounded = await open({ ...file, "config.json": gelu }, [], name);
       assertEquals(rounded.preprocess.cropRule, "floor");
-      rounded.clip.release();
+      rounded.model.release();
     }
     const names = { "tiny.bin": encodeTorch(WEIGHTS) };
     assertEquals(await logitsOf(await open(names, [], "tiny.bin")), expected);
@@ -232,7 +233,7 @@ gpuTest(
         added_tokens: [{ id: 2048, content: "<toy>", normalized: false }],
       };
       const idsOf = async (files: Record<string, unknown>) => {
-        const { clip, tokenizer } = await open(files, []);
+        const { model: clip, tokenizer } = await open(files, []);
         clip.release();
         return [...tokenizer.encode("don’t <toy> <Cat>")];
       };
@@ -270,7 +271,7 @@ gpuTest(
   () =>
     withModels(async (open) => {
       const fingerprintOf = async (files: Record<string, unknown>) => {
-        const { clip, fingerprint } = await open(files, []);
+        const { model: clip, fingerprint } = await open(files, []);
         clip.release();
         return fingerprint;
       };
@@ -322,7 +323,9 @@ gpuTest(
         const { shape, data } = WEIGHTS[name];
         const broken = Float32Array.from(data, (x, i) => i === data.length - 1 ? value : x);
         const weights = { ...WEIGHTS, [name]: { dtype: "F32", shape, data: broken } as const };
-        const { clip, tokenizer } = await open({ "model.safetensors": encodeSafetensors(weights) });
+        const { model: clip, tokenizer } = await open({
+          "model.safetensors": encodeSafetensors(weights),
+        });
         const prompts = classPrompts(clip, tokenizer, ["cat", "dog"], "a {}.");
         const classifier = new Classifier(clip, prompts);
         await assertRejects(() => classifier.predict(PIXELS), RangeError, "logits are NaN");

@@ -149,7 +149,7 @@ async function reloaded(
   adapters: Adapters,
   format: "octograd" | "peft",
 ): Promise<Adapters> {
-  const { weights, config } = await saveAdapters(adapters, { name: "b", clip }, { format });
+  const { weights, config } = await saveAdapters(adapters, { name: "b", model: clip }, { format });
   const file = await SafetensorsFile.open(bytesSource(weights, "adapter_model.safetensors"));
   return (await loadAdapters(clip, file, JSON.parse(config))).adapters;
 }

@@ -6,7 +6,8 @@ import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import { openAdapted } from "../blocklora/training/adapted_model.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { openFile } from "../blocklora/system/files.ts";
-import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
+import { openedClip } from "./reference.ts";
 import { openTensors } from "../blocklora/models/tensor_files.ts";
 import type { Clip } from "../clip/clip.ts";
 import { tensor } from "../tensor/create.ts";
@@ -53,7 +54,7 @@ async function load(clip: Clip, name: keyof typeof CASES): Promise<Adapters> {
 
 for (const name of Object.keys(CASES) as (keyof typeof CASES)[]) {
   gpuTest(`adapters that PEFT has saved give the features of PEFT: ${name}`, async () => {
-    const { clip } = await openModel(fileURLToPath(EMBEDDED_MODEL), { precision: "f32" });
+    const { clip } = await openedClip(fileURLToPath(EMBEDDED_MODEL), { precision: "f32" });
     const plain = await featuresOf(clip);
     const adapters = await load(clip, name);
     using source = await openFile(join(FIXTURES, name, "features.safetensors"));
@@ -120,7 +121,11 @@ gpuTest(
             offline: false,
             tokenizer: undefined,
           };
-          const { adapters, clip, path: found } = await openAdapted(adapter, chosen, console);
+          const { adapters, model: clip, path: found } = await openAdapted(
+            adapter,
+            chosen,
+            console,
+          );
           assertEquals(adapters.byModule.size, 13);
           adapters.release();
           clip.release();

@@ -4,10 +4,10 @@
  * @module
  */
 
-import { assertEquals, fail } from "@std/assert";
-import { Clip } from "../clip/clip.ts";
+import { assert, assertEquals, fail } from "@std/assert";
+import { type OpenedModel, openModel, type OpenOptions } from "../blocklora/models/open_model.ts";
+import { Clip, weightShapes } from "../clip/clip.ts";
 import { type ClipConfig, configFromOpenai, parseConfig } from "../clip/config.ts";
-import { weightShapes } from "../clip/clip.ts";
 import { openaiSource } from "../clip/openai_weights.ts";
 import { tensor } from "../tensor/create.ts";
 import { Random } from "../tensor/random.ts";
@@ -211,6 +211,17 @@ export function randomInputs(
     }
   }
   return { pixels, ids, prompts };
+}
+
+/** Opens a model that must be a CLIP. */
+export async function openedClip(
+  path: string,
+  options?: OpenOptions,
+): Promise<OpenedModel & { readonly clip: Clip }> {
+  const opened = await openModel(path, options);
+  const { model } = opened;
+  assert(model instanceof Clip);
+  return { ...opened, clip: model };
 }
 
 /** Logits of a model for {@linkcode randomInputs}. */

@@ -34,16 +34,16 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
     await init();
     const console = new Watch(true);
     const embedded = { model: undefined, revision: undefined, offline: true, tokenizer: undefined };
-    const model = await openChosen(embedded, console);
+    const opened = await openChosen(embedded, console);
     const dataset = await openDataset(fileURLToPath(EMBEDDED_DATA));
     const template = "a photo of a {}.";
-    const prompts = classPrompts(model.clip, model.tokenizer, dataset.classes, template);
-    const loader = new ImageLoader(model.preprocess);
+    const prompts = classPrompts(opened.model, opened.tokenizer, dataset.classes, template);
+    const loader = new ImageLoader(opened.preprocess);
     const context = {
-      ...{ model, dataset, template, prompts, loader, console },
+      ...{ opened, dataset, template, prompts, loader, console },
       batchSize: 4,
     };
-    const adapters = attach(model.clip, DEFAULT_ADAPTER, 1);
+    const adapters = attach(opened.model, DEFAULT_ADAPTER, 1);
     const config = {
       ...{ method: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 40 }, memory: {} },
       ...{ shots: 2, seed: 1, cropScale: [0.8, 1] as const, flip: true },
@@ -53,7 +53,7 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
     assert(losses.every(Number.isFinite));
     const [, second, ...others] = console.seen;
     assertEquals(others, others.map(() => second));
-    for (const each of [adapters, prompts, model.clip]) each.release();
+    for (const each of [adapters, prompts, opened.model]) each.release();
     await loader.close();
     shutDown();
   }));

@@ -11,8 +11,9 @@ import { blockLora } from "../blocklora/methods/block_lora.ts";
 import { lora } from "../blocklora/methods/lora.ts";
 import { METHODS } from "../blocklora/methods/lookup.ts";
 import { imagenetTokens } from "../blocklora/cost/imagenet.ts";
-import { emptyClip } from "../blocklora/cost/models.ts";
+import { emptyModel } from "../blocklora/cost/models.ts";
 import { stepCost } from "../blocklora/training/step.ts";
+import { clipDefinition } from "../clip/clip.ts";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { initDry } from "../tensor/device.ts";
 
@@ -36,7 +37,7 @@ for (const name of ["vit-b-16", "vit-l-14"]) {
     initDry();
     const config = ARCHITECTURES[name];
     const promptTokens = imagenetTokens(CLASSES);
-    const clip = emptyClip(config);
+    const clip = emptyModel(clipDefinition(config));
     const sites = qkvSites([
       { ...config.vision, rows: BATCH * clip.vision.tokens },
       { ...config.text, rows: CLASSES * Math.max(...promptTokens) },

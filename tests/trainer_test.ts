@@ -6,7 +6,8 @@ import { type AdapterConfig, DEFAULT_ADAPTER } from "../blocklora/methods/adapte
 import type { Adapters } from "../blocklora/methods/adapters.ts";
 import { attach } from "../blocklora/methods/lookup.ts";
 import { classPrompts } from "../blocklora/training/classifier.ts";
-import { EMBEDDED_MODEL, openModel } from "../blocklora/models/open_model.ts";
+import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
+import { openedClip } from "./reference.ts";
 import { DEFAULT_RECIPE, type Recipe } from "../blocklora/methods/recipe.ts";
 import { Trainer, type TrainingBatch } from "../blocklora/training/trainer.ts";
 import type { Clip } from "../clip/clip.ts";
@@ -48,7 +49,7 @@ async function withTrainer(
   recipe: Partial<Recipe>,
   body: (setting: Setting) => Promise<void>,
 ): Promise<void> {
-  const { clip, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
+  const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
   const prompts = classPrompts(clip, tokenizer, ["bag", "ankle boot", "dress"], "a photo of a {}.");
   const full = { ...DEFAULT_RECIPE, learningRate: 5e-3, logitScale: 20, ...recipe };
   const adapters = attach(clip, { ...DEFAULT_ADAPTER, ...adapter }, full.seed);

@@ -84,7 +84,7 @@ gpuTest(
     const weights = randomWeights(TINY);
     const clip = await clipOf(TINY, weights);
     const adapters = attach(clip, DEFAULT_ADAPTER, 1);
-    const saved = await saveAdapters(adapters, { name: "tiny", clip });
+    const saved = await saveAdapters(adapters, { name: "tiny", model: clip });
     adapters.release();
     clip.release();
     const load = async (tensors: Tensors, change = (config: unknown) => config) => {

@@ -12,13 +12,14 @@ import { reasonOf } from "../../blocklora/system/files.ts";
 import { number } from "../../blocklora/system/flag.ts";
 import { parseOnlyFlags } from "../../blocklora/system/flags.ts";
 import { imagenetTokens } from "../../blocklora/cost/imagenet.ts";
-import { randomClip } from "../../blocklora/cost/models.ts";
+import { randomModel } from "../../blocklora/cost/models.ts";
 import type { PreparedStep, StepCost } from "../../blocklora/cost/step_cost.ts";
 import { dryStepCost, prepareStep } from "../../blocklora/training/step.ts";
 import type { MemoryPlan } from "../../blocklora/cost/memory_plan.ts";
 import { COMMON_FLAGS } from "../../blocklora/commands/common_flags.ts";
-import type { Clip } from "../../clip/clip.ts";
+import { clipDefinition } from "../../clip/clip.ts";
 import { ARCHITECTURES } from "../../clip/config.ts";
+import type { Model } from "../../clip/model.ts";
 import type { Precision } from "../../clip/weights.ts";
 import { dryTwin, gpuName, init, shutDown } from "../../tensor/device.ts";
 import { memory, resetPeak } from "../../tensor/memory.ts";
@@ -129,16 +130,19 @@ const counted = (step: Step, { flops, peakGpuBytes, dispatches, submits }: StepC
 ];
 
 /** A model of random weights, as long as the steps want the same. */
-let clip: { readonly of: string; readonly clip: Clip } | null = null;
+let current: { readonly of: string; readonly model: Model } | null = null;
 
-function clipFor({ model, precision = "f32" }: Step): Clip {
-  const of = `${model} ${precision}`;
-  if (clip?.of !== of) {
-    clip?.clip.release();
-    clip = { of, clip: randomClip(ARCHITECTURES[model], precision, new Random(1, "steps bench")) };
+function modelFor({ model: name, precision = "f32" }: Step): Model {
+  const of = `${name} ${precision}`;
+  if (current?.of !== of) {
+    current?.model.release();
+    const random = new Random(1, "steps bench");
+    current = { of, model: randomModel(definitionOf(name), precision, random) };
   }
-  return clip.clip;
+  return current.model;
 }
+
+const definitionOf = (name: string) => clipDefinition(ARCHITECTURES[name]);
 
 const ABOUT = {
   usage: "deno run -A bench/gpu/steps.ts [--minutes N]",
@@ -159,7 +163,7 @@ async function run(args: readonly string[]): Promise<number> {
   shutDown();
   const counts = new Map(STEPS.map((step) => {
     const { model, precision = "f32" } = step;
-    return [step, dryStepCost(ARCHITECTURES[model], precision, optionsOf(step), adapter)];
+    return [step, dryStepCost(definitionOf(model), precision, optionsOf(step), adapter)];
   }));
   shutDown();
   await init();
@@ -177,7 +181,7 @@ async function run(args: readonly string[]): Promise<number> {
       continue;
     }
     try {
-      const ready = prepareStep(clipFor(step), optionsOf(step), new Random(2, "steps bench"));
+      const ready = prepareStep(modelFor(step), optionsOf(step), new Random(2, "steps bench"));
       try {
         const { first, ms, host, peakBytes, profile } = await take(ready);
         rate = total / ms;

@@ -85,10 +85,10 @@ function towerOf(t: Tensors, heads: number, layers: number): VisionTower {
 
 /** Takes steps of training adapters of the embedded model. */
 async function trainStep(inputs: Inputs): Promise<() => Tensor[]> {
-  const { clip, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
+  const { model, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
   const names = Array.from({ length: 10 }, (_, i) => `thing number ${i}`);
-  const prompts = classPrompts(clip, tokenizer, names, "a photo of a {}.");
-  const trainer = new Trainer(clip, attach(clip, DEFAULT_ADAPTER, 1), prompts, DEFAULT_RECIPE);
+  const prompts = classPrompts(model, tokenizer, names, "a photo of a {}.");
+  const trainer = new Trainer(model, attach(model, DEFAULT_ADAPTER, 1), prompts, DEFAULT_RECIPE);
   const labels = Int32Array.from({ length: 32 }, (_, i) => i % 10);
   return () => [trainer.step({ pixels: inputs.x, labels })];
 }

@@ -60,7 +60,7 @@ export async function classify(args: readonly string[]): Promise<number> {
   const opened = adapterPath === undefined
     ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
     : await openAdapted(adapterPath, flags, console);
-  const { clip, preprocess, adapters, remembered } = opened;
+  const { model, preprocess, adapters, remembered } = opened;
   try {
     const classes = named ?? remembered.classes;
     if (!classes) {
@@ -70,7 +70,7 @@ export async function classify(args: readonly string[]): Promise<number> {
     }
     const template = flags.template ?? remembered.template ?? "a photo of a {}.";
     const prompts = promptsFor(opened, classes, template, console);
-    const classifier = new Classifier(clip, prompts, remembered.logitScale);
+    const classifier = new Classifier(model, prompts, remembered.logitScale);
     const predictions = [];
     for (const path of paths) {
       try {
@@ -99,7 +99,7 @@ export async function classify(args: readonly string[]): Promise<number> {
     return 0;
   } finally {
     adapters?.release();
-    clip.release();
+    model.release();
   }
 }
 

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { ARCHITECTURES, type ClipConfig } from "../../clip/config.ts";
+import { ARCHITECTURES } from "../../clip/config.ts";
+import type { ModelDefinition } from "../../clip/model.ts";
 import type { Precision } from "../../clip/weights.ts";
 import { type DryGpu, dryTwin, gpuName, init, shutDown } from "../../tensor/device.ts";
 import { PHASES } from "../../tensor/measure.ts";
@@ -21,11 +22,11 @@ import {
 import { Console } from "../system/console.ts";
 import { number, oneOf, text, toggle } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
-import { configNamed } from "../models/model_config.ts";
+import { definitionNamed } from "../models/definition.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { planStep } from "../training/step.ts";
 import { imagenetTokens } from "../cost/imagenet.ts";
-import { randomClip } from "../cost/models.ts";
+import { randomModel } from "../cost/models.ts";
 import type { RealStepCost, StepCost } from "../cost/step_cost.ts";
 import { dryStepCost, realStep, type StepOptions } from "../training/step.ts";
 import { COMMON_FLAGS } from "./common_flags.ts";
@@ -63,9 +64,9 @@ export const FLAGS = {
 export async function cost(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const config = await configNamed(flags.model);
+  const definition = await definitionNamed(flags.model);
   const method = methodConfigOf(flags);
-  const { context } = config.text;
+  const context = definition.context ?? Infinity;
   const { classes, batch, promptTokens, precision } = flags;
   const step = {
     method,
@@ -81,7 +82,7 @@ export async function cost(args: readonly string[]): Promise<number> {
   // The plain step may need larger tensors than this GPU binds.
   const larger = flags.real ? dryTwin({ anySize: true }) : undefined;
   const planned = limit === undefined ? null : planStep({
-    config,
+    definition,
     precisions: [precision],
     step: { ...step, memory: given },
     limit,
@@ -100,10 +101,10 @@ export async function cost(args: readonly string[]): Promise<number> {
   const chosen = { ...step, memory, ...(limit !== undefined && { memoryLimit: limit }) };
   // With a real step beside it, the first step of a process is the one to count.
   const count = (gpu: DryGpu | undefined, precision: Precision, options: StepOptions) =>
-    dryStepCost(config, precision, { ...options, warm: !flags.real }, gpu);
+    dryStepCost(definition, precision, { ...options, warm: !flags.real }, gpu);
   const counted = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
   const plain = count(larger, "f32", { ...step, memory: {} });
-  const real = flags.real ? await takeStep(config, precision, chosen, console) : null;
+  const real = flags.real ? await takeStep(definition, precision, chosen, console) : null;
   const columns: Column[] = [["counted", counted], ["plain step", plain]];
   if (real) columns.splice(1, 0, ["measured", real]);
   for (const line of table(columns)) console.say(line);
@@ -126,7 +127,7 @@ export async function cost(args: readonly string[]): Promise<number> {
 
 /** Takes a step of a random model on the GPU. */
 async function takeStep(
-  config: ClipConfig,
+  definition: ModelDefinition,
   precision: Precision,
   options: StepOptions,
   console: Console,
@@ -134,11 +135,11 @@ async function takeStep(
   const random = new Random(1, "cost");
   await init();
   console.say(`taking a step on ${gpuName()}`);
-  const clip = randomClip(config, precision, random);
+  const model = randomModel(definition, precision, random);
   try {
-    return await realStep(clip, options, random);
+    return await realStep(model, options, random);
   } finally {
-    clip.release();
+    model.release();
     shutDown();
   }
 }

@@ -59,14 +59,14 @@ export async function evaluate(args: readonly string[]): Promise<number> {
   const opened = adapterPath === undefined
     ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }
     : await openAdapted(adapterPath, flags, console);
-  const { clip, preprocess, adapters, remembered } = opened;
+  const { model, preprocess, adapters, remembered } = opened;
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
   try {
     if (flags.merge) adapters?.merge();
     const template = flags.template ?? remembered.template ?? dataset.template ??
       "a photo of a {}.";
     const prompts = promptsFor(opened, dataset.classes, template, console);
-    const classifier = new Classifier(clip, prompts, remembered.logitScale);
+    const classifier = new Classifier(model, prompts, remembered.logitScale);
     const result = await score(
       classifier,
       loader,
@@ -99,6 +99,6 @@ export async function evaluate(args: readonly string[]): Promise<number> {
   } finally {
     loader.close();
     adapters?.release();
-    clip.release();
+    model.release();
   }
 }

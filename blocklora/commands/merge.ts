@@ -44,7 +44,7 @@ export async function merge(args: readonly string[]): Promise<number> {
   const console = new Console(flags.json);
   const [adapterPath, output] = [userPath(flags.adapter), userPath(flags.output)];
   const opened = await openAdapted(adapterPath, { ...flags, precision: "f32" }, console);
-  const { clip, adapters } = opened;
+  const { model, adapters } = opened;
   try {
     const isPeft = flags.format === "peft";
     const tokenizer = flags.tokenizer === undefined ? undefined : userPath(flags.tokenizer);
@@ -61,6 +61,6 @@ export async function merge(args: readonly string[]): Promise<number> {
     return 0;
   } finally {
     adapters.release();
-    clip.release();
+    model.release();
   }
 }

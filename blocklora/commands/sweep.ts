@@ -112,7 +112,7 @@ export async function sweep(args: readonly string[]): Promise<number> {
       const { dataset } = await openData({ data, split: undefined });
       const template = flags.template ?? dataset.template ?? "a photo of a {}.";
       const prompts = promptsFor(opened, dataset.classes, template, console);
-      const context = { model: opened, dataset, template, prompts, loader, batchSize, console };
+      const context = { opened, dataset, template, prompts, loader, batchSize, console };
       const onDataset = new DatasetRuns(context);
       try {
         for (const each of listed.filter((run) => run.data === data)) {
@@ -141,7 +141,7 @@ export async function sweep(args: readonly string[]): Promise<number> {
     }
   } finally {
     loader.close();
-    opened.clip.release();
+    opened.model.release();
   }
   console.say(`${done} runs done, ${skipped} were complete before`);
   console.finish({ output, done, skipped, runs });

@@ -95,12 +95,12 @@ export async function train(args: readonly string[]): Promise<number> {
   const shots = drawShots(dataset, flags.shots, flags.seed);
   const template = flags.template ?? dataset.template ?? "a photo of a {}.";
 
-  const model = await openChosen(flags, console);
-  const { clip, preprocess } = model;
-  const prompts = promptsFor(model, dataset.classes, template, console);
+  const opened = await openChosen(flags, console);
+  const { model, preprocess } = opened;
+  const prompts = promptsFor(opened, dataset.classes, template, console);
   const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
   const { batchSize } = flags;
-  const context = { model, dataset, template, prompts, loader, batchSize, console };
+  const context = { opened, dataset, template, prompts, loader, batchSize, console };
   let learner: Learner | null = null;
   try {
     const wanted = userPath(
@@ -121,7 +121,7 @@ export async function train(args: readonly string[]): Promise<number> {
     }
     console.note(
       `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
-        `${model.name} on ${gpuName()}`,
+        `${opened.name} on ${gpuName()}`,
     );
     const evaluate = async (what: string) => {
       const scored = await evaluateOn(context, recipe.logitScale, learner ?? undefined);
@@ -140,8 +140,8 @@ export async function train(args: readonly string[]): Promise<number> {
     if (limit !== undefined) {
       console.progress("counting what ways to need less memory would cost ...", true);
       const { memory, cost } = planStep({
-        config: clip.config,
-        precisions: [clip.precision],
+        definition: model.definition,
+        precisions: [model.precision],
         step: {
           method: config.method,
           batch: Math.min(batchSize, shots.length),
@@ -178,7 +178,7 @@ export async function train(args: readonly string[]): Promise<number> {
     );
     const adapted = interrupted ? undefined : await evaluate("adapted");
     const result = {
-      model: model.name,
+      model: opened.name,
       data: given,
       classes: dataset.classes.length,
       shots: flags.shots,
@@ -203,7 +203,7 @@ export async function train(args: readonly string[]): Promise<number> {
     if (adapted) {
       const images = new ImageHashes(dataset);
       const identity = {
-        model: model.fingerprint,
+        model: opened.fingerprint,
         train: await images.of(shots),
         test: await images.of(dataset.test),
       };
@@ -221,7 +221,7 @@ export async function train(args: readonly string[]): Promise<number> {
     loader.close();
     learner?.release();
     prompts.release();
-    clip.release();
+    model.release();
   }
 }
 

@@ -4,10 +4,10 @@
  * @module
  */
 
-import type { ClipConfig } from "../../clip/config.ts";
+import type { ModelDefinition } from "../../clip/model.ts";
 import type { Precision } from "../../clip/weights.ts";
 import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
-import { emptyClip } from "./models.ts";
+import { emptyModel } from "./models.ts";
 import { countStep, type PrepareStep, type StepCost, type StepSizes } from "./step_cost.ts";
 
 /**
@@ -36,7 +36,7 @@ export interface MemoryPlan {
 /** What is to be planned. */
 export interface PlanRequest<Sizes extends StepSizes = StepSizes> {
   /** The model. */
-  readonly config: ClipConfig;
+  readonly definition: ModelDefinition;
   /** How its frozen matrices may be stored: the first precision with which a step fits is taken. */
   readonly precisions: readonly Precision[];
   /** The step; what its memory plan says already is not changed. */
@@ -95,12 +95,12 @@ export function planMemory<Sizes extends StepSizes>(
 function planWith<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
   precision: Precision,
-  { config, step, limit }: PlanRequest<Sizes>,
+  { definition, step, limit }: PlanRequest<Sizes>,
 ): { planned?: Planned; needed: number } {
-  const clip = emptyClip(config, precision);
+  const model = emptyModel(definition, precision);
   const count = (memory: Required<MemoryPlan>, more?: Partial<StepSizes>): StepCost | null => {
     try {
-      return countStep(prepare, clip, { ...step, memory, warm: false, ...more });
+      return countStep(prepare, model, { ...step, memory, warm: false, ...more });
     } catch (error) {
       // A tensor that the device has no binding for: that memory plan is none.
       if (error instanceof RangeError) return null;

@@ -4,9 +4,8 @@
  * @module
  */
 
-import { Clip, weightShapes } from "../../clip/clip.ts";
-import type { ClipConfig } from "../../clip/config.ts";
-import { type Precision, storedAs, Weights } from "../../clip/weights.ts";
+import type { Model, ModelDefinition } from "../../clip/model.ts";
+import { declaredWeights, type Precision, storedAs, Weights } from "../../clip/weights.ts";
 import { tensor } from "../../tensor/create.ts";
 import { inCategory } from "../../tensor/memory.ts";
 import type { Random } from "../../tensor/random.ts";
@@ -15,13 +14,17 @@ import { numel, type Shape } from "../../tensor/shape.ts";
 import { type Dtype, Tensor } from "../../tensor/tensor.ts";
 
 /** A model whose weights are there, in their sizes, and have no values. */
-export function emptyClip(config: ClipConfig, precision: Precision = "f32"): Clip {
-  return clipOf(config, precision, (_name, shape, dtype) => Tensor.empty(shape, dtype));
+export function emptyModel(definition: ModelDefinition, precision: Precision = "f32"): Model {
+  return modelOf(definition, precision, (_name, shape, dtype) => Tensor.empty(shape, dtype));
 }
 
 /** A model of random weights, by which activations keep about their size from layer to layer. */
-export function randomClip(config: ClipConfig, precision: Precision, random: Random): Clip {
-  return clipOf(config, precision, (name, shape, dtype) => {
+export function randomModel(
+  definition: ModelDefinition,
+  precision: Precision,
+  random: Random,
+): Model {
+  return modelOf(definition, precision, (name, shape, dtype) => {
     const isNormScale = /norm\d?\.weight$/.test(name);
     const deviation = shape.length < 2 ? 0.02 : 1 / Math.sqrt(numel(shape.slice(1)));
     const mean = name === "logit_scale" ? Math.log(100) : isNormScale ? 1 : 0;
@@ -29,24 +32,24 @@ export function randomClip(config: ClipConfig, precision: Precision, random: Ran
   });
 }
 
-function clipOf(
-  config: ClipConfig,
+function modelOf(
+  { build }: ModelDefinition,
   precision: Precision,
   make: (name: string, shape: Shape, dtype: Dtype) => Tensor,
-): Clip {
-  const tensors = [...weightShapes(config)].map(([name, shape]) => {
+): Model {
+  const tensors = [...declaredWeights(build)].map(([name, shape]) => {
     const made = () => keep(make(name, shape, storedAs(name, shape, precision)));
     return [name, inCategory("frozenWeights", made)] as const;
   });
-  return new Clip(config, new Weights(new Map(tensors)));
+  return build(new Weights(new Map(tensors)));
 }
 
 /** A prime, so that no row of a tensor begins where another does. */
 const DRAWN = 65_521;
 
 /**
- * Numbers of the given mean and standard deviation, spread evenly. Only so many are drawn and repeat: a model of 150
- * million weights is there in a second.
+ * Numbers of the given mean and standard deviation, spread evenly. Only so many are drawn and
+ * repeat: a model of 150 million weights is there in a second.
  */
 export function noise(
   random: Random,

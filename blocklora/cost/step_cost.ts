@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import { type DryGpu, onDryEngine } from "../../tensor/device.ts";
 import {
   measure,
@@ -52,7 +52,7 @@ export interface PreparedStep {
 
 /** Makes a step of a model ready, on inputs of zeros if not of random values. */
 export type PrepareStep<Sizes extends StepSizes> = (
-  clip: Clip,
+  model: Model,
   sizes: Sizes,
   random?: Random,
 ) => PreparedStep;
@@ -103,10 +103,10 @@ export interface RealStepCost extends StepCost {
  */
 export function countStep<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
-  clip: Clip,
+  model: Model,
   sizes: Sizes,
 ): StepCost {
-  const step = prepare(clip, sizes);
+  const step = prepare(model, sizes);
   const take = () => {
     step.take().release();
     flush();
@@ -127,7 +127,7 @@ export function countStep<Sizes extends StepSizes>(
  */
 export function countDryStep<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
-  make: () => Clip,
+  make: () => Model,
   sizes: Sizes,
   gpu: DryGpu = {},
 ): StepCost {
@@ -141,11 +141,11 @@ export function countDryStep<Sizes extends StepSizes>(
  */
 export async function takeRealStep<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
-  clip: Clip,
+  model: Model,
   sizes: Sizes,
   random: Random,
 ): Promise<RealStepCost> {
-  const step = prepare(clip, sizes, random);
+  const step = prepare(model, sizes, random);
   try {
     resetPeak();
     const start = performance.now();

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import { inCategory } from "../../tensor/memory.ts";
 import { Random } from "../../tensor/random.ts";
 import { keep } from "../../tensor/scope.ts";
@@ -19,7 +19,7 @@ export interface AdapterMethod<Made extends LayerAdapter = LayerAdapter> extends
   /** All that is particular to it. */
   readonly kind: AdapterKind<LayerConfig, Made>;
   /** Makes fresh adapters from a seed, and puts them into a model. */
-  attach(clip: Clip, config: MethodConfig, seed: number): Adapters<Made>;
+  attach(model: Model, config: MethodConfig, seed: number): Adapters<Made>;
 }
 
 /** Makes a method of a kind of adapter. */
@@ -30,38 +30,38 @@ export function adapterMethod<Config extends LayerConfig, Made extends LayerAdap
   return {
     ...erased,
     kind: kind as unknown as AdapterKind<LayerConfig, Made>,
-    countParameters: ({ clip }, config) => countParameters(clip, config as Config, kind),
-    attach: (clip, config, seed) => attach(clip, config as Config, kind, seed),
-    learner: ({ clip }, config, seed) => attach(clip, config as Config, kind, seed),
+    countParameters: ({ model }, config) => countParameters(model, config as Config, kind),
+    attach: (model, config, seed) => attach(model, config as Config, kind, seed),
+    learner: ({ model }, config, seed) => attach(model, config as Config, kind, seed),
     save: (learner, model, options) => saveAdapters(learner as Adapters, model, options),
-    async load(clip, file, config) {
-      const { adapters, extra } = await loadAdaptersOf(erased, clip, file, config);
+    async load(model, file, config) {
+      const { adapters, extra } = await loadAdaptersOf(erased, model, file, config);
       return { learner: adapters, extra };
     },
   };
 }
 
 function countParameters<Config extends LayerConfig, Made extends LayerAdapter>(
-  clip: Clip,
+  model: Model,
   config: Config,
   kind: AdapterKind<Config, Made>,
 ): number {
   kind.check(config);
-  const shapes = chosenSites(clip, config)
+  const shapes = chosenSites(model, config)
     .flatMap(({ linear }) => Object.values(kind.tensors(config, linear.weight.shape)));
   return shapes.reduce((count, shape) => count + numel(shape), 0);
 }
 
 /** Fresh adapters: what each layer draws depends on the seed and its name alone. */
 function attach<Config extends LayerConfig, Made extends LayerAdapter>(
-  clip: Clip,
+  model: Model,
   config: Config,
   kind: AdapterKind<Config, Made>,
   seed: number,
 ): Adapters<Made> {
   kind.check(config);
   const random = new Random(seed, "adapters");
-  const chosen = chosenSites(clip, config);
+  const chosen = chosenSites(model, config);
   const layers = chosen.map(({ linear }) => linear.weight.shape);
   const made = <T>(make: () => T) => inCategory("adapterWeights", make);
   const frozen = mapped(
@@ -80,7 +80,7 @@ function attach<Config extends LayerConfig, Made extends LayerAdapter>(
     });
     byModule.set(module, adapter);
   }
-  return new Adapters(clip, config, kind, byModule, frozen);
+  return new Adapters(model, config, kind, byModule, frozen);
 }
 
 function mapped<T, U>(

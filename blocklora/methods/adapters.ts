@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import type { Adapter, Linear } from "../../clip/layers.ts";
 import { attribute } from "../../tensor/measure.ts";
 import { inCategory } from "../../tensor/memory.ts";
@@ -94,12 +94,12 @@ export class Adapters<
   readonly byModule: ReadonlyMap<string, Made>;
   /** What all of them share and nothing trains. */
   readonly frozen: Readonly<Record<string, Tensor>>;
-  readonly #clip: Clip;
+  readonly #model: Model;
   #weights: Map<Linear, Tensor> | null = null;
 
   /** Puts adapters into a model's layers, and takes their tensors over. */
   constructor(
-    clip: Clip,
+    model: Model,
     config: Config,
     // deno-lint-ignore no-explicit-any
     kind: AdapterKind<any, Made>,
@@ -110,7 +110,7 @@ export class Adapters<
     this.kind = kind;
     this.byModule = byModule;
     this.frozen = frozen;
-    this.#clip = clip;
+    this.#model = model;
     for (const { adapter, linear } of this.#placed()) linear.adapter = adapter;
   }
 
@@ -141,7 +141,7 @@ export class Adapters<
 
   /** Whether any adapter sits in a tower: one without runs the same at every step. */
   changes(tower: "vision" | "text"): boolean {
-    return this.#clip[tower].linears.some(({ module }) => this.byModule.has(module));
+    return !!this.#model[tower]?.linears.some(({ module }) => this.byModule.has(module));
   }
 
   /** Whether the changes are in the weights now. */
@@ -182,7 +182,7 @@ export class Adapters<
   }
 
   #placed(): (Site & { adapter: Made })[] {
-    return sites(this.#clip)
+    return sites(this.#model)
       .filter(({ module }) => this.byModule.has(module))
       .map((site) => ({ ...site, adapter: this.byModule.get(site.module)! }));
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import { tensor } from "../../tensor/create.ts";
 import { inCategory } from "../../tensor/memory.ts";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/encode_safetensors.ts";
@@ -37,7 +37,7 @@ const FROZEN_PREFIX = "base_model.";
  */
 export async function saveAdapters(
   adapters: Adapters,
-  model: NamedModel,
+  { name, revision, model }: NamedModel,
   { format = "octograd", extra = {} }: SaveOptions = {},
 ): Promise<SavedAdapters> {
   const { kind, byModule, frozen } = adapters;
@@ -58,16 +58,16 @@ export async function saveAdapters(
   put(await valuesOf(frozen), FROZEN_PREFIX);
   const saved = {
     auto_mapping: null,
-    base_model_name_or_path: model.name,
-    revision: model.revision ?? null,
+    base_model_name_or_path: name,
+    revision: revision ?? null,
     task_type: null,
     inference_mode: true,
-    target_modules: targetsOf(model.clip, byModule),
+    target_modules: targetsOf(model, byModule),
     modules_to_save: null,
     ...kind.peftKeys(adapters, format),
     // Older releases of PEFT refuse keys that they do not know.
     ...(format === "octograd" && {
-      octograd: { ...extra, ...await identityOf(model.clip) },
+      octograd: { ...extra, ...await identityOf(model) },
     }),
   };
   return {
@@ -97,15 +97,15 @@ async function valuesOf(
  */
 export async function loadAdaptersOf(
   kind: AdapterKind,
-  clip: Clip,
+  model: Model,
   file: TensorFile,
   config: Readonly<Record<string, unknown>>,
 ): Promise<{ adapters: Adapters; extra: Record<string, unknown> }> {
   const parsed = kind.parse(config) as PeftConfig<LayerConfig>;
-  const layers = new Map(sites(clip).map(({ module, linear }) => [module, linear]));
+  const layers = new Map(sites(model).map(({ module, linear }) => [module, linear]));
   const shapes = new Map([...layers].map(([module, { weight }]) => [module, weight.shape]));
   const modules = modulesIn(file, shapes, kind, parsed, config.target_modules);
-  const described = { ...parsed.config, ...describeSites(clip, modules) };
+  const described = { ...parsed.config, ...describeSites(model, modules) };
   const wanted = modules.map((module) => {
     const layerConfig = { ...described, ...parsed.of(module) };
     return { module, layerConfig, parts: kind.tensors(layerConfig, shapes.get(module)!) };
@@ -116,7 +116,7 @@ export async function loadAdaptersOf(
   const frozenShapes = kind.frozen?.(described, modules.map((module) => shapes.get(module)!)) ?? {};
   checkFrozen(file, frozenShapes);
   const { visualProjection, weights, ...extra } = isRecord(config.octograd) ? config.octograd : {};
-  await checkIdentity(clip, { visualProjection, weights });
+  await checkIdentity(model, { visualProjection, weights });
 
   const [frozen, ...made] = await Promise.all([
     tensorsOf(file, FROZEN_PREFIX, frozenShapes),
@@ -127,7 +127,7 @@ export async function loadAdaptersOf(
     const linear = layers.get(module)!;
     byModule.set(module, kind.make(made[stream], { config: layerConfig, linear, stream, frozen }));
   }
-  return { adapters: new Adapters(clip, described, kind, byModule, frozen), extra };
+  return { adapters: new Adapters(model, described, kind, byModule, frozen), extra };
 }
 
 async function tensorsOf(
@@ -146,10 +146,10 @@ async function tensorsOf(
  * What PEFT shall adapt: layers of a kind that is adapted everywhere by their last name, other layers by
  * their full names.
  */
-function targetsOf(clip: Clip, adapted: ReadonlyMap<string, unknown>): string[] {
+function targetsOf(model: Model, adapted: ReadonlyMap<string, unknown>): string[] {
   const last = (module: string) => module.slice(module.lastIndexOf(".") + 1);
   const partly = new Set(
-    sites(clip).filter(({ module }) => !adapted.has(module)).map(({ module }) => last(module)),
+    sites(model).filter(({ module }) => !adapted.has(module)).map(({ module }) => last(module)),
   );
   const names = [...adapted.keys()].map((name) => partly.has(last(name)) ? name : last(name));
   return [...new Set(names)].sort();

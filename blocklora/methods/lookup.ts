@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import type { TensorFile } from "../../tensor/tensor_file.ts";
 import type { AdapterConfig, LowRankAdapters } from "./adapter_config.ts";
 import type { AdapterMethod } from "./adapter_method.ts";
@@ -82,18 +82,18 @@ export function methodOf(config: unknown): Method {
  * model's, or the method does not adapt layers.
  */
 export function attach(
-  clip: Clip,
+  model: Model,
   config: AdapterConfig,
   seed: number,
 ): LowRankAdapters;
 /** The same of any method that adapts layers. */
-export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters;
-export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters {
+export function attach(model: Model, config: MethodConfig, seed: number): Adapters;
+export function attach(model: Model, config: MethodConfig, seed: number): Adapters {
   const method = methodNamed(config.method);
   if (!("attach" in method)) {
     throw new RangeError(`Cannot attach ${method.name}: it does not adapt layers`);
   }
-  return (method as AdapterMethod).attach(clip, config, seed);
+  return (method as AdapterMethod).attach(model, config, seed);
 }
 
 /**
@@ -106,11 +106,11 @@ export function attach(clip: Clip, config: MethodConfig, seed: number): Adapters
  * than in PEFT; the model is then as it was.
  */
 export async function loadAdapters(
-  clip: Clip,
+  model: Model,
   file: TensorFile,
   config: unknown,
 ): Promise<{ adapters: Adapters; extra: Record<string, unknown> }> {
   const method = methodOf(config);
-  const { learner, extra } = await method.load(clip, file, config as Record<string, unknown>);
+  const { learner, extra } = await method.load(model, file, config as Record<string, unknown>);
   return { adapters: learner as Adapters, extra };
 }

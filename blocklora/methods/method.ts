@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import type { Pass } from "../../clip/layers.ts";
 import type { Prompts } from "../../clip/text.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -57,7 +57,7 @@ export interface Method<Config extends MethodConfig = MethodConfig> {
   learner(task: Task, config: Config, seed: number): Learner;
 
   /** What it writes of what was learned. */
-  save(learner: Learner, model: NamedModel, options: SaveOptions): Promise<SavedAdapters>;
+  save(learner: Learner, named: NamedModel, options: SaveOptions): Promise<SavedAdapters>;
   /** Whether a parsed `adapter_config.json` is of this method. */
   reads(config: Readonly<Record<string, unknown>>): boolean;
   /**
@@ -65,7 +65,7 @@ export interface Method<Config extends MethodConfig = MethodConfig> {
    *
    * @throws {RangeError} If it does not fit; the model is then as it was.
    */
-  load(clip: Clip, file: TensorFile, config: Readonly<Record<string, unknown>>): Promise<Loaded>;
+  load(model: Model, file: TensorFile, config: Readonly<Record<string, unknown>>): Promise<Loaded>;
 
   /** What it costs in closed form, for comparison with what the engine counts. */
   cost(config: Config, sites: readonly AdaptedSite[]): MethodCost;
@@ -74,7 +74,7 @@ export interface Method<Config extends MethodConfig = MethodConfig> {
 /** What a method is asked to learn. */
 export interface Task {
   /** The model. */
-  readonly clip: Clip;
+  readonly model: Model;
   /** How many classes there are. */
   readonly classes: number;
   /** The prompts of all classes by a template, `{}` for the name; they are the caller's to release. */
@@ -159,7 +159,7 @@ export interface NamedModel {
   /** Its revision on the hub, if it is there. */
   readonly revision?: string;
   /** The model. */
-  readonly clip: Clip;
+  readonly model: Model;
 }
 
 /** Adapters, ready to be written. */

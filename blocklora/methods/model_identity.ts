@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import { isRecord, refuse } from "./peft_config.ts";
 
 /** The numbers of a sample that tells one model from another of the same sizes. */
@@ -16,17 +16,18 @@ const SAMPLE_SIZE = 16;
  */
 const SAMPLE_TOLERANCE = 0.02;
 
-/** Some of the weights that no adapter changes. */
-async function sampleOf(clip: Clip): Promise<number[]> {
-  const values = await clip.weights.get("visual_projection.weight").data();
+/** Some of the weights that make the image features. */
+async function sampleOf(model: Model): Promise<number[]> {
+  const { module } = model.vision.linears.at(-1)!;
+  const values = await model.weights.get(`${module}.weight`).data();
   return Array.from({ length: SAMPLE_SIZE }, (_, i) => {
     const value = values[Math.floor(i * values.length / SAMPLE_SIZE)];
     return Number(value.toPrecision(6));
   });
 }
 
-async function checkSample(clip: Clip, saved: unknown): Promise<void> {
-  const expected = await sampleOf(clip);
+async function checkSample(model: Model, saved: unknown): Promise<void> {
+  const expected = await sampleOf(model);
   const largest = Math.max(...expected.map(Math.abs));
   const same = Array.isArray(saved) && saved.length === expected.length &&
     expected.every((value, i) => Math.abs(value - saved[i]) <= SAMPLE_TOLERANCE * largest);
@@ -34,11 +35,11 @@ async function checkSample(clip: Clip, saved: unknown): Promise<void> {
 }
 
 /** What is saved of a model, to know it again. */
-export async function identityOf(clip: Clip): Promise<Record<string, unknown>> {
-  const { origin } = clip.weights;
+export async function identityOf(model: Model): Promise<Record<string, unknown>> {
+  const { origin } = model.weights;
   return {
     ...(origin?.sha256 && { weights: origin }),
-    visualProjection: await sampleOf(clip),
+    visualProjection: await sampleOf(model),
   };
 }
 
@@ -47,13 +48,13 @@ export async function identityOf(clip: Clip): Promise<Record<string, unknown>> {
  * files of the same type must be equal, those of another type nearly. 0.1 saved the sample alone.
  */
 export async function checkIdentity(
-  clip: Clip,
+  model: Model,
   { weights, visualProjection }: Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  const { origin } = clip.weights;
+  const { origin } = model.weights;
   const saved = isRecord(weights) ? weights : null;
   if (origin?.sha256 && saved?.dtype === origin.dtype && saved.sha256 !== origin.sha256) {
     refuse("it was made for a model of the same sizes with other weights");
   }
-  if (visualProjection !== undefined) await checkSample(clip, visualProjection);
+  if (visualProjection !== undefined) await checkSample(model, visualProjection);
 }

@@ -9,9 +9,14 @@ import type { Model } from "../../clip/model.ts";
 import type { NamedLinear } from "../../clip/tower.ts";
 import { type FlagValues, oneOf, text } from "../system/flag.ts";
 
-/** The layers that can be adapted, by name: those of each block, and what makes a tower's features. */
+/**
+ * The layers that can be adapted, by name: those of each block, and what makes a tower's features.
+ */
 export const ADAPTABLE = [...Object.keys(PROJECTIONS) as Projection[], "proj"] as const;
-/** A layer that can be adapted: `q`, `k`, `v`, `o`, `fc1` or `fc2` of the blocks, or a tower's `proj`. */
+/**
+ * A layer that can be adapted: `q`, `k`, `v`, `o`, `fc1` or `fc2` of the blocks, or a tower's
+ * `proj`.
+ */
 export type Adaptable = typeof ADAPTABLE[number];
 /** The towers that can be adapted. */
 export const ENCODERS = ["both", "vision", "text"] as const;
@@ -64,8 +69,9 @@ export function layersOf(values: FlagValues): AdaptedLayers {
 }
 
 /**
- * The layers that a position names, of a tower of `layers` blocks: `all`; `bottom`, `mid` and `up`, its thirds;
- * `half-bottom` and `half-up`, its halves; `topN`, the last N; or a list of their numbers.
+ * The layers that a position names, of a tower of `layers` blocks: `all`; `bottom`, `mid` and `up`,
+ * its thirds; `half-bottom` and `half-up`, its halves; `topN`, the last N; or a list of their
+ * numbers.
  *
  * @throws {RangeError} If the position is unknown, or a number is no layer.
  */
@@ -112,14 +118,14 @@ export function layersAt(position: string | readonly number[], layers: number): 
 /** A linear layer that can be adapted. */
 export type Site = NamedLinear;
 
-/** Every linear layer of both towers. */
+/** Every linear layer of a model's towers. */
 export function sites(model: Pick<Model, "vision" | "text">): Site[] {
-  return [...model.text.linears, ...model.vision.linears];
+  return [...model.text?.linears ?? [], ...model.vision.linears];
 }
 
 /** The sites that a configuration chooses. */
 export function chosenSites(
-  clip: Pick<Model, "vision" | "text">,
+  model: Pick<Model, "vision" | "text">,
   { projections, encoder, position }: AdaptedLayers,
 ): Site[] {
   const unknown = projections.find((name) => !ADAPTABLE.includes(name));
@@ -128,10 +134,16 @@ export function chosenSites(
       `Cannot adapt projection "${unknown ?? ""}": choose from ${ADAPTABLE.join(", ")}`,
     );
   }
-  const towers = encoder === "both" ? ["text", "vision"] as const : [encoder];
-  return towers.flatMap((name) => {
-    const blocks = layersAt(position, clip[name].depth);
-    return clip[name].linears.filter(({ role, block }) =>
+  if (encoder === "text" && !model.text) {
+    throw new RangeError("Cannot adapt the text tower: the model has none");
+  }
+  const towers = [
+    encoder !== "vision" ? model.text : null,
+    encoder !== "text" ? model.vision : null,
+  ].filter((tower) => tower !== null);
+  return towers.flatMap(({ depth, linears }) => {
+    const blocks = layersAt(position, depth);
+    return linears.filter(({ role, block }) =>
       projections.includes(role) && (block === null || blocks.includes(block))
     );
   });
@@ -144,8 +156,8 @@ export function describeSites(
 ): AdaptedLayers {
   const towers = (["vision", "text"] as const).map((name) => ({
     name,
-    depth: model[name].depth,
-    adapted: model[name].linears.filter(({ module }) => modules.includes(module)),
+    depth: model[name]?.depth ?? 0,
+    adapted: model[name]?.linears.filter(({ module }) => modules.includes(module)) ?? [],
   })).filter(({ adapted }) => adapted.length > 0);
   const adapted = towers.flatMap(({ adapted }) => adapted);
   const blocks = new Set(adapted.flatMap(({ block }) => block ?? []));

@@ -6,7 +6,7 @@
  */
 
 import { fileURLToPath } from "node:url";
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import type { PrecisionChoice } from "../../clip/weights.ts";
 import { init } from "../../tensor/device.ts";
 import { type Console, megabytes } from "../system/console.ts";
@@ -117,8 +117,8 @@ export async function openAt(
  * that was read.
  */
 export function namedIn(
-  { model, revision, weightsRevision }: ModelOrigin,
-  clip: Clip,
-): { name: string; revision?: string; clip: Clip } {
-  return { name: model, revision: weightsRevision ?? revision, clip };
+  { model: name, revision, weightsRevision }: ModelOrigin,
+  model: Model,
+): { name: string; revision?: string; model: Model } {
+  return { name, revision: weightsRevision ?? revision, model };
 }

@@ -5,7 +5,8 @@
  */
 
 import { join } from "node:path";
-import { parseConfig } from "../../clip/config.ts";
+import { CLIP_FAMILY } from "../../clip/clip.ts";
+import { familyOf } from "../../clip/families.ts";
 import { isObject } from "../../clip/json.ts";
 import { namesIn, readJson } from "../system/files.ts";
 
@@ -58,13 +59,13 @@ export interface Layout {
 
 /**
  * The layout of files that lie together, null if there are no weights among them. `config` is the
- * parsed `config.json`, null without one: open_clip's models often have one that is not a CLIP's.
+ * parsed `config.json`, null without one: open_clip's models often have one of another kind.
  */
 export function layoutOf(names: Iterable<string>, config: unknown): Layout | null {
   const held = new Set(names);
   const kinds = !held.has("open_clip_config.json")
     ? ["transformers"] as const
-    : isClip(config)
+    : familyOf(config)
     ? ["transformers", "open_clip"] as const
     : ["open_clip"] as const;
   for (const kind of kinds) {
@@ -72,11 +73,6 @@ export function layoutOf(names: Iterable<string>, config: unknown): Layout | nul
     if (weights) return { kind, weights };
   }
   return null;
-}
-
-/** Whether a parsed `config.json` is that of a CLIP. */
-export function isClip(config: unknown): boolean {
-  return isObject(config) && config.model_type === "clip";
 }
 
 /** Whether a file is the index of several. */
@@ -115,7 +111,7 @@ export async function layoutIn(directory: string, weights: string): Promise<Layo
   const layout = layoutOf(names, config);
   if (layout) return layout;
   // A model of another kind is refused as that, and not for its lack of weights.
-  if (config !== null && !names.includes("open_clip_config.json")) parseConfig(config);
+  if (config !== null && !names.includes("open_clip_config.json")) CLIP_FAMILY.define(config);
   throw new Error(
     `Cannot find weights in ${directory}: ` +
       "it has neither model.safetensors nor model.safetensors.index.json, " +

@@ -5,16 +5,17 @@
  */
 
 import { dirname, resolve } from "node:path";
-import { Clip } from "../../clip/clip.ts";
-import { configFromOpenai, openaiPreprocess, type PreprocessConfig } from "../../clip/config.ts";
+import { openaiPreprocess, type PreprocessConfig } from "../../clip/config.ts";
+import { loadWeights } from "../../clip/load_weights.ts";
+import type { Model } from "../../clip/model.ts";
 import { Tokenizer } from "../../clip/tokenizer.ts";
 import { addedTokens } from "../../clip/tokenizer_json.ts";
-import type { PrecisionChoice } from "../../clip/weights.ts";
+import { declaredWeights, type PrecisionChoice } from "../../clip/weights.ts";
 import { readJson, readText } from "../system/files.ts";
 import { resolveModel, type ResolveOptions } from "./hub.ts";
 import type { HubRevision } from "./hub_cache.ts";
 import { layoutIn, weightPaths } from "./model_files.ts";
-import { configOf, type Kind, kindOfFile, preprocessOf, readStated } from "./stated.ts";
+import { definitionOf, type Kind, kindOfFile, preprocessOf, readStated } from "./stated.ts";
 import { fingerprintOf, openAll, openTensors, shapesOf } from "./tensor_files.ts";
 
 /** Where the model is that comes with the project. */
@@ -33,7 +34,7 @@ export interface OpenOptions extends ResolveOptions {
 /** A model with what turns words and pictures into its inputs. */
 export interface OpenedModel {
   /** The model. */
-  readonly clip: Clip;
+  readonly model: Model;
   /** Its tokenizer. */
   readonly tokenizer: Tokenizer;
   /** How its images are prepared. */
@@ -63,18 +64,17 @@ export interface OpenedModel {
  * @throws {Error} In one line, if anything is missing, broken or does not fit.
  */
 export async function openModel(spec: string, options: OpenOptions = {}): Promise<OpenedModel> {
-  const { path, weights, hub } = await resolveModel(spec, options);
+  const { path, weights: beside, hub } = await resolveModel(spec, options);
   const isFile = (await Deno.stat(path)).isFile;
   const directory = isFile ? dirname(path) : path;
-  const layout = isFile ? null : await layoutIn(directory, weights);
-  const sources = await openAll(layout ? await weightPaths(weights, layout) : [path]);
+  const layout = isFile ? null : await layoutIn(directory, beside);
+  const sources = await openAll(layout ? await weightPaths(beside, layout) : [path]);
   try {
     const files = await Promise.all(sources.map(openTensors));
     const stated = await readStated(directory);
     const shapes = shapesOf(files);
     const kind = layout?.kind ?? kindOfFile(shapes.keys(), stated);
-    const config = kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
-    const { imageSize } = config.vision;
+    const { config, imageSize, build } = definitionOf(kind, stated, shapes);
     const statedPreprocess = preprocessOf(kind, stated, imageSize);
     const preprocess = statedPreprocess ?? openaiPreprocess(imageSize);
     if (kind === "openai") {
@@ -94,12 +94,12 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
     }
     const { tokenizer, content } = await openTokenizer(options.tokenizer ?? directory);
     const description = JSON.stringify({ config, preprocess, content });
-    const [clip, fingerprint] = await Promise.all([
-      Clip.load(config, files, { precision: options.precision }),
+    const [weights, fingerprint] = await Promise.all([
+      loadWeights(files, declaredWeights(build), { precision: options.precision }),
       fingerprintOf(sources, description),
     ]);
     const paths = { path: resolve(path), directory: resolve(directory) };
-    return { clip, tokenizer, preprocess, ...paths, kind, hub, fingerprint };
+    return { model: build(weights), tokenizer, preprocess, ...paths, kind, hub, fingerprint };
   } finally {
     for (const source of sources) source[Symbol.dispose]();
   }

@@ -4,17 +4,16 @@
  * @module
  */
 
-import {
-  type ClipConfig,
-  parseConfig,
-  parsePreprocessor,
-  type PreprocessConfig,
-} from "../../clip/config.ts";
+import { CLIP_FAMILY, clipDefinition } from "../../clip/clip.ts";
+import { configFromOpenai, type PreprocessConfig } from "../../clip/config.ts";
+import { familyOf } from "../../clip/families.ts";
 import { isObject } from "../../clip/json.ts";
+import type { ModelDefinition } from "../../clip/model.ts";
 import { parseOpenClip } from "../../clip/open_clip.ts";
 import { isOpenai } from "../../clip/openai_weights.ts";
 import { readJson } from "../system/files.ts";
-import { isClip, type Layout } from "./model_files.ts";
+import type { Shape } from "../../tensor/shape.ts";
+import type { Layout } from "./model_files.ts";
 
 /** Whose files describe a model; `"openai"` if none do, as with the archives of openai/CLIP. */
 export type Kind = Layout["kind"] | "openai";
@@ -50,30 +49,40 @@ export async function readStated(directory: string): Promise<Stated> {
  */
 export function kindOfFile(names: Iterable<string>, { config, openClip }: Stated): Kind {
   if (!isOpenai(names)) return config === null ? "openai" : "transformers";
-  return openClip !== null ? "open_clip" : isClip(config) ? "transformers" : "openai";
+  return openClip !== null ? "open_clip" : familyOf(config) ? "transformers" : "openai";
 }
 
 /**
- * The sizes of a model, as the files of one kind state them. If no kind is asked for, Hugging
- * Face's count where they are a CLIP's, else open_clip's.
+ * The model that the files of one kind describe; where none do, the one whose weights have these
+ * names and shapes, as openai/CLIP calls them. If no kind is asked for, Hugging Face's files count
+ * where their family is known, else open_clip's.
  *
  * @throws {Error} If the files describe no model that can be run.
  */
-export function configOf(kind: Layout["kind"] | null, { config, openClip }: Stated): ClipConfig {
-  const isOpenClip = kind === "open_clip" || (!kind && !isClip(config) && openClip !== null);
-  return isOpenClip ? parseOpenClip(openClip).config : parseConfig(config);
+export function definitionOf(
+  kind: Kind | null,
+  { config, openClip }: Stated,
+  shapes: ReadonlyMap<string, Shape> = new Map(),
+): ModelDefinition {
+  if (kind === "openai") return clipDefinition(configFromOpenai(shapes));
+  const family = familyOf(config);
+  const isOpenClip = kind === "open_clip" || (!kind && !family && openClip !== null);
+  if (isOpenClip) return clipDefinition(parseOpenClip(openClip).config);
+  // What no family knows is refused as no CLIP.
+  return (family ?? CLIP_FAMILY).define(config);
 }
 
 /** How a model's images are prepared; null if its files do not say. */
 export function preprocessOf(
   kind: Kind,
-  { openClip, processor, preprocessor }: Stated,
+  { config, openClip, processor, preprocessor }: Stated,
   imageSize: number,
 ): PreprocessConfig | null {
   if (kind === "open_clip") return parseOpenClip(openClip).preprocess;
+  const family = familyOf(config) ?? CLIP_FAMILY;
   if (isObject(processor) && processor.image_processor != null) {
-    return parsePreprocessor(processor.image_processor, imageSize, "processor_config.json");
+    return family.preprocess(processor.image_processor, imageSize, "processor_config.json");
   }
-  if (preprocessor != null) return parsePreprocessor(preprocessor, imageSize);
+  if (preprocessor != null) return family.preprocess(preprocessor, imageSize);
   return openClip === null ? null : parseOpenClip(openClip).preprocess;
 }

@@ -83,10 +83,10 @@ export async function openAdapted(
     if (request.model !== undefined) await checkNamed(opened, base, directory, console);
     else if (request.revision === undefined) checkSame(opened, base, directory);
     using file = await openFile(join(directory, weights));
-    const { adapters, extra } = await loadAdapters(opened.clip, await openTensors(file), config);
+    const { adapters, extra } = await loadAdapters(opened.model, await openTensors(file), config);
     return { ...opened, adapters, remembered: extra };
   } catch (error) {
-    opened.clip.release();
+    opened.model.release();
     if (!(error instanceof RangeError) || base.model === undefined) throw error;
     throw new RangeError(`${error.message}; it was trained on ${base.model}`);
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import { tensor } from "../../tensor/create.ts";
 import { Random } from "../../tensor/random.ts";
 import { scope } from "../../tensor/scope.ts";
@@ -23,18 +23,18 @@ export type NamedFeatures = Features & { readonly paths: readonly string[] };
  * @throws {RangeError} If the model makes NaN of an image.
  */
 export async function featuresOf(
-  clip: Clip,
+  model: Model,
   loader: ImageLoader,
   samples: readonly Sample[],
   batchSize: number,
 ): Promise<NamedFeatures> {
-  const { imageSize } = clip.config.vision;
+  const { imageSize } = model.vision;
   const [rows, labels, missed]: [Float32Array[], number[], Set<string>] = [[], [], new Set()];
   for await (const batch of loader.evaluation(samples, batchSize)) {
     for (const path of batch.skipped) missed.add(path);
     if (batch.labels.length === 0) continue;
     const features = scope(() =>
-      clip.imageFeatures(tensor(batch.pixels, [batch.labels.length, 3, imageSize, imageSize]))
+      model.imageFeatures(tensor(batch.pixels, [batch.labels.length, 3, imageSize, imageSize]))
     );
     rows.push(await features.data() as Float32Array);
     features.release();
@@ -46,7 +46,7 @@ export async function featuresOf(
     throw new RangeError("Cannot learn: the model's features are NaN, its weights are broken");
   }
   const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
-  return { values, labels, width: clip.config.embedding, paths };
+  return { values, labels, width: model.embedding, paths };
 }
 
 /** Batches of features, each epoch in an order that depends on the seed. */

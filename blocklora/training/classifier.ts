@@ -8,7 +8,7 @@ import { indexSelect } from "../../autograd/ops/embedding.ts";
 import { softmax } from "../../autograd/ops/softmax.ts";
 import { topK } from "../../autograd/ops/top_k.ts";
 import { concat } from "../../autograd/ops/view.ts";
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import type { Pass } from "../../clip/layers.ts";
 import { type Prompts, releaseChunks } from "../../clip/text.ts";
 import type { Learner } from "../methods/method.ts";
@@ -23,7 +23,10 @@ export function promptOf(name: string, template: string): string {
   return template.replaceAll("{}", () => name.replaceAll("_", " "));
 }
 
-/** Two classes whose prompts are the same, so that nothing can tell them apart; null if there are none. */
+/**
+ * Two classes whose prompts are the same, so that nothing can tell them apart; null if there are
+ * none.
+ */
 export function sameClasses(
   classes: readonly string[],
   template: string,
@@ -43,9 +46,10 @@ export function sameClasses(
  * One prompt a class, made by {@linkcode promptOf}.
  *
  * @throws {RangeError} If the template has no `{}`, or a prompt does not fit the model's context.
+ * @throws {TypeError} If the model has no text tower.
  */
 export function classPrompts(
-  clip: Clip,
+  model: Model,
   tokenizer: Tokenizer,
   classes: readonly string[],
   template: string,
@@ -55,7 +59,8 @@ export function classPrompts(
       `Cannot use template "${template}": it must have {} where the class name goes`,
     );
   }
-  const { context, vocabulary } = clip.config.text;
+  if (!model.text) throw new TypeError("Cannot encode prompts: the model has no text tower");
+  const { context, vocabulary } = model.text;
   if (tokenizer.size > vocabulary) {
     throw new RangeError(
       `Cannot use a tokenizer of ${tokenizer.size} tokens: the model's vocabulary has ${vocabulary}`,
@@ -63,20 +68,22 @@ export function classPrompts(
   }
   const texts = classes.map((name) => promptOf(name, template));
   const { ids, rows } = tokenizer.tokenize(texts, context, { pad: tokenizer.end });
-  return clip.text.prompts(ids, rows);
+  return model.text.prompts(ids, rows);
 }
 
-/** Prompts that are encoded at once where nothing trains: more need more memory, and are no faster. */
+/**
+ * Prompts that are encoded at once where nothing trains: more need more memory, and are no faster.
+ */
 const PROMPTS_AT_ONCE = 128;
 
 /** Text features of prompts, not normalized: `[K, E]`, encoded in chunks if there are many. */
-export function encodePrompts(clip: Clip, prompts: Prompts, pass?: Pass): Tensor {
-  if (prompts.count <= PROMPTS_AT_ONCE) return clip.textFeatures(prompts, pass);
+export function encodePrompts(model: Model, prompts: Prompts, pass?: Pass): Tensor {
+  if (prompts.count <= PROMPTS_AT_ONCE) return model.textFeatures(prompts, pass);
   const chunks = prompts.chunks(PROMPTS_AT_ONCE);
   const positions = positionsOf(chunks.flatMap(({ numbers }) => numbers));
   try {
     return scope(() => {
-      const features = concat(chunks.map(({ prompts }) => clip.textFeatures(prompts, pass)), 0);
+      const features = concat(chunks.map(({ prompts }) => model.textFeatures(prompts, pass)), 0);
       return indexSelect(features, 0, tensor(Int32Array.from(positions)));
     });
   } finally {
@@ -101,7 +108,7 @@ export interface Prediction {
 
 /** Tells images apart by their cosines with the features of class prompts. */
 export class Classifier {
-  readonly #clip: Clip;
+  readonly #model: Model;
   readonly #texts: Tensor;
   readonly #scale: number | undefined;
   readonly #learner: Learner | undefined;
@@ -111,10 +118,10 @@ export class Classifier {
    * Runs the text tower once, with what was learned. The scale of the logits is the model's unless
    * it is given.
    */
-  constructor(clip: Clip, prompts: Prompts, scale?: number, learner?: Learner) {
-    this.#clip = clip;
+  constructor(model: Model, prompts: Prompts, scale?: number, learner?: Learner) {
+    this.#model = model;
     this.#pass = learner?.hooks && { hooks: learner.hooks() };
-    this.#texts = keep(encodePrompts(clip, prompts, this.#pass));
+    this.#texts = keep(encodePrompts(model, prompts, this.#pass));
     this.#scale = scale;
     this.#learner = learner;
   }
@@ -122,14 +129,15 @@ export class Classifier {
   /**
    * The `count` likeliest classes of each image: normalized pixels `[B, 3, R, R]`, on the host.
    *
-   * @throws {RangeError} If the model makes NaN of an image: its weights, or its adapters', have diverged.
+   * @throws {RangeError} If the model makes NaN of an image: its weights, or its adapters', have
+   * diverged.
    */
   async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
-    const size = this.#clip.config.vision.imageSize;
+    const size = this.#model.vision.imageSize;
     const batch = pixels.length / (3 * size * size);
     const k = Math.min(count, this.#texts.shape[0]);
     const likeliest = scope(() => {
-      const images = this.#clip.imageFeatures(
+      const images = this.#model.imageFeatures(
         tensor(pixels, [batch, 3, size, size]),
         this.#pass,
       );
@@ -156,7 +164,7 @@ export class Classifier {
   }
 
   #logits(images: Tensor): Tensor {
-    const rule = (images: Tensor, texts: Tensor) => this.#clip.logits(images, texts, this.#scale);
+    const rule = (images: Tensor, texts: Tensor) => this.#model.logits(images, texts, this.#scale);
     return this.#learner?.logits?.(images, this.#texts, rule) ?? rule(images, this.#texts);
   }
 

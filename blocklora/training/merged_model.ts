@@ -5,7 +5,7 @@
  */
 
 import { join } from "node:path";
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import { encodeSafetensors } from "../../tensor/encode_safetensors.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
 import { sites } from "../methods/sites.ts";
@@ -36,8 +36,8 @@ export type StoredDtype = keyof typeof TORCH_DTYPES;
 export type Files = Record<string, Uint8Array | string>;
 
 /** An adapter as PEFT reads it. */
-export async function peftFiles({ adapters, origin, clip }: AdaptedModel): Promise<Files> {
-  const { weights, config } = await saveAdapters(adapters, namedIn(origin, clip), {
+export async function peftFiles({ adapters, origin, model }: AdaptedModel): Promise<Files> {
+  const { weights, config } = await saveAdapters(adapters, namedIn(origin, model), {
     format: "peft",
   });
   return { "adapter_model.safetensors": weights, "adapter_config.json": config };
@@ -52,7 +52,7 @@ export async function peftFiles({ adapters, origin, clip }: AdaptedModel): Promi
  * @throws {Error} If the model has another layout, or its weights do not fit into the dtype.
  */
 export async function mergedFiles(
-  { name, kind, directory, clip, adapters }: AdaptedModel,
+  { name, kind, directory, model, adapters }: AdaptedModel,
   tokenizer: string | undefined,
   dtype: StoredDtype,
 ): Promise<Files> {
@@ -65,7 +65,7 @@ export async function mergedFiles(
   }
   adapters.merge();
   const files: Files = {
-    "model.safetensors": await encodeModel(clip, dtype),
+    "model.safetensors": await encodeModel(model, dtype),
     "config.json": storedIn(config, dtype),
   };
   for (
@@ -129,18 +129,18 @@ export async function checkOutput(
 
 /** The weights of the model as they are now, as one safetensors file with Hugging Face's names. */
 async function encodeModel(
-  clip: Clip,
+  model: Model,
   dtype: StoredDtype,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const merged = new Map(
-    sites(clip).map(({ module, linear }) => [`${module}.weight`, linear.weight]),
+    sites(model).map(({ module, linear }) => [`${module}.weight`, linear.weight]),
   );
   const tensors: Record<
     string,
     { dtype: StoredDtype; shape: readonly number[]; data: Float32Array<ArrayBuffer> }
   > = {};
-  for (const name of clip.weights.names) {
-    const weight = merged.get(name) ?? clip.weights.get(name);
+  for (const name of model.weights.names) {
+    const weight = merged.get(name) ?? model.weights.get(name);
     tensors[name] = {
       dtype,
       shape: weight.shape,

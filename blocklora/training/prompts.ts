@@ -11,7 +11,7 @@ import { classPrompts, sameClasses } from "./classifier.ts";
 
 /** The prompts of classes, with a remark if two of them are the same. */
 export function promptsFor(
-  { clip, tokenizer }: Pick<OpenedModel, "clip" | "tokenizer">,
+  { model, tokenizer }: Pick<OpenedModel, "model" | "tokenizer">,
   classes: readonly string[],
   template: string,
   console: Console,
@@ -25,5 +25,5 @@ export function promptsFor(
         "no image can be told to be of one and not of the other",
     );
   }
-  return classPrompts(clip, tokenizer, classes, template);
+  return classPrompts(model, tokenizer, classes, template);
 }

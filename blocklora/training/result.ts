@@ -69,7 +69,7 @@ export interface RunResult {
 
 /** What every run on a setting has in common, and what its score says. */
 export function resultOf(
-  { model, dataset, template }: RunContext,
+  { opened, dataset, template }: RunContext,
   { accuracy, labels, predictions, paths }: Pick<
     Score,
     "accuracy" | "labels" | "predictions" | "paths"
@@ -81,7 +81,7 @@ export function resultOf(
     format: 1,
     version: manifest.version,
     device: gpuName(),
-    model: model.name,
+    model: opened.name,
     data: dataset.name,
     classes: dataset.classes,
     template,

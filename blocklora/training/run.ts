@@ -20,11 +20,11 @@ import { Trainer } from "./trainer.ts";
 
 /** How the model, with whatever was learned, does on the test images. */
 export async function evaluateOn(
-  { model: { clip }, dataset, prompts, loader, batchSize, console }: RunContext,
+  { opened: { model }, dataset, prompts, loader, batchSize, console }: RunContext,
   logitScale: number,
   learner?: Learner,
 ): Promise<Score> {
-  const classifier = new Classifier(clip, prompts, logitScale, learner);
+  const classifier = new Classifier(model, prompts, logitScale, learner);
   try {
     return await score(classifier, loader, dataset.test, dataset.classes, batchSize, console);
   } finally {
@@ -40,16 +40,16 @@ export async function trainLearner(
   directory: string,
   profiled = false,
 ): Promise<Outcome> {
-  const { model: { origin, clip }, dataset, template, prompts, loader, batchSize } = context;
+  const { opened: { origin, model }, dataset, template, prompts, loader, batchSize } = context;
   const { recipe, shots, seed, cropScale, flip, memory } = config;
-  const trainer = new Trainer(clip, learner, prompts, recipe, memory);
+  const trainer = new Trainer(model, learner, prompts, recipe, memory);
   try {
     const samples = drawShots(dataset, shots, seed);
     const { iterations } = recipe;
     // Where neither tower changes, each image is seen once, as it is.
     const batches = learner.changes("vision") || learner.changes("text")
       ? loader.training(samples, { batchSize, iterations, seed, scale: cropScale, flip })
-      : featureBatches(await featuresOf(clip, loader, samples, batchSize), {
+      : featureBatches(await featuresOf(model, loader, samples, batchSize), {
         batchSize,
         iterations,
         seed,
@@ -64,7 +64,7 @@ export async function trainLearner(
     const { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm } = recipe;
     const told = { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm };
     const method = methodNamed(config.method.method);
-    const { weights, config: written } = await method.save(learner, namedIn(origin, clip), {
+    const { weights, config: written } = await method.save(learner, namedIn(origin, model), {
       extra: {
         ...origin,
         classes: dataset.classes,

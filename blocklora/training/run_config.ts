@@ -17,7 +17,7 @@ import type { MemoryPlan } from "../cost/memory_plan.ts";
 /** What runs on: a model, a data set, and how its images come. */
 export interface RunContext {
   /** The model, and what it is called. */
-  readonly model: ChosenModel;
+  readonly opened: ChosenModel;
   /** The images. */
   readonly dataset: Dataset;
   /** What its class names are put into. */
@@ -51,23 +51,23 @@ export interface RunConfig {
 }
 
 /** What a method learns in a context. */
-export function taskOf({ model: { clip, tokenizer }, dataset }: RunContext): Task {
+export function taskOf({ opened: { model, tokenizer }, dataset }: RunContext): Task {
   return {
-    clip,
+    model,
     classes: dataset.classes.length,
-    prompts: (template) => classPrompts(clip, tokenizer, dataset.classes, template),
+    prompts: (template) => classPrompts(model, tokenizer, dataset.classes, template),
   };
 }
 
 /** What decides the numbers of a run, beside its method, shots and seed. */
 export function settingsOf(
-  { model, template, batchSize }: Pick<RunContext, "model" | "template" | "batchSize">,
+  { opened, template, batchSize }: Pick<RunContext, "opened" | "template" | "batchSize">,
   { method, recipe, cropScale, flip, memory }: RunConfig,
 ): Record<string, unknown> {
   const { method: _name, rank: _rank, blocks: _blocks, ...more } = method;
   return {
-    model: model.name,
-    precision: model.clip.precision,
+    model: opened.name,
+    precision: opened.model.precision,
     template,
     ...more,
     ...recipeOf(recipe),

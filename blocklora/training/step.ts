@@ -4,8 +4,7 @@
  * @module
  */
 
-import type { Clip } from "../../clip/clip.ts";
-import type { ClipConfig } from "../../clip/config.ts";
+import type { Model, ModelDefinition } from "../../clip/model.ts";
 import { Prompts } from "../../clip/text.ts";
 import type { Precision } from "../../clip/weights.ts";
 import type { DryGpu } from "../../tensor/device.ts";
@@ -13,7 +12,7 @@ import { limitMemory } from "../../tensor/memory.ts";
 import { trim } from "../../tensor/queue.ts";
 import type { Random } from "../../tensor/random.ts";
 import { planMemory, type Planned, type PlanRequest } from "../cost/memory_plan.ts";
-import { emptyClip, noise } from "../cost/models.ts";
+import { emptyModel, noise } from "../cost/models.ts";
 import {
   countDryStep,
   countStep,
@@ -36,27 +35,27 @@ export interface StepOptions extends StepSizes {
 }
 
 /** Counts a step of a model: {@linkcode countStep}. */
-export function stepCost(clip: Clip, options: StepOptions): StepCost {
-  return countStep(prepareStep, clip, options);
+export function stepCost(model: Model, options: StepOptions): StepCost {
+  return countStep(prepareStep, model, options);
 }
 
 /** Counts a step of a model that is not there: {@linkcode countDryStep}. */
 export function dryStepCost(
-  config: ClipConfig,
+  definition: ModelDefinition,
   precision: Precision,
   options: StepOptions,
   gpu?: DryGpu,
 ): StepCost {
-  return countDryStep(prepareStep, () => emptyClip(config, precision), options, gpu);
+  return countDryStep(prepareStep, () => emptyModel(definition, precision), options, gpu);
 }
 
 /** Takes a step: {@linkcode takeRealStep}. */
 export async function realStep(
-  clip: Clip,
+  model: Model,
   options: Omit<StepOptions, "warm">,
   random: Random,
 ): Promise<RealStepCost> {
-  return await takeRealStep(prepareStep, clip, options, random);
+  return await takeRealStep(prepareStep, model, options, random);
 }
 
 /** Finds the fastest memory plan that fits: {@linkcode planMemory}. */
@@ -70,21 +69,21 @@ export function planStep(request: PlanRequest<StepOptions>): Planned {
  * @throws {RangeError} If the adapters do not fit the model.
  */
 export function prepareStep(
-  clip: Clip,
+  model: Model,
   { method, promptTokens, batch, memory, memoryLimit = Infinity }: StepOptions,
   random?: Random,
 ): PreparedStep {
-  const { vision, text } = clip.config;
+  const { vision: { imageSize }, text } = model;
   const longest = Math.max(...promptTokens);
   const draw = (below: number) => random ? random.next() % below : 0;
   const prompts = new Prompts(promptTokens.map((tokens) => ({
-    ids: Int32Array.from({ length: longest }, () => draw(text.vocabulary)),
+    ids: Int32Array.from({ length: longest }, () => draw(text!.vocabulary)),
     end: tokens - 1,
   })));
-  const task = { clip, classes: promptTokens.length, prompts: () => prompts };
+  const task = { model, classes: promptTokens.length, prompts: () => prompts };
   const learner = methodNamed(method.method).learner(task, method, 1);
-  const trainer = new Trainer(clip, learner, prompts, DEFAULT_RECIPE, memory);
-  const count = batch * 3 * vision.imageSize ** 2;
+  const trainer = new Trainer(model, learner, prompts, DEFAULT_RECIPE, memory);
+  const count = batch * 3 * imageSize ** 2;
   const images = {
     pixels: random ? noise(random, count) : new Float32Array(count),
     labels: Int32Array.from({ length: batch }, () => draw(promptTokens.length)),

@@ -56,25 +56,25 @@ export class DatasetRuns {
   /** What decides the numbers of a run beside its name. */
   settings({ baseline, config }: SweepRun): Record<string, unknown> {
     if (!baseline) return settingsOf(this.#context, config);
-    const { model: { name, clip }, template } = this.#context;
+    const { opened: { name, model }, template } = this.#context;
     const { logitScale } = config.recipe;
     return {
       model: name,
-      precision: clip.precision,
+      precision: model.precision,
       ...baseline.settings({ template, logitScale }),
     };
   }
 
   /** What a run reads. */
   async identity({ baseline, config: { shots, seed } }: SweepRun): Promise<Identity> {
-    const { dataset, model, console } = this.#context;
+    const { dataset, opened, console } = this.#context;
     console.progress(`reading the images of ${dataset.name}`);
     const reads = !baseline || baseline.learns;
     const [test, train] = await Promise.all([
       this.#images.of(dataset.test),
       reads ? this.#images.of(drawShots(dataset, shots, seed)) : null,
     ]);
-    return { model: model.fingerprint, train, test };
+    return { model: opened.fingerprint, train, test };
   }
 
   /** Runs one, and writes its directory at once; null if Ctrl-C ended it. */
@@ -165,7 +165,7 @@ export class DatasetRuns {
 
   /** Image features of the model as it is. */
   async #features(samples: readonly Sample[]): Promise<NamedFeatures> {
-    const { model: { clip }, loader, batchSize } = this.#context;
-    return await featuresOf(clip, loader, samples, batchSize);
+    const { opened: { model }, loader, batchSize } = this.#context;
+    return await featuresOf(model, loader, samples, batchSize);
   }
 }

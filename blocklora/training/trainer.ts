@@ -15,7 +15,7 @@ import { clipFactor } from "../../autograd/optim/clip_norm.ts";
 import { cosineAnnealing } from "../../autograd/optim/schedule.ts";
 import { gradientsNow, recompute } from "../../autograd/recompute.ts";
 import { valueAndGrad } from "../../autograd/tape.ts";
-import type { Clip } from "../../clip/clip.ts";
+import type { Model } from "../../clip/model.ts";
 import type { Pass } from "../../clip/layers.ts";
 import { type PromptChunk, type Prompts, releaseChunks } from "../../clip/text.ts";
 import { tensor } from "../../tensor/create.ts";
@@ -42,7 +42,7 @@ const DROPOUT = 0x64726f70;
 
 /** Trains what learns on batches of images, each class named by a prompt. */
 export class Trainer {
-  readonly #clip: Clip;
+  readonly #model: Model;
   readonly #learner: Learner;
   readonly #recipe: Recipe;
   readonly #memory: MemoryPlan;
@@ -61,13 +61,13 @@ export class Trainer {
    * caller's.
    */
   constructor(
-    clip: Clip,
+    model: Model,
     learner: Learner,
     prompts: Prompts,
     recipe: Recipe,
     memory: MemoryPlan = {},
   ) {
-    this.#clip = clip;
+    this.#model = model;
     this.#learner = learner;
     this.#recipe = recipe;
     this.#memory = memory;
@@ -80,7 +80,7 @@ export class Trainer {
     this.#prompts = prompts;
     this.#chunks = changes && size > 0 ? prompts.chunks(size) : null;
     this.#columns = this.#chunks && positionsOf(this.#chunks.flatMap(({ numbers }) => numbers));
-    this.#texts = changes ? null : keep(encodePrompts(clip, prompts));
+    this.#texts = changes ? null : keep(encodePrompts(model, prompts));
   }
 
   /**
@@ -139,7 +139,7 @@ export class Trainer {
     { pixels, features, labels }: TrainingBatch,
   ): { loss: Tensor; accuracy: Tensor; grads: Tensor[] } {
     const seed = hash3(this.#recipe.seed, this.steps, DROPOUT)[0];
-    const size = this.#clip.config.vision.imageSize;
+    const size = this.#model.vision.imageSize;
     const stray = labels.find((label) => !(label >= 0 && label < this.#prompts.count));
     if (stray !== undefined) {
       throw new RangeError(
@@ -149,7 +149,7 @@ export class Trainer {
     const columns = this.#columns ? labels.map((label) => this.#columns![label]) : labels;
     return scope(() => {
       const images = features
-        ? tensor(features, [labels.length, this.#clip.config.embedding])
+        ? tensor(features, [labels.length, this.#model.embedding])
         : tensor(pixels!, [labels.length, 3, size, size]);
       const classes = tensor(columns);
       let accuracy: Tensor | undefined;
@@ -172,9 +172,9 @@ export class Trainer {
 
   /** Text features `[K, E]`, in the order of the columns. */
   #textFeatures(pass: Pass): Tensor {
-    if (!this.#chunks) return this.#clip.textFeatures(this.#prompts, pass);
+    if (!this.#chunks) return this.#model.textFeatures(this.#prompts, pass);
     const run = ({ prompts, items }: PromptChunk) =>
-      recompute([], () => this.#clip.textFeatures(prompts, { ...pass, items }));
+      recompute([], () => this.#model.textFeatures(prompts, { ...pass, items }));
     return concat(this.#chunks.map(run), 0);
   }
 
@@ -182,7 +182,7 @@ export class Trainer {
     const [count] = images.shape;
     const size = this.#memory.microBatch || count;
     if (size >= count) return [{ images, classes, pass }];
-    const { tokens } = this.#clip.vision;
+    const { tokens } = this.#model.vision;
     return Array.from({ length: Math.ceil(count / size) }, (_, chunk) => {
       const [from, to] = [chunk * size, Math.min(count, (chunk + 1) * size)];
       const numbers = pointwise("first + i", { first: BigInt(from) }, [to - from], "u32");
@@ -204,8 +204,8 @@ export class Trainer {
     const { logitScale, labelSmoothing } = this.#recipe;
     let accuracy: Tensor | undefined;
     const compute = () => {
-      const features = areFeatures ? images : this.#clip.imageFeatures(images, pass);
-      const rule = (images: Tensor, texts: Tensor) => this.#clip.logits(images, texts, logitScale);
+      const features = areFeatures ? images : this.#model.imageFeatures(images, pass);
+      const rule = (images: Tensor, texts: Tensor) => this.#model.logits(images, texts, logitScale);
       const logits = this.#learner.logits?.(features, texts, rule) ?? rule(features, texts);
       accuracy = keep(scope(() => mulScalar(hits(logits, classes), 1 / total)));
       const loss = this.#learner.loss?.({ images: features, texts, logits, labels: classes }) ??

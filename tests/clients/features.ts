@@ -21,12 +21,12 @@ const chosen = {
   precision: "f32" as const,
 };
 const console = new Console(true);
-const { clip } = adapter === undefined
+const { model: clip } = adapter === undefined
   ? await openChosen(chosen, console)
   : await openAdapted(userPath(adapter), chosen, console);
 
-const { imageSize } = clip.config.vision;
-const { context, vocabulary } = clip.config.text;
+const { imageSize } = clip.vision;
+const { context, vocabulary } = clip.text!;
 const images = 4;
 const pixels = Float32Array.from(
   { length: images * 3 * imageSize ** 2 },
@@ -38,7 +38,7 @@ const ids = Int32Array.from({ length: images * context }, (_, i) => {
   if (at === 0) return vocabulary - 2;
   return at < 4 + row ? 5 + (7 * at + 13 * row) % 500 : vocabulary - 1;
 });
-const prompts = clip.text.prompts(ids, images);
+const prompts = clip.text!.prompts(ids, images);
 const features = {
   image_features: scope(() =>
     clip.imageFeatures(tensor(pixels, [images, 3, imageSize, imageSize]))

@@ -1,45 +1,48 @@
 /**
- * The configuration of a model, without its weights.
+ * A model that is described and not opened: its sizes without its weights.
  *
  * @module
  */
 
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ARCHITECTURES, type ClipConfig, configFromOpenai } from "../../clip/config.ts";
+import { clipDefinition } from "../../clip/clip.ts";
+import { ARCHITECTURES } from "../../clip/config.ts";
+import type { ModelDefinition } from "../../clip/model.ts";
 import { exists, openFile } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 import { fetchJson, isHubId } from "./hub.ts";
 import { EMBEDDED_MODEL } from "./open_model.ts";
-import { configOf, kindOfFile, readStated } from "./stated.ts";
+import { definitionOf, kindOfFile, readStated } from "./stated.ts";
 import { openTensors, shapesOf } from "./tensor_files.ts";
 
 /**
- * The configuration of a model that a user names: a published architecture, a path, or the id of a
+ * The model that a user names: a published architecture, a path, or the id of a
  * repository on the hub; of the embedded model if nothing is named. No weights are read, but of a
  * file without a configuration beside it the tensors' shapes.
  *
  * @throws {Error} If there is no such model, or it is no CLIP.
  */
-export async function configNamed(spec: string | undefined): Promise<ClipConfig> {
-  if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) return ARCHITECTURES[spec];
+export async function definitionNamed(spec: string | undefined): Promise<ModelDefinition> {
+  if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) {
+    return clipDefinition(ARCHITECTURES[spec]);
+  }
   const path = spec === undefined ? fileURLToPath(EMBEDDED_MODEL) : userPath(spec);
-  if (!await exists(path)) return await fetchConfig(spec!);
+  if (!await exists(path)) return await fetchDefinition(spec!);
   const isFile = (await Deno.stat(path)).isFile;
   const stated = await readStated(isFile ? dirname(path) : path);
   if (!isFile) {
     if (stated.config === null && stated.openClip === null) {
       throw new Error(`Cannot find ${join(path, "config.json")}: is it a CLIP model?`);
     }
-    return configOf(null, stated);
+    return definitionOf(null, stated);
   }
   using source = await openFile(path);
   const shapes = shapesOf([await openTensors(source)]);
-  const kind = kindOfFile(shapes.keys(), stated);
-  return kind === "openai" ? configFromOpenai(shapes) : configOf(kind, stated);
+  return definitionOf(kindOfFile(shapes.keys(), stated), stated, shapes);
 }
 
-async function fetchConfig(id: string): Promise<ClipConfig> {
+async function fetchDefinition(id: string): Promise<ModelDefinition> {
   const names = Object.keys(ARCHITECTURES).join(", ");
   if (!isHubId(id)) {
     throw new Error(
@@ -53,5 +56,5 @@ async function fetchConfig(id: string): Promise<ClipConfig> {
       `Cannot fetch the configuration of "${id}": the hub has no such model, or it is no CLIP`,
     );
   }
-  return configOf(null, { config, openClip });
+  return definitionOf(null, { config, openClip });
 }
