@@ -247,21 +247,3 @@ Deno.test("init() and initDry() follow in any order, and end the engine before",
   z.release();
   shutDown();
 });
-
-Deno.test("no module has state of its own, but for which engine is current", async () => {
-  const root = new URL("../", import.meta.url);
-  const found: string[] = [];
-  const search = async (folder: string) => {
-    for await (const { name, isDirectory } of Deno.readDir(new URL(folder, root))) {
-      if (isDirectory) await search(`${folder}${name}/`);
-      else if (name.endsWith(".ts")) {
-        const source = await Deno.readTextFile(new URL(folder + name, root));
-        const state =
-          /^(?:export )?(?:let (\w+)|const (\w+) = (?:new (?:Weak)?(?:Map|Set)|\[\]))/gm;
-        for (const [, a, b] of source.matchAll(state)) found.push(`${folder}${name}: ${a ?? b}`);
-      }
-    }
-  };
-  for (const folder of ["tensor/", "kernels/", "autograd/"]) await search(folder);
-  assertEquals(found.sort(), ["tensor/device.ts: starting", "tensor/engine.ts: current"]);
-});
