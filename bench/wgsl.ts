@@ -145,8 +145,8 @@ export const goldenFile = (name: string): URL =>
 const ABOUT = {
   usage: "octograd wgsl NAME [SHAPE] [--variant WHICH]",
   about:
-    `Prints what a generated kernel is for this machine's GPU, or for one with WebGPU's limits if it has none. SHAPE is
-sizes with an x between them. NAME is one of:
+    `Prints what a generated kernel is for this machine's GPU, or for one with WebGPU's limits if it
+has none. SHAPE is sizes with an x between them. NAME is one of:
 ${
       Object.entries(PROGRAMS).map(([name, { sizes, preset }]) =>
         `  ${name.padEnd(18)}${sizes} [${preset.join("x")}]`

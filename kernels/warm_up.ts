@@ -16,8 +16,8 @@ export interface WarmUp {
   /** Settles when all of them are compiled. */
   readonly compiling: Promise<unknown>[];
   /**
-   * Starts each of them on no workgroups, by its name and constants. `spare` gives what to bind as its
-   * operand of a number: the operands of the warm-up may be gone by then.
+   * Starts each of them on no workgroups, by its name and constants. `spare` gives what to bind as
+   * its operand of a number: the operands of the warm-up may be gone by then.
    */
   readonly starts: Map<string, (spare: (operand: number) => Binding) => void>;
 }

@@ -1,7 +1,7 @@
 /**
  * Each hot kernel beside its two floors: the bytes that it must move at the speed of a copy, and the operations that it
  * must do at the speed of nothing but multiplications and additions. A GPU takes what ViT-B/16 has for 128 images,
- * which no cache holds, a software adapter what it has for 8.
+ * which no cache holds, a software GPU what it has for 8.
  *
  * @module
  */
@@ -99,7 +99,7 @@ function* cases(): Generator<Timed> {
 
   const [images, heads, tokens, width] = [large ? 128 : 8, 12, 197, 768];
   const rows = images * tokens;
-  const [x, flow] = [drawn([rows, width]), drawn([rows, width])];
+  const [x, gradient] = [drawn([rows, width]), drawn([rows, width])];
   const [weight, bias] = [drawn([4 * width, width], width ** -0.5), drawn([4 * width])];
   const wide = drawn([rows, 4 * width]);
   yield [
@@ -109,10 +109,10 @@ function* cases(): Generator<Timed> {
   const down = drawn([width, 4 * width], (4 * width) ** -0.5);
   yield [`layer ${4 * width} → ${width}, residual`, () => {
     const { backward } = vjp(() => linear(wide, down, null, { residual: x }), [wide]);
-    backward(flow);
+    backward(gradient);
   }];
   const layer = adapted({ method: "block-lora", rank: 8, blocks: 4 }, width);
-  yield [`layer ${width} → ${width}, Block-LoRA (8,4)`, () => void trainLayer(layer, x, flow)];
+  yield [`layer ${width} → ${width}, Block-LoRA (8,4)`, () => void trainLayer(layer, x, gradient)];
 
   const of = [images, heads, tokens, width / heads];
   const [q, k, v, given] = Array.from({ length: 4 }, () => drawn(of));
@@ -129,7 +129,7 @@ function* cases(): Generator<Timed> {
   }];
   const [gain, shift] = [drawn([width]), drawn([width])];
   yield [`layer_norm [${rows},${width}]`, () => {
-    vjp(() => layerNorm(x, gain, shift), [x, gain, shift]).backward(flow);
+    vjp(() => layerNorm(x, gain, shift), [x, gain, shift]).backward(gradient);
   }];
   yield [`quick_gelu [${rows},${4 * width}]`, () => {
     vjp(() => quickGelu(wide), [wide]).backward(wide);
@@ -191,9 +191,9 @@ if (import.meta.main) {
   for (const [name, body] of cases()) {
     console.log(tableRow(COLUMNS, [name, ...COLUMNS.slice(1).map(() => "")]));
     const rows = await timed(body);
-    const whole = rows.reduce((sum, { ms }) => sum + ms, 0);
+    const total = rows.reduce((sum, { ms }) => sum + ms, 0);
     for (const { kernel, calls, bytes, flops, ms } of rows) {
-      if (ms < LEAST * whole) continue;
+      if (ms < LEAST * total) continue;
       const [moved, done] = [bytes / copy, flops / arithmetic];
       const share = 100 * Math.max(moved, done) / ms;
       console.log(tableRow(COLUMNS, [
