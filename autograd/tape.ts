@@ -179,7 +179,7 @@ export function recordOn(tape: Tape, fn: () => Tensor): Tensor {
 }
 
 /**
- * Runs `fn` with a tracer. A value that is an input becomes a handle of its own, to be released
+ * Runs `fn` with a tracer. A value that is an input becomes a new handle, to be released
  * without the input.
  */
 export function valueOf(tracer: Tracer, fn: () => Tensor): Tensor {
@@ -314,8 +314,8 @@ function applyRule(
           `Cannot take a gradient of [${grad.shape}] for an input of [${inputs[i].shape}]`,
         );
       }
-      // A rule may hand on g or what it saved: each gradient is a handle of its own, released on
-      // its own account.
+      // A rule may hand on g or what it saved: each gradient is a new handle, released by
+      // itself.
       return sameElements(grad);
     })
   );

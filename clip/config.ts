@@ -226,7 +226,9 @@ export function openaiPreprocess(imageSize: number): PreprocessConfig {
   return { resize: imageSize, crop: imageSize, mean: MEAN, std: STD, cropRule: "round" };
 }
 
-/** The classes that prepare a CLIP's images, by the names that Hugging Face's files have for them. */
+/**
+ * The classes that prepare a CLIP's images, by the names that Hugging Face's files have for them.
+ */
 const PROCESSORS: readonly unknown[] = [
   "CLIPImageProcessor",
   "CLIPImageProcessorFast",
@@ -235,12 +237,12 @@ const PROCESSORS: readonly unknown[] = [
 ];
 
 /**
- * Reads Hugging Face's `preprocessor_config.json`, or the `image_processor` of `processor_config.json`
- * that errors then call `file`; what it leaves out is as `CLIPImageProcessor` has it, for a model of
- * the given image size.
+ * Reads Hugging Face's `preprocessor_config.json`, or the `image_processor` of
+ * `processor_config.json` that errors then call `file`; what it leaves out is as
+ * `CLIPImageProcessor` has it, for a model of the given image size.
  *
- * @throws {RangeError} If it is not a CLIP's, or asks for what is not done here: another filter than
- * bicubic, no resizing, no crop.
+ * @throws {RangeError} If it is not a CLIP's, or asks for what is not done here: another filter
+ * than bicubic, no resizing, no crop.
  */
 export function parsePreprocessor(
   json: unknown,

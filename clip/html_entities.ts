@@ -15,8 +15,8 @@ let names: Map<string, string> | undefined;
 
 /**
  * The text with its character references replaced, once: `&amp;lt;` becomes `&lt;`. Numbers of no
- * character give U+FFFD or nothing, and names that HTML lets go without a semicolon are found at the
- * beginning of a longer run, the longest first, all as the HTML standard has it.
+ * character give U+FFFD or nothing, and names that HTML lets go without a semicolon are found at
+ * the beginning of a longer run, the longest first, all as the HTML standard has it.
  */
 export function unescapeHtml(text: string): string {
   return text.replace(REFERENCE, (_, decimal?: string, hex?: string, name?: string) => {

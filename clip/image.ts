@@ -65,9 +65,9 @@ export function crop(
 }
 
 /**
- * The central square of `size` pixels a side, with black around a smaller picture. Of the two places
- * that an odd pixel to spare leaves, `"round"` takes the even one (torchvision's `CenterCrop`, so
- * OpenAI's CLIP) and `"floor"` the first (Hugging Face's processor).
+ * The central square of `size` pixels a side, with black around a smaller picture. Of the two
+ * places that an odd pixel to spare leaves, `"round"` takes the even one (torchvision's
+ * `CenterCrop`, so OpenAI's CLIP) and `"floor"` the first (Hugging Face's processor).
  */
 export function centerCrop(image: Image, size: number, rule: "round" | "floor"): Image {
   const { left, top } = centerBox(image.width, image.height, size, rule);
@@ -173,9 +173,9 @@ export function resizedCrop(image: Image, box: CropBox, size: number, flip: bool
 }
 
 /**
- * Resizes the rectangle `from` of a picture to `width` by `height`, horizontally first as Pillow does,
- * and gives the rectangle `box` of the result. An output depends on its own taps alone, so what is left
- * out changes nothing.
+ * Resizes the rectangle `from` of a picture to `width` by `height`, horizontally first as Pillow
+ * does, and gives the rectangle `box` of the result. An output depends on its taps alone, so what
+ * is left out changes nothing.
  */
 function resample(
   image: Image,
@@ -245,11 +245,14 @@ function roundHalfEven(x: number): number {
   return x - below === 0.5 ? below + below % 2 : Math.round(x);
 }
 
-/** Throws unless there are three bytes a pixel: a canvas has four, whose colours would be mixed up. */
+/**
+ * Throws unless there are three bytes a pixel: a canvas has four, whose colours would be mixed up.
+ */
 function assertPixels({ width, height, pixels }: Image): void {
   if (pixels.length === 3 * width * height) return;
   throw new RangeError(
-    `Cannot use a picture of ${width}x${height} with ${pixels.length} bytes: it takes 3 a pixel, red, green and blue`,
+    `Cannot use a picture of ${width}x${height} with ${pixels.length} bytes: ` +
+      "it takes 3 a pixel, red, green and blue",
   );
 }
 

@@ -46,7 +46,10 @@ export interface Pass {
   readonly recompute?: boolean;
 }
 
-/** Items of a batch that is worked on in parts: what is drawn at random for one does not depend on the parts. */
+/**
+ * Items of a batch that is worked on in parts: what is drawn at random for one does not depend on
+ * the parts.
+ */
 export interface Items {
   /** The number of each in the batch, u32 `[B]`. */
   readonly numbers: Tensor;
@@ -126,8 +129,8 @@ export function layerNormOf(
 }
 
 /**
- * One transformer block, its norms before its parts: `x + attention(norm(x))`, then `x + mlp(norm(x))` (class
- * `ResidualAttentionBlock` of openai/CLIP's `clip/model.py`).
+ * One transformer block, its norms before its parts: `x + attention(norm(x))`, then `x +
+ * mlp(norm(x))` (class `ResidualAttentionBlock` of openai/CLIP's `clip/model.py`).
  */
 export class ResidualBlock {
   /** The linear layers, by name. */

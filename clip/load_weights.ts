@@ -18,15 +18,14 @@ import { type PrecisionChoice, storedAs, Weights } from "./weights.ts";
 import { WeightsHash } from "./weights_hash.ts";
 
 /** Entries that are no weights: buffers of old checkpoints, sizes in OpenAI's archives. */
-const NOT_WEIGHTS =
-  /(^|\.)position_ids$|^(text\.)?attn_mask$|^(input_resolution|context_length|vocab_size)$|^visual\.input_resolution$/;
+const NOT_WEIGHTS = /(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$/;
 
 /**
- * Reads weights of these names and shapes out of one file or several shards; `precision` is `"auto"`
- * by default. In f16, weights that the file has as F16 keep their bits.
+ * Reads weights of these names and shapes out of one file or several shards; `precision` is
+ * `"auto"` by default. In f16, weights that the file has as F16 keep their bits.
  *
- * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, is in two
- * files, or the files hold one that the model does not have.
+ * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, is in
+ * two files, or the files hold one that the model does not have.
  */
 export async function loadWeights(
   files: readonly TensorFile[],
@@ -170,7 +169,8 @@ function keepReshaped(stored: Tensor, shape: Shape): Tensor {
 }
 
 /**
- * A matrix in halves, put together on the host, where rounding is the same everywhere and what is too large is seen.
+ * A matrix in halves, put together on the host, where rounding is the same everywhere and what is
+ * too large is seen.
  */
 async function readHalves(
   file: Pick<TensorFile, "tensors" | "pieces">,
@@ -197,7 +197,8 @@ function checkHalves(values: Float32Array, name: string): void {
   const stray = values.find(beyondHalf);
   if (stray === undefined) return;
   throw new RangeError(
-    `Cannot load "${name}" in f16: it holds ${stray}, the largest f16 is ${LARGEST_HALF}, load it in f32`,
+    `Cannot load "${name}" in f16: it holds ${stray}, the largest f16 is ${LARGEST_HALF}, ` +
+      "load it in f32",
   );
 }
 

@@ -11,7 +11,9 @@ import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
 
-/** What is copied as it is. `tokenizer.json` would say again what the vocabulary and the merges say. */
+/**
+ * What is copied as it is. `tokenizer.json` would say again what the vocabulary and the merges say.
+ */
 const FILES = [
   "config.json",
   "preprocessor_config.json",

@@ -28,7 +28,8 @@ export interface PromptTower extends Tower<Prompts> {
   /**
    * Puts `rows` prompts, their ids row by row as the tokenizer gives them, on the GPU.
    *
-   * @throws {RangeError} If the rows are longer than the context, or an id is not in the vocabulary.
+   * @throws {RangeError} If the rows are longer than the context, or an id is not in the
+   * vocabulary.
    */
   prompts(ids: Int32Array<ArrayBuffer>, rows: number): Prompts;
 }
@@ -51,7 +52,9 @@ export interface Model {
   imageFeatures(pixels: Tensor, pass?: Pass): Tensor;
   /** Features of prompts, not normalized: `[K, E]`. */
   textFeatures(prompts: Prompts, pass?: Pass): Tensor;
-  /** Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; by the model's scale if none is given. */
+  /**
+   * Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; by the model's scale if none is given.
+   */
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor;
   /** Gives the weights back. */
   release(): void;

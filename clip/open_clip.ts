@@ -17,7 +17,7 @@ import { isObject, type Json, object, positive, triple, wrong } from "./json.ts"
 const FILE = "open_clip_config.json";
 
 /**
- * Settings that change nothing here with these values, `ANY` with all: those of other kinds of models,
+ * Keys that change nothing here with these values, `ANY` with all: those of other kinds of models,
  * of tokenizers, and of training. One that is neither read nor among them is refused.
  */
 const ANY = Symbol("any value");
@@ -61,8 +61,8 @@ const READ = {
 };
 
 /**
- * Reads the `open_clip_config.json` of a CLIP with two transformers. What it leaves out has the value
- * that open_clip gives it: exact GELU, heads of 64, a text that ends at its largest id.
+ * Reads the `open_clip_config.json` of a CLIP with two transformers. What it leaves out has the
+ * value that open_clip gives it: exact GELU, heads of 64, a text that ends at its largest id.
  *
  * @throws {RangeError} If it is for another kind of model, or a size is impossible.
  */
@@ -106,7 +106,8 @@ function section(parent: Json, name: keyof typeof NEUTRAL, path: string): Json {
     if (READ[name].includes(key)) continue;
     if (!Object.hasOwn(NEUTRAL[name], key)) {
       throw new RangeError(
-        `Cannot read ${FILE}: ${path}.${key} is not known here, it may change what the model computes`,
+        `Cannot read ${FILE}: ${path}.${key} is not known here, ` +
+          "it may change what the model computes",
       );
     }
     const neutral = NEUTRAL[name][key];
@@ -189,7 +190,10 @@ function endOf(
   return { endRule: "first-end", endToken: id as number };
 }
 
-/** open_clip resizes to what the model takes, whatever size the file says, and passes over what it does not know. */
+/**
+ * open_clip resizes to what the model takes, whatever size the file says, and passes over what it
+ * does not know.
+ */
 function preprocessOf(json: unknown, imageSize: number): PreprocessConfig {
   const settings = object(json, FILE, "preprocess_cfg");
   const steps = { mode: "RGB", interpolation: "bicubic", resize_mode: "shortest" };

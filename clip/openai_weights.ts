@@ -4,7 +4,9 @@
  * @module
  */
 
-/** Where a weight is in an OpenAI state dict: a tensor, some third of its rows, or its transpose. */
+/**
+ * Where a weight is in an OpenAI state dict: a tensor, some third of its rows, or its transpose.
+ */
 export interface WeightLocation {
   readonly name: string;
   readonly third?: 0 | 1 | 2;
@@ -37,8 +39,8 @@ const OPENAI_PARTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Where openai/CLIP's state dict has the weight that Hugging Face calls `name`. What a text tower of open_clip's
- * `custom_text` has is called the same after `text`, which is `"text."` then.
+ * Where openai/CLIP's state dict has the weight that Hugging Face calls `name`. What a text tower
+ * of open_clip's `custom_text` has is called the same after `text`, which is `"text."` then.
  */
 export function openaiSource(name: string, text: "" | "text." = ""): WeightLocation {
   const block = /^(vision|text)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(name);

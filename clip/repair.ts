@@ -1,7 +1,8 @@
 /**
- * Text as openai/CLIP's tokenizer first repairs it, by `fix_text` of the ftfy package: quotes that curl, ligatures, full-width
- * forms, letters with their accents beside them, and what else looks like another character or like none. Only mojibake,
- * text that was decoded by the wrong table, stays as it is.
+ * Text as openai/CLIP's tokenizer first repairs it, by `fix_text` of the ftfy package: quotes that
+ * curl, ligatures, full-width forms, letters with their accents beside them, and what else looks
+ * like another character or like none. Only mojibake, text that was decoded by the wrong table,
+ * stays as it is.
  *
  * @module
  */
@@ -9,8 +10,8 @@
 import { unescapeHtml } from "./html_entities.ts";
 
 /**
- * The repaired text: steps and their order are those of ftfy 6.3 (github.com/rspeer/python-ftfy, `ftfy/fixes.py`), which
- * repeats them until nothing changes.
+ * The repaired text: steps and their order are those of ftfy 6.3 (github.com/rspeer/python-ftfy,
+ * `ftfy/fixes.py`), which repeats them until nothing changes.
  */
 export function repairText(text: string): string {
   // Character references are replaced up to the first line that may be HTML itself.

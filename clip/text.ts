@@ -49,8 +49,8 @@ export class Prompts {
   readonly #causal: boolean;
 
   /**
-   * Takes each prompt's ids, all padded to one length, and the index of its end-of-text token, for a
-   * tower that is causal or not.
+   * Takes each prompt's ids, all padded to one length, and the index of its end-of-text token, for
+   * a tower that is causal or not.
    */
   constructor(rows: readonly PromptRow[], causal = true) {
     this.#causal = causal;
@@ -117,7 +117,10 @@ export function releaseChunks(chunks: readonly PromptChunk[]): void {
   }
 }
 
-/** The text tower (methods `encode_text` and `build_attention_mask` of openai/CLIP's `clip/model.py`). */
+/**
+ * The text tower (methods `encode_text` and `build_attention_mask` of openai/CLIP's
+ * `clip/model.py`).
+ */
 export class TextTower implements PromptTower {
   /** Its blocks, the one nearest to the tokens first. */
   readonly blocks: readonly ResidualBlock[];
@@ -167,14 +170,16 @@ export class TextTower implements PromptTower {
   /**
    * Puts `rows` prompts, their ids row by row as the tokenizer gives them, on the GPU.
    *
-   * @throws {RangeError} If the rows are longer than the model's context, or an id is not in its vocabulary.
+   * @throws {RangeError} If the rows are longer than the model's context, or an id is not in its
+   * vocabulary.
    */
   prompts(ids: Int32Array<ArrayBuffer>, rows: number): Prompts {
     const { context, vocabulary } = this.#config;
     const length = ids.length / rows;
     if (!Number.isInteger(length) || length < 1 || length > context) {
       throw new RangeError(
-        `Cannot encode ${rows} prompts of ${length} tokens: the model's context is ${context} tokens`,
+        `Cannot encode ${rows} prompts of ${length} tokens: ` +
+          `the model's context is ${context} tokens`,
       );
     }
     const stray = ids.find((id) => id < 0 || id >= vocabulary);
@@ -192,7 +197,10 @@ export class TextTower implements PromptTower {
     );
   }
 
-  /** Where a prompt ends, by the model's rule; at 0 where nothing marks it, as Hugging Face's implementation has it. */
+  /**
+   * Where a prompt ends, by the model's rule; at 0 where nothing marks it, as Hugging Face's
+   * implementation has it.
+   */
   #end(ids: Int32Array): number {
     const { endRule, endToken } = this.#config;
     if (endRule === "first-end") return Math.max(0, ids.indexOf(endToken));
@@ -214,7 +222,9 @@ export class TextTower implements PromptTower {
     return this.#finalNorm.forward(hidden);
   }
 
-  /** The normalized last token of each prompt, of what left the last block: `[K, T, C] → [K, C]`. */
+  /**
+   * The normalized last token of each prompt, of what left the last block: `[K, T, C] → [K, C]`.
+   */
   pool(hidden: Tensor, { ends }: Prompts): Tensor {
     return scope(() => this.normalize(takeToken(hidden, ends)));
   }

@@ -33,7 +33,10 @@ const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 const END_OF_WORD = "</w>";
 
-/** The character that stands for each byte in a vocabulary: itself if it shows, else one from U+0100 on. */
+/**
+ * The character that stands for each byte in a vocabulary: itself if it shows, else one from U+0100
+ * on.
+ */
 const CHARACTERS = byteCharacters();
 const BYTES = new Map(CHARACTERS.map((character, byte) => [character, byte]));
 
@@ -55,7 +58,10 @@ interface Merge {
  * import { Tokenizer } from "./tokenizer.ts";
  *
  * const tokenizer = Tokenizer.fromVocabulary(
- *   { c: 0, a: 1, "t</w>": 2, "at</w>": 3, "cat</w>": 4, "<|startoftext|>": 5, "<|endoftext|>": 6 },
+ *   {
+ *     ...{ c: 0, a: 1, "t</w>": 2, "at</w>": 3, "cat</w>": 4 },
+ *     ...{ "<|startoftext|>": 5, "<|endoftext|>": 6 },
+ *   },
  *   "a t</w>\nc at</w>",
  * );
  * tokenizer.encode("Cat"); // [4]
@@ -150,9 +156,10 @@ export class Tokenizer {
 
   /**
    * The ids of a text, without start and end. Case and white space do not count, letters with their
-   * accents beside them are those with accents, `<|endoftext|>` within a text is its token, and half
-   * a surrogate pair is U+FFFD. Without a `tokenizer.json` the text is repaired first (`repair.ts`),
-   * so that curly quotes are straight ones, and HTML's character references are replaced.
+   * accents beside them are those with accents, `<|endoftext|>` within a text is its token, and
+   * half a surrogate pair is U+FFFD. Without a `tokenizer.json` the text is repaired first
+   * (`repair.ts`), so that curly quotes are straight ones, and HTML's character references are
+   * replaced.
    *
    * @throws {RangeError} If the vocabulary lacks a byte of it.
    */

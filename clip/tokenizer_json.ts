@@ -31,7 +31,9 @@ export interface TokenizerParts {
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 
-/** CLIP's pattern of words; older files leave the two tokens that frame a text to `added_tokens`. */
+/**
+ * CLIP's pattern of words; older files leave the two tokens that frame a text to `added_tokens`.
+ */
 const SPLITS = ["", "<\\|startoftext\\|>|<\\|endoftext\\|>|"].map((tokens) =>
   `${tokens}'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+`
 );
@@ -39,8 +41,8 @@ const SPLITS = ["", "<\\|startoftext\\|>|<\\|endoftext\\|>|"].map((tokens) =>
 /**
  * Reads a parsed `tokenizer.json`.
  *
- * @throws {TypeError} If it holds another model than byte pairs with `</w>` at the end of words, or names steps that are
- * not CLIP's: those would give other ids.
+ * @throws {TypeError} If it holds another model than byte pairs with `</w>` at the end of words, or
+ * names steps that are not CLIP's: those would give other ids.
  */
 export function readTokenizerJson(json: unknown): TokenizerParts {
   const root = isObject(json) ? json : {};
@@ -63,8 +65,8 @@ export function readTokenizerJson(json: unknown): TokenizerParts {
 }
 
 /**
- * The tokens that were added to a vocabulary in `vocab.json`: those that the parsed `tokenizer_config.json` lists, else
- * those of `added_tokens.json`; either may be null.
+ * The tokens that were added to a vocabulary in `vocab.json`: those that the parsed
+ * `tokenizer_config.json` lists, else those of `added_tokens.json`; either may be null.
  *
  * @throws {TypeError} If one is no token, or the files are for another kind of tokenizer.
  */
@@ -111,7 +113,10 @@ function addedToken(token: unknown, id: unknown): AddedToken {
   return { content, id: id as number, normalized, singleWord: single_word };
 }
 
-/** Throws unless steps, alone or a sequence under `list`, are CLIP's; none at all is what version 5 of Transformers takes for them. */
+/**
+ * Throws unless steps, alone or a sequence under `list`, are CLIP's; none at all is what version 5
+ * of Transformers takes for them.
+ */
 function checkSteps(
   name: string,
   steps: unknown,

@@ -31,7 +31,9 @@ export interface Tower<Input> {
   readonly linears: readonly NamedLinear[];
   /** How many blocks it has. */
   readonly depth: number;
-  /** Whether a token sees only those before it: what comes after the last that counts may be cut. */
+  /**
+   * Whether a token sees only those before it: what comes after the last that counts may be cut.
+   */
   readonly causal: boolean;
   /** Features, not normalized: `[B, E]`. */
   forward(input: Input, pass?: Pass): Tensor;

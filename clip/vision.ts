@@ -88,7 +88,8 @@ export class VisionTower implements ImageTower {
     const [batch, ...image] = pixels.shape;
     if (image.join() !== [3, imageSize, imageSize].join()) {
       throw new RangeError(
-        `Cannot encode images of [${pixels.shape}]: the model takes [B,3,${imageSize},${imageSize}]`,
+        `Cannot encode images of [${pixels.shape}]: ` +
+          `the model takes [B,3,${imageSize},${imageSize}]`,
       );
     }
     return scope(() => {

@@ -19,7 +19,9 @@ export interface WeightSource {
 
 /** What is known of weights that were read from files. */
 export interface WeightsOrigin {
-  /** Tells them from all other weights: SHA-256 of every weight, its name, shape and values in f32. */
+  /**
+   * Tells them from all other weights: SHA-256 of every weight, its name, shape and values in f32.
+   */
   readonly sha256: string | null;
   /** How the files have the matrices: `F32`, `F16` and so on. */
   readonly dtype: string;
@@ -45,7 +47,8 @@ export class Weights implements WeightSource {
   /**
    * One tensor.
    *
-   * @throws {RangeError} If there is none of that name, or it is not of `shape`, where that is given.
+   * @throws {RangeError} If there is none of that name, or it is not of `shape`, where that is
+   * given.
    */
   get(name: string, shape?: Shape): Tensor {
     const tensor = this.#tensors.get(name);
@@ -99,9 +102,15 @@ export function declaredWeights(make: (weights: Weights) => unknown): Map<string
   return declared.shapes;
 }
 
-/** How the matrices among a model's weights are stored: in f32, or in half the memory, rounded to the nearest half. */
+/**
+ * How the matrices among a model's weights are stored: in f32, or in half the memory, rounded to
+ * the nearest half.
+ */
 export type Precision = "f32" | "f16";
-/** A precision; or that of the checkpoint, in which nothing is rounded: f16 for matrices that it has as F16, else f32. */
+/**
+ * A precision; or that of the checkpoint, in which nothing is rounded: f16 for matrices that it has
+ * as F16, else f32.
+ */
 export type PrecisionChoice = Precision | "auto";
 
 /** How a weight is stored: vectors and tables of positions, which are small, always in f32. */

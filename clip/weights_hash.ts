@@ -10,9 +10,9 @@ import { numel, type Shape } from "../tensor/shape.ts";
 const BLOCK = 2 ** 18;
 
 /**
- * SHA-256 of all weights: of each its name, its shape and its values as f32, so that files that have
- * the same values in another order, another layout or another type hash alike. The values are hashed
- * block by block, and the hashes of the blocks once more.
+ * SHA-256 of all weights: of each its name, its shape and its values as f32, so that files that
+ * have the same values in another order, another layout or another type hash alike. The values are
+ * hashed block by block, and the hashes of the blocks once more.
  */
 export class WeightsHash {
   readonly #tensors: Promise<Uint8Array>[] = [];

@@ -1,7 +1,7 @@
 // What WGSL lacks, or leaves open, beside special.wgsl. Pointwise kernels begin with both.
 
 // tanh from exp: the built-in one is NaN beyond ±44 on some GPUs, and loses the digits of small x
-// on others.
+// on other ones.
 fn tanh_(x: f32) -> f32 {
   let e = exp(-2.0 * abs(x));
   let s = x * x;

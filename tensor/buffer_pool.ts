@@ -31,7 +31,7 @@ export function sizeClass(bytes: number): number {
   return Math.max(256, Math.ceil(bytes / step) * step);
 }
 
-/** The buffers of one device: those of tensors are live, the others wait to be used again. */
+/** The buffers of one device: those of tensors are live, the rest wait to be used again. */
 export class BufferPool {
   /** What the buffers made from now on are for. */
   category: MemoryCategory = "workspace";

@@ -20,7 +20,7 @@ export type NumberArray =
 export type Nested = number | NumberArray | readonly Nested[];
 
 /**
- * A tensor with the given values: nested arrays give their own shape, a flat or typed array takes
+ * A tensor with the given values: nested arrays have a shape already, a flat or typed array takes
  * `shape`. Numbers become f32, and so do typed arrays of floats; those of integers become i32 or
  * u32. `"f16"` rounds to the nearest half, ties to even.
  *
@@ -139,8 +139,8 @@ function flatten(values: unknown): unknown[] {
 function shapeOf(values: unknown): Shape {
   if (isTyped(values)) return [values.length];
   if (!Array.isArray(values)) return [];
-  const [first = [], ...others] = Array.from(values, shapeOf);
-  if (!others.every((other) => sameShape(first, other))) {
+  const [first = [], ...rest] = Array.from(values, shapeOf);
+  if (!rest.every((other) => sameShape(first, other))) {
     throw new RangeError("Cannot make a tensor from nested arrays that differ in length: pad them");
   }
   return [values.length, ...first];

@@ -87,7 +87,7 @@ export function initDry(gpu: DryGpu = {}): void {
 }
 
 /**
- * Runs `body` on a dry engine of its own, made as by {@linkcode initDry}. The engine that was
+ * Runs `body` on a new dry engine, made as by {@linkcode initDry}. The engine that was
  * current before is so again afterwards, and neither knows of the other.
  *
  * @throws {TypeError} If `body` returns a promise.
@@ -113,7 +113,7 @@ export function dryTwin({ anySize = false } = {}): Required<DryGpu> {
 }
 
 /**
- * Gives the GPU back, at the end of a process: a device that is left to the process's own end is
+ * Gives the GPU back, at the end of a process: a device that is left to the end of the process is
  * torn down beside the driver's threads, where Mesa's software driver now and then frees something
  * twice.
  */

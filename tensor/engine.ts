@@ -83,7 +83,7 @@ export function withEngine<T>(engine: Engine, body: () => T): T {
   }
 }
 
-/** Gives the current engine's own of a state that is made when it is first asked for. */
+/** Gives what the current engine has of a state, which is made when it is first asked for. */
 export function perEngine<T>(make: () => T): () => T {
   const key = {};
   return () => currentEngine().state(key, make);

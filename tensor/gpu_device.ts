@@ -37,7 +37,7 @@ export class Device {
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       const { error } = event as GPUUncapturedErrorEvent;
-      // The first one counts: the others follow from it.
+      // The first one counts: the rest follow from it.
       this.#failure ??= new Error(`Cannot go on, the GPU reported: ${error.message}`);
     });
     gpu.lost.then(({ reason, message }) => {

@@ -25,9 +25,9 @@ export type BytesByCategory = Readonly<Record<MemoryCategory, number>>;
 
 /** What the engine holds on the GPU, in bytes and buffers. */
 export interface Memory {
-  /** Bytes of the buffers that tensors own now. */
+  /** Bytes of the buffers that tensors hold now. */
   readonly liveBytes: number;
-  /** How many buffers tensors own now. */
+  /** How many buffers tensors hold now. */
   readonly liveBuffers: number;
   /** The largest `liveBytes` since the start, or since {@linkcode resetPeak}. */
   readonly peakBytes: number;

@@ -42,7 +42,7 @@ export interface Profile<T> {
 const STAMPS = 4096;
 
 /**
- * Runs `body`, and tells what each kernel took of it. Each dispatch is timed in a pass of its own,
+ * Runs `body`, and tells what each kernel took of it. Each dispatch is timed in a pass by itself,
  * so that all of it takes longer than without. Work that was recorded before is submitted first.
  * Needs the feature `timestamp-query`, which `init()` asks for; without it there are counts, and no
  * times. Browsers round times to 0.1 ms.

@@ -23,7 +23,7 @@ const HEAD_START = 128;
 /** Workgroups along x, y and z. */
 export type Grid = readonly [x: number, y?: number, z?: number];
 
-/** Times dispatches one by one, each in a pass of its own. */
+/** Times dispatches one by one, each in a pass by itself. */
 export interface Timer {
   /**
    * Where the GPU writes when a dispatch of a kernel begins and ends; null if a submit must make
@@ -178,7 +178,7 @@ export class Queue {
 
 /**
  * Where the sizes of all dispatches live: one uniform buffer, which is written once a submit. Sizes
- * that change compile nothing and upload nothing of their own.
+ * that change compile nothing and upload nothing more.
  */
 interface Uniforms {
   readonly buffer: GPUBuffer;

@@ -97,7 +97,7 @@ export class Random {
   }
 
   /**
-   * An integer from 0 to `count` - 1, each as likely as the others.
+   * An integer from 0 to `count` - 1, each equally likely.
    *
    * @throws {RangeError} If `count` is not an integer from 1 to 2³².
    */

@@ -151,14 +151,15 @@ export class Readbacks {
     const { size } = buffer;
     if (this.#pooledBytes + size > MAX_POOLED_BYTES) return buffer.destroy();
     this.#pooledBytes += size;
-    const others = this.#pooled.get(size);
-    if (others) others.push(buffer);
+    const pooled = this.#pooled.get(size);
+    if (pooled) pooled.push(buffer);
     else this.#pooled.set(size, [buffer]);
   }
 }
 
 /**
- * Waits until the events that are due had their turn. Less than a timer's wait brings only our own.
+ * Waits until the events that are due had their turn. Less than a timer's wait brings only those of
+ * this thread.
  */
 function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));

@@ -78,8 +78,8 @@ export function broadcast(a: Shape, b: Shape): number[] {
 export function broadcastStrides(shape: Shape, strides: Shape, to: Shape): number[] {
   const lead = to.length - shape.length;
   return to.map((size, axis) => {
-    const own = axis - lead;
-    return own < 0 || (shape[own] === 1 && size !== 1) ? 0 : strides[own];
+    const local = axis - lead;
+    return local < 0 || (shape[local] === 1 && size !== 1) ? 0 : strides[local];
   });
 }
 
@@ -96,11 +96,12 @@ export function collapse(
   for (const [axis, size] of shape.entries()) {
     if (size === 1) continue;
     const last = sizes.length - 1;
-    const merges = last >= 0 && operands.every((own, k) => strides[k][last] === own[axis] * size);
+    const merges = last >= 0 &&
+      operands.every((steps, k) => strides[k][last] === steps[axis] * size);
     if (merges) sizes[last] *= size;
     else sizes.push(size);
     const at = sizes.length - 1;
-    operands.forEach((own, k) => strides[k][at] = own[axis]);
+    operands.forEach((steps, k) => strides[k][at] = steps[axis]);
   }
   return { shape: sizes, strides };
 }

@@ -128,7 +128,7 @@ export class Tensor {
   /**
    * Where the tensor's elements are, from the buffer's start to the last of them.
    *
-   * @throws {Error} If it was released, or another engine than its own is current.
+   * @throws {Error} If it was released, or another engine than the tensor's is current.
    */
   get binding(): Binding {
     if (this.engine !== currentEngine()) {
@@ -171,7 +171,7 @@ export class Tensor {
     this.drop();
   }
 
-  /** Counts the buffer, unless it has a category of its own, among the gradients of what trains. */
+  /** Counts the buffer, unless it has a category already, among the gradients of what trains. */
   markGradient(): void {
     this.engine.pool.reassign(this.#storage.buffer, "workspace", "gradients");
   }

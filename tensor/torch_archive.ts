@@ -144,8 +144,8 @@ export function storageClaim(value: PickleValue): StorageClaim | undefined {
   if (!kind || typeof key !== "string") return;
   const dtype = TORCH_DTYPES.find(([, , storage]) => storage === kind)?.[0];
   const size = dtype ? elementBytes(dtype) : OTHER_STORAGES.get(kind);
-  // In the old format a storage can lie within another, which comes with its own key, offset and
-  // size.
+  // In the old format a storage can lie within another, which comes with a key, an offset and
+  // a size.
   const [, offset, length] = Array.isArray(view) ? view as PickleValue[] : [key, 0, count];
   if (!size || !isCount(count) || !isCount(offset) || !isCount(length)) return;
   return {

@@ -16,7 +16,7 @@ export interface ZipEntry {
   readonly size: number;
   /** How the file has them; only what is stored as it is can be read. */
   readonly form: "stored" | "compressed" | "encrypted";
-  /** Where its own header begins, which comes before its bytes. */
+  /** Where its local header begins, which comes before its bytes. */
   readonly header: number;
   /** Where it must have ended: at the next header, or the directory. */
   readonly limit: number;
@@ -86,7 +86,7 @@ export class ZipFile {
   }
 
   /**
-   * Where the bytes of an entry begin: after its own header, whose length the directory cannot
+   * Where the bytes of an entry begin: after its local header, whose length the directory cannot
    * tell.
    *
    * @throws {RangeError} If it cannot be read, or its header is not what the directory says.

@@ -68,9 +68,9 @@ export function attention(
  * refused there.
  */
 function fits(q: Tensor, k: Tensor, v: Tensor): boolean {
-  const [lead, ...others] = [q, k, v].map(({ shape }) => shape.slice(0, -2));
+  const [lead, ...rest] = [q, k, v].map(({ shape }) => shape.slice(0, -2));
   return [q, k, v].every(({ shape, size }) => shape.length >= 2 && size > 0) &&
-    others.every((other) => sameShape(lead, other)) &&
+    rest.every((other) => sameShape(lead, other)) &&
     q.shape.at(-1) === k.shape.at(-1) && k.shape.at(-2) === v.shape.at(-2) &&
     canAttend(q.shape.at(-1)!, v.shape.at(-1)!);
 }

@@ -34,7 +34,7 @@ export interface Conv2dOptions {
   readonly padding?: number | Pair;
   /** Pixels from one element of a window to the next; 1 by default. */
   readonly dilation?: number | Pair;
-  /** In how many groups, each on its own, the channels are convolved; 1 by default. */
+  /** In how many groups, each by itself, the channels are convolved; 1 by default. */
   readonly groups?: number;
 }
 
@@ -44,7 +44,7 @@ export type Pair = readonly [down: number, across: number];
 /**
  * Convolution (strictly, correlation) of `x` `[B, C, H, W]` with `weight` `[O, C / groups, P, Q]`,
  * plus `bias` `[O]`: `[B, O, rows, cols]`. Agrees with `torch.nn.functional.conv2d`. The windows
- * are copied side by side in memory: for a stride of the kernel's own size
+ * are copied side by side in memory: for a stride of the kernel's size
  * {@linkcode patchEmbedding} says the same more simply.
  *
  * @throws {RangeError} If the channels do not fit, the kernel is larger than the padded image, or

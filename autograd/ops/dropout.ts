@@ -25,7 +25,7 @@ export interface DropoutKey {
 }
 
 /**
- * Sets each element to 0 with probability `p` and divides the others by `1 - p`. Element `i` is
+ * Sets each element to 0 with probability `p` and divides the rest by `1 - p`. Element `i` is
  * dropped if the hash of (`i`, stream, seed) is below `p · 2³²` (`hash3` in tensor/random.ts): the
  * backward pass draws the mask again, and does not have to save it.
  *

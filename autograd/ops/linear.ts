@@ -102,8 +102,8 @@ export function affine(
     // An activation's gradient is of what it was applied to.
     const before = saved?.view(shape);
     if (before) record(before, rules);
-    const own = activation ? before ? [gate(before, activation)] : [] : rules;
-    return record(y, residual ? [...own, wrt(residual, [], (g) => g)] : own);
+    const inner = activation ? before ? [gate(before, activation)] : [] : rules;
+    return record(y, residual ? [...inner, wrt(residual, [], (g) => g)] : inner);
   });
 }
 

@@ -30,7 +30,7 @@ export interface LowRankChange {
 }
 
 /**
- * Affine layer with a change of low rank, both products in one pass:
+ * Affine layer with a low-rank change, both products in one pass:
  * `activation(x Wᵀ + scale · dropout(x) downᵀ upᵀ + b) + residual`, `[…, in] → […, out]` (Hu et
  * al., arXiv 2106.09685, equation 3).
  *
@@ -79,7 +79,7 @@ function thinProduct(rows: Tensor, change: LowRankChange, shape: Shape): Change 
  */
 function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): GradientRule[] {
   const { down, up, scale, t, mask, label } = change;
-  const own = currentLabel();
+  const outer = currentLabel();
   const numbers = mask?.items ? [mask.items.numbers] : [];
   // Only the gradient of `down` reads the input.
   const saves = [weight, down, up, ...numbers, ...(needsGradient(down) ? [source] : [])];
@@ -97,7 +97,7 @@ function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): Gra
         multiplyThen(transpose(dt), flatten(source), {
           ...(mask && { mask: { ...mask, over: "c" } }),
         })[0];
-      return [needs[0] ? attribute(own, dx) : null, needs[1] ? ddown() : null];
+      return [needs[0] ? attribute(outer, dx) : null, needs[1] ? ddown() : null];
     }));
   const ofUp = wrt(up, [t], (g) => scope(() => multiply(transpose(flatten(g)), t)));
   return [{ ...rule, accumulates: [true, false], label }, { ...ofUp, label }];

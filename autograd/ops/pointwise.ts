@@ -15,7 +15,7 @@ import { sumTo } from "./reduce.ts";
 
 /** An op of one operand: `[…] → […]`. */
 export type Unary = (x: Tensor) => Tensor;
-/** An op of one operand that a layer can do in its own pass. */
+/** An op of one operand that a layer can do in its product's pass. */
 export interface Elementwise extends Unary {
   /** WGSL of its value, of `x`. */
   readonly forward: string;
@@ -92,14 +92,14 @@ function binary(
     const shape = broadcast(a.shape, b.shape);
     const rule = (input: Tensor, gradient: string) => {
       const saved = { ...(names(gradient, "a") && { a }), ...(names(gradient, "b") && { b }) };
-      const { shape: own } = input;
+      const { shape: needed } = input;
       return wrt(
         input,
         Object.values(saved),
         (g) =>
           gradient === "g"
-            ? sumTo(g, own)
-            : scope(() => sumTo(pointwise(gradient, { g, ...saved }, shape), own)),
+            ? sumTo(g, needed)
+            : scope(() => sumTo(pointwise(gradient, { g, ...saved }, shape), needed)),
       );
     };
     return record(pointwise(forward, { a, b }, shape), [rule(a, da), rule(b, db)]);
@@ -318,10 +318,10 @@ function checkMask(op: string, shape: Shape, mask: Shape): void {
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   checkReadable("choose where from", a, b);
   const shape = broadcast(condition.shape, broadcast(a.shape, b.shape));
-  const rule = (own: Tensor, chosen: string) => {
-    const { shape: to } = own;
+  const rule = (side: Tensor, chosen: string) => {
+    const { shape: to } = side;
     return wrt(
-      own,
+      side,
       [condition],
       (g) => scope(() => sumTo(pointwise(chosen, { g, c: condition }, shape), to)),
     );

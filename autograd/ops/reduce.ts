@@ -34,7 +34,8 @@ function reducedAxes(shape: Shape, { axis, keepAxes = false }: ReduceOptions) {
 }
 
 /**
- * Reduces `axes` without recording: neighbouring axes as they lie, others after a permuted copy.
+ * Reduces `axes` without recording: neighbouring axes as they lie, other axes after a permuted
+ * copy.
  */
 function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result: Shape): Tensor {
   return scope(() => {
@@ -50,8 +51,8 @@ function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result:
       const inner = numel(shape.slice(first + axes.length));
       return reduceMiddle(contiguous(x), outer, count, inner, kind).view(result);
     }
-    const others = shape.map((_, i) => i).filter((i) => !axes.includes(i));
-    const moved = contiguous(permute(x, [...others, ...axes]));
+    const rest = shape.map((_, i) => i).filter((i) => !axes.includes(i));
+    const moved = contiguous(permute(x, [...rest, ...axes]));
     return reduceMiddle(moved, numel(shape) / count, count, 1, kind).view(result);
   });
 }

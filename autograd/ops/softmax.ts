@@ -71,7 +71,7 @@ export function softmax(x: Tensor, axis = -1): Tensor {
 }
 
 /**
- * Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to its own
+ * Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to the diagonal
  * number only.
  */
 export function scores(x: Tensor, scale: number, causal: boolean): Tensor {
@@ -105,7 +105,7 @@ function longScores(x: Tensor, scale: number, causal: boolean): Tensor {
   });
 }
 
-/** A mask of the columns that come after a row's own. */
+/** A mask of the columns above the diagonal. */
 function after(shape: Shape): Tensor {
   const [cols, queries] = [shape.at(-1)!, shape.at(-2) ?? 1].map(BigInt);
   const hides = "select(0u, 1u, i % cols > i / cols % queries)";

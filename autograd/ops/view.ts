@@ -144,8 +144,8 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
     if (dtype !== first.dtype) {
       throw new TypeError(`Cannot concat ${first.dtype} [${first.shape}] with ${dtype} [${shape}]`);
     }
-    const others = shape.toSpliced(at, 1);
-    if (shape.length > at && sameShape(others, first.shape.toSpliced(at, 1))) continue;
+    const rest = shape.toSpliced(at, 1);
+    if (shape.length > at && sameShape(rest, first.shape.toSpliced(at, 1))) continue;
     throw new RangeError(`Cannot concat [${first.shape}] with [${shape}] along axis ${at}`);
   }
   return scope(() => {

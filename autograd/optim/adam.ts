@@ -76,7 +76,7 @@ const ADAM_W = rule("AdamW", true, 1e-2);
 
 /** Adam, as `torch.optim.Adam`: weight decay, 0 by default, is added to the gradient. */
 export class Adam extends Optimizer<AdamOptions> {
-  /** Makes the optimizer of some parameters, or of groups with options of their own. */
+  /** Makes the optimizer of some parameters, or of groups with options for each. */
   constructor(parameters: ParameterList<AdamOptions>, options: AdamOptions = {}) {
     super(ADAM, parameters, options);
   }
@@ -101,7 +101,7 @@ export class Adam extends Optimizer<AdamOptions> {
  * ```
  */
 export class AdamW extends Optimizer<AdamOptions> {
-  /** Makes the optimizer of some parameters, or of groups with options of their own. */
+  /** Makes the optimizer of some parameters, or of groups with options for each. */
   constructor(parameters: ParameterList<AdamOptions>, options: AdamOptions = {}) {
     super(ADAM_W, parameters, options);
   }

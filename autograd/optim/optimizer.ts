@@ -131,8 +131,8 @@ export class Optimizer<O extends OptimizerOptions> {
   constructor(rule: Rule<O>, parameters: ParameterList<O>, options: Partial<O>) {
     const groups = grouped(parameters);
     this.#rule = rule;
-    this.#groups = groups.map(({ parameters: _, ...own }) =>
-      ({ ...rule.defaults, ...options, ...own }) as Required<O>
+    this.#groups = groups.map(({ parameters: _, ...given }) =>
+      ({ ...rule.defaults, ...options, ...given }) as Required<O>
     );
     const listed = groups.flatMap((group, g) =>
       group.parameters.map((parameter) => ({ parameter, group: g }))
@@ -214,7 +214,7 @@ export class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * What a checkpoint needs to go on. The tensors are the optimizer's own, and change with its
+   * What a checkpoint needs to go on. The tensors are the optimizer's, and change with its
    * steps.
    */
   state(): OptimizerState {
@@ -229,9 +229,9 @@ export class Optimizer<O extends OptimizerOptions> {
   restore({ steps, tensors }: OptimizerState): void {
     const names = new Set([...this.#saved.keys(), ...Object.keys(tensors)]);
     for (const name of names) {
-      const [own, given] = [this.#saved.get(name), tensors[name]];
-      if (own && given && sameShape(own.shape, given.shape)) continue;
-      const [here, there] = [own, given].map((found) => found ? `[${found.shape}]` : "absent");
+      const [held, given] = [this.#saved.get(name), tensors[name]];
+      if (held && given && sameShape(held.shape, given.shape)) continue;
+      const [here, there] = [held, given].map((found) => found ? `[${found.shape}]` : "absent");
       throw new RangeError(
         `Cannot restore ${this.#rule.name}: "${name}" is ${there} in the given state and ` +
           `${here} here, ` +
@@ -241,7 +241,7 @@ export class Optimizer<O extends OptimizerOptions> {
     if (!Number.isSafeInteger(steps) || steps < 0) {
       throw new RangeError(`Cannot restore ${this.#rule.name}: ${steps} is no number of steps`);
     }
-    for (const [name, own] of this.#saved) pointwiseInto(own, "x", { x: tensors[name] });
+    for (const [name, held] of this.#saved) pointwiseInto(held, "x", { x: tensors[name] });
     this.#steps.value = steps;
   }
 

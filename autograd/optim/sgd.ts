@@ -62,7 +62,7 @@ const RULE: Rule<SgdOptions> = {
  * decay by default.
  */
 export class Sgd extends Optimizer<SgdOptions> {
-  /** Makes the optimizer of some parameters, or of groups with options of their own. */
+  /** Makes the optimizer of some parameters, or of groups with options for each. */
   constructor(parameters: ParameterList<SgdOptions>, options: SgdOptions = {}) {
     super(RULE, parameters, options);
   }

@@ -21,9 +21,8 @@ import { promptsFor } from "../training/prompts.ts";
 /** The usage line and the paragraph of the help. */
 export const ABOUT = {
   usage: "octograd classify IMAGE... (--adapter DIR | --classes NAME,NAME,...) [flags]",
-  about:
-    `Prints the likeliest classes of each image, with their probabilities: the classes that an adapter was trained
-on, or any that are named.`,
+  about: `Prints the likeliest classes of each image, with their probabilities: the classes that an
+adapter was trained on, or any that are named.`,
 };
 
 /** The flags of `classify`. */

@@ -20,8 +20,9 @@ export interface Command {
 }
 
 /**
- * Runs a command, or prints its help, and gives the exit code: 0 done, 1 it cannot be done (the reason is one line on
- * stderr), 2 the command line is wrong, 3 there is no GPU, 130 interrupted, with what was trained so far saved.
+ * Runs a command, or prints its help, and gives the exit code: 0 done, 1 it cannot be done (the
+ * reason is one line on stderr), 2 the command line is wrong, 3 there is no GPU, 130 interrupted,
+ * with what was trained so far saved.
  */
 export async function runCommand(
   name: string,

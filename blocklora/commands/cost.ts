@@ -35,12 +35,12 @@ import { COMMON_FLAGS } from "./common_flags.ts";
 export const ABOUT = {
   usage: "octograd cost [--model NAME|DIR|FILE|ID] [--classes N] [--batch N] [flags]",
   about:
-    `Counts the bytes, FLOPs and dispatches of a training step without a GPU and without weights: the same code
-runs on a device that does nothing. The model is one of ${
-      Object.keys(ARCHITECTURES).join(", ")
-    }, a directory
-or a file as for train, or a hub id, of which only the configuration is read; the embedded one if not given.
-With --real the step is taken too, on this machine's GPU with random weights, and its counts stand beside.`,
+    `Counts the bytes, FLOPs and dispatches of a training step without a GPU and without weights:
+the same code runs on a device that does nothing. The model is one of
+${Object.keys(ARCHITECTURES).join(", ")},
+a directory or a file as for train, or a hub id, of which only the configuration is read; the
+embedded one if not given. With --real the step is taken too, on this machine's GPU with random
+weights, and its counts stand beside.`,
 };
 
 /** The flags of `cost`. */
@@ -170,7 +170,7 @@ function table(columns: readonly Column[]): string[] {
     ...MEMORY_CATEGORIES.map((category) =>
       row(`  ${LABELS[category]}`, (cost) => megabytes(cost.peakBytesByOwner[category]))
     ),
-    row("with buffers kept for reuse", (cost) => megabytes(cost.peakHeldBytes)),
+    row("with buffers held for reuse", (cost) => megabytes(cost.peakHeldBytes)),
     row("work", (cost) => gigaflops(cost.flops.total)),
     ...PHASES.map((phase) => row(`  ${phase}`, (cost) => gigaflops(cost.flops[phase]))),
     row(

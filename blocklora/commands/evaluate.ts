@@ -22,8 +22,8 @@ import { score } from "../training/score.ts";
 export const ABOUT = {
   usage: "octograd evaluate [--adapter DIR] [--data DIR] [flags]",
   about:
-    `Prints the accuracy on a data set's test images, of the adapters in a directory that \`train\` wrote (or PEFT), or
-zero-shot without --adapter.`,
+    `Prints the accuracy on a data set's test images, of the adapters in a directory that \`train\`
+wrote (or PEFT), or zero-shot without --adapter.`,
 };
 
 /** The flags of `evaluate`. */

@@ -18,8 +18,9 @@ import { MODEL_FLAGS } from "./model_flags.ts";
 export const ABOUT = {
   usage: "octograd merge --adapter DIR --output DIR [--format model|peft] [flags]",
   about:
-    `Writes a model with an adapter folded into its weights, in Hugging Face's layout, ready for any program that reads
-CLIP; or, with --format peft, the adapter alone as PEFT reads it (Block-LoRA as the rank r/n LoRA that it equals).`,
+    `Writes a model with an adapter folded into its weights, in Hugging Face's layout, ready for any
+program that reads CLIP; or, with --format peft, the adapter alone as PEFT reads it (Block-LoRA as
+the rank r/n LoRA that it equals).`,
 };
 
 // What is written must not have been rounded on the way: a merged model is always read in f32.

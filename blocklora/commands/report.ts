@@ -20,8 +20,9 @@ import { COMMON_FLAGS } from "./common_flags.ts";
 export const ABOUT = {
   usage: "octograd report [--runs DIR,DIR] [--data DIR,DIR] [flags]",
   about:
-    `Makes one HTML file of finished runs, those of a sweep or any more: tables, plots, test images with what was
-predicted of them, the confusion matrix. The file needs nothing else and runs no script.`,
+    `Makes one HTML file of finished runs, those of a sweep or any more: tables, plots, test images
+with what was predicted of them, the confusion matrix. The file needs nothing else and runs no
+script.`,
 };
 
 /** The flags of `report`. */

@@ -33,10 +33,11 @@ const METHOD_NAMES = METHODS.map(({ name }) => name).join(", ");
 export const ABOUT = {
   usage: "octograd sweep [--model DIR|FILE|ID] [--data DIR,DIR] [flags]",
   about:
-    `Trains every method at every number of shots with every seed on every data set, each run in its directory
-below --output. Runs that are complete are skipped, so that a sweep goes on where it stopped, however it did. With
---shard, or as a task of a Slurm array or of a Kubernetes Indexed Job, it takes its share of the runs. Methods are
-${BASELINE_NAMES}, and ${METHOD_NAMES} with a rank -rR, and -nN of those that cut it into blocks.`,
+    `Trains every method at every number of shots with every seed on every data set, each run in its
+directory below --output. Runs that are complete are skipped, so that a sweep goes on where it
+stopped, however it did. With --shard, or as a task of a Slurm array or of a Kubernetes Indexed Job,
+it takes its share of the runs. Methods are ${BASELINE_NAMES},
+and ${METHOD_NAMES} with a rank -rR, and -nN of those that cut it into blocks.`,
 };
 
 const { method: _method, ...SHARED_METHOD_FLAGS } = METHOD_FLAGS;
@@ -152,7 +153,10 @@ export async function sweep(args: readonly string[]): Promise<number> {
 const environment = () =>
   Object.fromEntries(ARRAY_VARIABLES.map((name) => [name, Deno.env.get(name)]));
 
-/** Training steps of the embedded model: it soon knows few images by heart, and a sweep has many runs. */
+/**
+ * Training steps of the embedded model: it soon knows few images by heart, and a sweep has many
+ * runs.
+ */
 const embeddedIterations = (shots: number) => Math.min(300, 100 + 12 * shots);
 
 /** What is asked of one run; of a baseline only its shots, seed and logit scale count. */

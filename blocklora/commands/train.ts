@@ -44,10 +44,11 @@ import { promptsFor } from "../training/prompts.ts";
 export const ABOUT = {
   usage: "octograd train [--model DIR|FILE|ID] [--data DIR] [flags]",
   about:
-    `Trains Block-LoRA or LoRA adapters of a CLIP model on a few labelled images a class, and writes them with their
-metrics to a directory. Prints the zero-shot accuracy first, the adapted accuracy last. Without arguments it trains the
-embedded model on the embedded images. The presets are CLIP-LoRA's; the embedded model has other ones (5e-3, mild crops,
-300 iterations). Ctrl-C saves what is trained so far.`,
+    `Trains adapters of a CLIP model on a few labelled images a class, and writes them with their
+metrics to a directory. Prints the zero-shot accuracy first, the adapted accuracy last. Without
+arguments it trains Block-LoRA on the embedded model and images. The presets are CLIP-LoRA's; the
+embedded model has other ones (5e-3, mild crops, 300 iterations). Ctrl-C saves what is trained so
+far.`,
 };
 
 /** The flags of `train`. */
@@ -120,7 +121,8 @@ export async function train(args: readonly string[]): Promise<number> {
       );
     }
     console.note(
-      `${dataset.name}: ${dataset.classes.length} classes, ${shots.length} training and ${dataset.test.length} test images; ` +
+      `${dataset.name}: ${dataset.classes.length} classes, ` +
+        `${shots.length} training and ${dataset.test.length} test images; ` +
         `${opened.name} on ${gpuName()}`,
     );
     const evaluate = async (what: string) => {
@@ -129,7 +131,8 @@ export async function train(args: readonly string[]): Promise<number> {
       console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
       return scored;
     };
-    // Broken images show themselves before anything is written: those to test on in the zero-shot evaluation.
+    // Broken images show themselves before anything is written: those to test on in the zero-shot
+    // evaluation.
     if (flags.onError === "fail") {
       let read = 0;
       for await (const { labels } of loader.evaluation(shots, batchSize)) {

@@ -1,9 +1,9 @@
 /**
  * What adapters cost, in closed form: for comparison with what the engine counts.
  *
- * Block-LoRA's paper (arXiv 2501.16720) partitions LoRA's B by columns and its A by rows; that this is a partition of
- * the rank is our reading, since only so are the parameters `r · out + (r/n) · in` and the blocks "eight arms", Bᵢ
- * `[out, r/n]`, on "one head", A `[r/n, in]`.
+ * Block-LoRA's paper (arXiv 2501.16720) partitions LoRA's B by columns and its A by rows; that this
+ * is a partition of the rank is our reading, since only so are the parameters `r · out + (r/n) ·
+ * in` and the blocks "eight arms", Bᵢ `[out, r/n]`, on "one head", A `[r/n, in]`.
  *
  * @module
  */
@@ -19,8 +19,8 @@ export interface AdaptedSite {
   /** Whether its input has a gradient: not in a tower's first block, below which nothing trains. */
   readonly tracked: boolean;
   /**
-   * Whether an adapter of the same input comes before it in the backward pass: it adds to that one's
-   * gradient.
+   * Whether an adapter of the same input comes before it in the backward pass: it adds to that
+   * one's gradient.
    */
   readonly adds: boolean;
 }
@@ -59,7 +59,10 @@ export interface SiteCost {
   readonly saved: number;
 }
 
-/** Operations for an element of a dropout: the product, the selection, the hash of its index, the comparison. */
+/**
+ * Operations for an element of a dropout: the product, the selection, the hash of its index, the
+ * comparison.
+ */
 export const DROPOUT = 4;
 
 /** Sums what adapters cost. */
@@ -78,7 +81,9 @@ export function totalCost(
   };
 }
 
-/** The costs of a thin product, which is summed with that of the layer in one pass; dropout is on. */
+/**
+ * The costs of a thin product, which is summed with that of the layer in one pass; dropout is on.
+ */
 export function thinCost({ inner, ups }: ThinShape, sites: readonly AdaptedSite[]): MethodCost {
   return totalCost(sites, ({ inputs, outputs, rows, tracked, adds }) => {
     const [down, up] = [2 * rows * inputs * inner, 2 * rows * inner * outputs];
@@ -97,7 +102,10 @@ export function thinCost({ inner, ups }: ThinShape, sites: readonly AdaptedSite[
   });
 }
 
-/** The costs of a dense product `x · (s · B A)ᵀ`, which is added to that of the layer; dropout is on. */
+/**
+ * The costs of a dense product `x · (s · B A)ᵀ`, which is added to that of the layer; dropout is
+ * on.
+ */
 export function denseCost({ inner }: ThinShape, sites: readonly AdaptedSite[]): MethodCost {
   return totalCost(sites, ({ inputs, outputs, rows, tracked }) => {
     const product = 2 * rows * inputs * outputs;
@@ -117,7 +125,8 @@ export function denseCost({ inner }: ThinShape, sites: readonly AdaptedSite[]): 
 }
 
 /**
- * The sites of a step: q, k and v of every layer of both towers. The backward pass comes to v first, then k, then q.
+ * The sites of a step: q, k and v of every layer of both towers. The backward pass comes to v
+ * first, then k, then q.
  */
 export function qkvSites(
   towers: readonly { readonly width: number; readonly layers: number; readonly rows: number }[],
@@ -135,10 +144,11 @@ export function qkvSites(
 }
 
 /**
- * The bound on the generalization error of one adapter over that of another, for the same data, loss and bits a
- * parameter. Such bounds grow with the root of the number of trained parameters: `√(2 σ² q ln 2 · parameters / N)`, with
- * q bits a parameter and N samples, for LoRA in Zhu et al., arXiv 2402.16842, section 4.2, from Xu and Raginsky, arXiv
- * 1705.07809. Block-LoRA's paper claims a tighter bound than LoRA's; with this formula it is tighter by this much.
+ * The bound on the generalization error of one adapter over that of another, for the same data,
+ * loss and bits a parameter. Such bounds grow with the root of the number of trained parameters:
+ * `√(2 σ² q ln 2 · parameters / N)`, with q bits a parameter and N samples, for LoRA in Zhu et al.,
+ * arXiv 2402.16842, section 4.2, from Xu and Raginsky, arXiv 1705.07809. Block-LoRA's paper claims
+ * a tighter bound than LoRA's; with this formula it is tighter by this much.
  */
 export function boundRatio(parameters: number, ofOther: number): number {
   return Math.sqrt(parameters / ofOther);

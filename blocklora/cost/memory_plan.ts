@@ -27,8 +27,8 @@ export interface MemoryPlan {
    */
   readonly textChunk?: number;
   /**
-   * Images that the image tower takes at once, the gradients of each chunk being computed before the
-   * next. All if 0.
+   * Images that the image tower takes at once, the gradients of each chunk being computed before
+   * the next. All if 0.
    */
   readonly microBatch?: number;
 }
@@ -58,8 +58,9 @@ export interface Planned {
 }
 
 /**
- * What starting a kernel counts as beside its FLOPs when memory plans are compared: some ten microseconds
- * of a GPU, or some thirty of a software driver, whichever has the more FLOPs to spare.
+ * What starting a kernel counts as beside its FLOPs when memory plans are compared: some ten
+ * microseconds of a GPU, or some thirty of a software driver, whichever has the more FLOPs to
+ * spare.
  */
 const DISPATCH_FLOPS = 5e7;
 

@@ -1,5 +1,6 @@
 /**
- * Methods that put an adapter into each of some linear layers: what LoRA and its kin have in common.
+ * Methods that put an adapter into each of some linear layers: what LoRA and its kin have in
+ * common.
  *
  * @module
  */
@@ -81,7 +82,7 @@ export interface LayerValues {
   readonly data: Float32Array<ArrayBuffer>;
 }
 
-/** The adapters of a model. They own their tensors, and sit in the model until released. */
+/** The adapters of a model. They hold their tensors, and sit in the model until released. */
 export class Adapters<
   Made extends LayerAdapter = LayerAdapter,
   Config extends LayerConfig = LayerConfig,
@@ -163,7 +164,10 @@ export class Adapters<
     }
   }
 
-  /** Takes the changes out again. The frozen weights were put aside, so that they come back bit for bit. */
+  /**
+   * Takes the changes out again. The frozen weights were put aside, so that they come back bit for
+   * bit.
+   */
   unmerge(): void {
     if (!this.#weights) throw new Error("Cannot unmerge adapters that are not merged");
     for (const { adapter, linear } of this.#placed()) {

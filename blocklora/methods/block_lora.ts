@@ -12,9 +12,9 @@ import { Lora } from "./lora.ts";
 import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
- * `W' = W + s · (B₁ + … + Bₙ) A`, A `[r/n, in]`, Bᵢ `[out, r/n]` (arXiv 2501.16720). LoRA's B is cut
- * by columns and its A by rows into n blocks, `B A = Σ Bᵢ Aᵢ`; the Aᵢ are then made one, so that n
- * products become n sums.
+ * `W' = W + s · (B₁ + … + Bₙ) A`, A `[r/n, in]`, Bᵢ `[out, r/n]` (arXiv 2501.16720). LoRA's B is
+ * cut by columns and its A by rows into n blocks, `B A = Σ Bᵢ Aᵢ`; the Aᵢ are then made one, so
+ * that n products become n sums.
  */
 export class BlockLora extends Lora {
   /** Blocks have numbers. */

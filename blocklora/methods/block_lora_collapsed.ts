@@ -10,8 +10,8 @@ import { Lora } from "./lora.ts";
 import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
- * Block-LoRA whose blocks are stored as the one sum that they make. All begin at zero and all have the
- * same gradient, so that they are equal at every step; the sum takes n times their step.
+ * Block-LoRA whose blocks are stored as the one sum that they make. All begin at zero and all have
+ * the same gradient, so that they are equal at every step; the sum takes n times their step.
  */
 export const blockLoraCollapsed: AdapterMethod<Lora> = lowRankMethod({
   name: "block-lora-collapsed",

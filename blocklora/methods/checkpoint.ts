@@ -143,8 +143,8 @@ async function tensorsOf(
 }
 
 /**
- * What PEFT shall adapt: layers of a kind that is adapted everywhere by their last name, other layers by
- * their full names.
+ * What PEFT shall adapt: layers of a kind that is adapted everywhere by their last name, other
+ * layers by their full names.
  */
 function targetsOf(model: Model, adapted: ReadonlyMap<string, unknown>): string[] {
   const last = (module: string) => module.slice(module.lastIndexOf(".") + 1);

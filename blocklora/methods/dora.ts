@@ -67,8 +67,8 @@ export class Dora extends LowRank {
   }
 
   /**
-   * `m / ‖V‖ · V x + b`. With dropout, `W x + b` sees all of the input, and what is added to it sees
-   * what is left: `(m / ‖V‖ − 1) · W x' + m / ‖V‖ · s · B A x'` (PEFT's `DoraLinearLayer`).
+   * `m / ‖V‖ · V x + b`. With dropout, `W x + b` sees all of the input, and what is added to it
+   * sees what is left: `(m / ‖V‖ − 1) · W x' + m / ‖V‖ · s · B A x'` (PEFT's `DoraLinearLayer`).
    */
   override forward(
     x: Tensor,

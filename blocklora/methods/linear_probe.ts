@@ -1,5 +1,6 @@
 /**
- * The linear probe: a linear classifier on frozen image features, the baseline that trains nothing of the model.
+ * The linear probe: a linear classifier on frozen image features, the baseline that trains nothing
+ * of the model.
  *
  * @module
  */
@@ -18,7 +19,7 @@ import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Baseline, Features } from "./baseline.ts";
 
-/** How a probe is fitted. */
+/** How a classifier is fitted. */
 export interface ProbeOptions {
   /** Steps of Adam over all features at once. */
   readonly steps: number;
@@ -29,9 +30,9 @@ export interface ProbeOptions {
 }
 
 /**
- * Enough for the loss to settle on features of unit length. The penalty is 1 / (C n) of scikit-learn's logistic
- * regression at C = 3.16 and 100 images, in the middle of the range that CLIP's authors searched (Radford et al., arXiv
- * 2103.00020, appendix A.3).
+ * Enough for the loss to settle on features of unit length. The penalty is 1 / (C n) of
+ * scikit-learn's logistic regression at C = 3.16 and 100 images, in the middle of the range that
+ * CLIP's authors searched (Radford et al., arXiv 2103.00020, appendix A.3).
  */
 export const DEFAULT_PROBE: ProbeOptions = { steps: 400, learningRate: 0.3, penalty: 3e-3 };
 
@@ -43,21 +44,21 @@ export const linearProbe: Baseline = {
   settings: () => ({ ...DEFAULT_PROBE }),
   async predict({ classes, trainFeatures, testFeatures }) {
     const [train, test] = [await trainFeatures(), await testFeatures()];
-    const probe = await fitProbe(train, classes);
-    const predictions = await probePredictions(probe, test);
-    const parameters = probe.weight.size + probe.bias.size;
-    for (const matrix of [probe.weight, probe.bias]) matrix.release();
+    const classifier = await fitProbe(train, classes);
+    const predictions = await probePredictions(classifier, test);
+    const parameters = classifier.weight.size + classifier.bias.size;
+    for (const matrix of [classifier.weight, classifier.bias]) matrix.release();
     const { labels, paths } = test;
     const hits = predictions.filter((guess, i) => guess === labels[i]).length;
     return {
       score: { accuracy: hits / predictions.length, labels, predictions, paths },
-      losses: probe.losses,
+      losses: classifier.losses,
       parameters,
     };
   },
 };
 
-/** A fitted probe. */
+/** A fitted classifier. */
 export interface Probe {
   /** `[classes, width]`. */
   readonly weight: Tensor;
@@ -68,8 +69,8 @@ export interface Probe {
 }
 
 /**
- * Multinomial logistic regression, from zero: mean cross-entropy of `x Wᵀ + b`, rows of `x` scaled to length 1, plus
- * `penalty / 2 · Σ W²`. The caller releases weight and bias.
+ * Multinomial logistic regression, from zero: mean cross-entropy of `x Wᵀ + b`, rows of `x` scaled
+ * to length 1, plus `penalty / 2 · Σ W²`. The caller releases weight and bias.
  */
 export async function fitProbe(
   train: Features,

@@ -16,8 +16,8 @@ import { LowRank } from "./low_rank.ts";
 import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
- * `W' = W + s · B A`, A `[r, in]`, B `[out, r]`: `s · (x Aᵀ) Bᵀ` is added to the layer's product (Hu
- * et al., arXiv 2106.09685, equation 3). With `r/n` for r it is also Block-LoRA whose equal
+ * `W' = W + s · B A`, A `[r, in]`, B `[out, r]`: `s · (x Aᵀ) Bᵀ` is added to the layer's product
+ * (Hu et al., arXiv 2106.09685, equation 3). With `r/n` for r it is also Block-LoRA whose equal
  * blocks are collapsed into the one sum that they make.
  */
 export class Lora extends LowRank {

@@ -18,8 +18,8 @@ import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
  * LoRA as CLIP-LoRA computes it when dropout is on: `x · (s · B A)ᵀ`, with the dense product `B A`
- * `[out, in]` (method `forward_lora` of `loralib/layers.py` in github.com/MaxZanella/CLIP-LoRA). The
- * same function as `Lora`.
+ * `[out, in]` (method `forward_lora` of `loralib/layers.py` in github.com/MaxZanella/CLIP-LoRA).
+ * The same function as `Lora`.
  */
 export class DenseLora extends LowRank {
   /** The dense change of the weight, `[out, in]`. */

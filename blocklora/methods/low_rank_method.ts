@@ -47,7 +47,9 @@ export interface LowRankKind<Made extends LowRank> {
   readonly name: string;
   /** What reports call it. */
   readonly label: (config: MethodConfig) => string;
-  /** How many up-projections n blocks have, and how many blocks each stands for, if the rank is cut. */
+  /**
+   * How many up-projections n blocks have, and how many blocks each stands for, if the rank is cut.
+   */
   readonly splits?: {
     readonly ups: (blocks: number) => number;
     readonly copies: (blocks: number) => number;
@@ -64,7 +66,10 @@ export interface LowRankKind<Made extends LowRank> {
     options: LowRankOptions,
     context: LayerContext<AdapterConfig>,
   ) => Made;
-  /** What trains besides A and the up-projections, by the name that PEFT has for it; nothing by default. */
+  /**
+   * What trains besides A and the up-projections, by the name that PEFT has for it; nothing by
+   * default.
+   */
   readonly more?: Readonly<
     Record<string, {
       readonly shape: (layer: Shape) => Shape;
@@ -147,7 +152,8 @@ function checkRank({ rank, blocks }: AdapterConfig, splits: boolean): void {
   }
   if (!Number.isInteger(blocks) || blocks < 1 || rank % blocks !== 0) {
     throw new RangeError(
-      `Cannot split rank ${rank} into ${blocks} blocks: the rank must be a multiple of the number of blocks`,
+      `Cannot split rank ${rank} into ${blocks} blocks: ` +
+        "the rank must be a multiple of the number of blocks",
     );
   }
   if (!splits && blocks !== 1) {
@@ -157,7 +163,9 @@ function checkRank({ rank, blocks }: AdapterConfig, splits: boolean): void {
   }
 }
 
-/** A as CLIP-LoRA begins: uniform in ±1/√in, so that the model does not change while every B is 0. */
+/**
+ * A as CLIP-LoRA begins: uniform in ±1/√in, so that the model does not change while every B is 0.
+ */
 function uniform([rows, inputs]: Shape, random: Random): Float32Array<ArrayBuffer> {
   const bound = 1 / Math.sqrt(inputs);
   return Float32Array.from(

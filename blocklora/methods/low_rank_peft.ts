@@ -77,7 +77,9 @@ export function parseLowRank(
   };
 }
 
-/** What PEFT's configuration says of adapters; without their blocks they are one LoRA of rank r/n. */
+/**
+ * What PEFT's configuration says of adapters; without their blocks they are one LoRA of rank r/n.
+ */
 export function lowRankKeys(
   { config, byModule }: Adapters<LowRank>,
   keepsBlocks: boolean,

@@ -77,7 +77,9 @@ export interface Task {
   readonly model: Model;
   /** How many classes there are. */
   readonly classes: number;
-  /** The prompts of all classes by a template, `{}` for the name; they are the caller's to release. */
+  /**
+   * The prompts of all classes by a template, `{}` for the name; they are the caller's to release.
+   */
   prompts(template: string): Prompts;
 }
 
@@ -102,8 +104,8 @@ export interface Learner {
   readonly groups: readonly TrainableGroup[];
 
   /**
-   * Whether what a tower gives changes as it learns. Of a tower that does not change the features are
-   * computed once; what is made of them then belongs into {@linkcode logits}.
+   * Whether what a tower gives changes as it learns. Of a tower that does not change the features
+   * are computed once; what is made of them then belongs into {@linkcode logits}.
    */
   changes(tower: "vision" | "text"): boolean;
   /** What it does within the towers, while it learns and afterwards; nothing if it has none. */
@@ -114,8 +116,8 @@ export interface Learner {
    */
   pass(): Pick<Pass, "shared">;
   /**
-   * Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; what the `rule` of the model makes of them,
-   * if it has none.
+   * Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; what the `rule` of the model makes of
+   * them, if it has none.
    */
   logits?(
     images: Tensor,
@@ -173,8 +175,8 @@ export interface SavedAdapters {
 /** How adapters are saved. */
 export interface SaveOptions {
   /**
-   * `"octograd"` (default) keeps every block, `extra`, and what tells the model from
-   * all other models. `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank r/n LoRA that
+   * `"octograd"` (default) keeps every block, `extra`, and what tells the model from all other
+   * models. `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank r/n LoRA that
    * it equals.
    */
   readonly format?: "octograd" | "peft";

@@ -105,7 +105,7 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
   }
 }
 
-/** The tokenizer in a directory, and the contents of its files, which tell it from others. */
+/** The tokenizer in a directory, and the contents of its files, which tell it from any other. */
 async function openTokenizer(
   directory: string,
 ): Promise<{ tokenizer: Tokenizer; content: unknown }> {

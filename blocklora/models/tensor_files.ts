@@ -13,7 +13,7 @@ import { openFile } from "../system/files.ts";
 /** A file that is open until it is disposed of. */
 export type OpenFile = ByteSource & Disposable;
 
-/** Opens all files, or none: if one cannot be opened, the others are closed. */
+/** Opens all files, or none: if one cannot be opened, the rest are closed. */
 export async function openAll(paths: readonly string[]): Promise<OpenFile[]> {
   const opened = await Promise.allSettled(paths.map(openFile));
   const sources = opened.flatMap((file) => file.status === "fulfilled" ? [file.value] : []);

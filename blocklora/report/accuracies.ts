@@ -12,7 +12,8 @@ export interface Accuracies {
   /** Headings of all columns. */
   readonly header: readonly string[];
   /**
-   * A row a method: its label, which the first heading is above, and the cells below the others.
+   * A row a method: its label, which the first heading is above, and the cells below the other
+   * headings.
    */
   readonly rows: readonly { readonly label: string; readonly cells: readonly string[] }[];
 }

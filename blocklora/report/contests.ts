@@ -47,7 +47,7 @@ export interface Contest {
   /** The data set's name. */
   readonly data: string;
   /**
-   * What tells its test images from others, {@linkcode Identity.test}; its name for runs of 0.1.
+   * What tells its test images from any other, {@linkcode Identity.test}; its name for runs of 0.1.
    */
   readonly images: string;
   /** The names of its classes. */

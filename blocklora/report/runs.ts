@@ -10,7 +10,7 @@ import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
 
 /**
- * Tells the test images of a run from others: by their contents, or by their data set's name in
+ * Tells the test images of a run from any other: by their contents, or by their data set's name in
  * runs of 0.1.
  */
 export function imagesOf({ data, identity }: RunResult): string {

@@ -1,5 +1,5 @@
 /**
- * As much of a document as Plot needs to draw SVG, and no more: a whole one is a third of what
+ * As much of a document as Plot needs to draw SVG, and no more: a complete one is a third of what
  * `train` would fetch.
  *
  * @module
@@ -75,8 +75,8 @@ class SvgElement {
   }
 
   /**
-   * The attribute that was set last comes first, and of values only quotes are escaped: reports stay
-   * as they have always been, byte for byte.
+   * The attribute that was set last comes first, and of values only quotes are escaped: reports
+   * stay as they have always been, byte for byte.
    */
   get outerHTML(): string {
     const attributes = [...this.#attributes].reverse()

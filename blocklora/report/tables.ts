@@ -29,13 +29,13 @@ export function accuracyTable(contest: Contest): string {
  */
 export function differenceTable({ rows, shots }: Contest): string {
   const leading = rows.find(({ method }) => method === DEFAULT_ADAPTER.method);
-  const others = rows.filter((row) => row !== leading && learns(row));
-  if (!leading || others.length === 0 || shots.length === 0) return "";
+  const rest = rows.filter((row) => row !== leading && learns(row));
+  if (!leading || rest.length === 0 || shots.length === 0) return "";
   return table(
     `${escaped(leading.label)} less each other method, in percent points, ` +
       "runs paired by seed; where the spread is as large, they tell no difference",
     ["", ...shots.map(shotsName)],
-    others.map((other) => [
+    rest.map((other) => [
       `− ${escaped(other.label)}`,
       ...shots.map((count) => {
         const found = difference(leading, other, count);
@@ -71,7 +71,7 @@ export function configurationTable(runs: readonly RunResult[]): string {
     }</td></tr>`
   );
   return `<div class="scroll"><table class="configuration">
-<caption>Of all runs; those of adapters where others have none</caption>
+<caption>Of all runs; those of adapters where the other methods have none</caption>
 <tbody>
 ${rows.join("\n")}
 </tbody></table></div>`;

@@ -12,7 +12,7 @@ import { escaped } from "./html.ts";
 /** How many images of a data set are shown. */
 const SHOWN = 24;
 
-/** MIME types by the extensions of files; others are JPEGs. */
+/** MIME types by the extensions of files; all other ones are JPEGs. */
 const TYPES: Readonly<Record<string, string>> = { ".png": "png", ".webp": "webp" };
 
 /**

@@ -17,8 +17,8 @@ import type { TrainingBatch } from "./trainer.ts";
 export type NamedFeatures = Features & { readonly paths: readonly string[] };
 
 /**
- * Image features of a model as it is, not normalized; images that cannot be read are left out, where
- * the loader does so.
+ * Image features of a model as it is, not normalized; images that cannot be read are left out,
+ * where the loader does so.
  *
  * @throws {RangeError} If the model makes NaN of an image.
  */

@@ -63,7 +63,8 @@ export function classPrompts(
   const { context, vocabulary } = model.text;
   if (tokenizer.size > vocabulary) {
     throw new RangeError(
-      `Cannot use a tokenizer of ${tokenizer.size} tokens: the model's vocabulary has ${vocabulary}`,
+      `Cannot use a tokenizer of ${tokenizer.size} tokens: ` +
+        `the model's vocabulary has ${vocabulary}`,
     );
   }
   const texts = classes.map((name) => promptOf(name, template));

@@ -10,8 +10,8 @@ import type { Identity } from "./identity.ts";
 import type { RunResult } from "./result.ts";
 
 /**
- * The result that a directory holds, if the run there is complete and read the same model and images; it must be that of
- * the same settings.
+ * The result that a directory holds, if the run there is complete and read the same model and
+ * images; it must be that of the same settings.
  */
 export async function completed(
   directory: string,
@@ -23,7 +23,8 @@ export async function completed(
   if (result === null) {
     if ((await namesIn(directory)).length === 0) return null;
     throw new Error(
-      `Cannot go on with ${directory}: it holds no finished run, remove it, or name another --output`,
+      `Cannot go on with ${directory}: it holds no finished run, ` +
+        "remove it, or name another --output",
     );
   }
   const [wanted, held] = [settings, result.settings ?? {}].map((all) =>

@@ -1,5 +1,6 @@
 /**
- * What tells a run from every other: the contents of what it reads, wherever that lies and whatever it is called.
+ * What tells a run from every other: the contents of what it reads, wherever that lies and whatever
+ * it is called.
  *
  * @module
  */
@@ -12,7 +13,10 @@ import type { Dataset, Sample } from "../data/dataset.ts";
 export interface Identity {
   /** Of the model, {@linkcode OpenedModel.fingerprint}. */
   readonly model: string;
-  /** Of the images that it was trained on, in order, with their labels; null where nothing is trained. */
+  /**
+   * Of the images that it was trained on, in order, with their labels; null where nothing is
+   * trained.
+   */
   readonly train: string | null;
   /** Of the images that it was tested on, likewise, and of the names of all classes. */
   readonly test: string;
@@ -28,7 +32,10 @@ export class ImageHashes {
     this.#dataset = dataset;
   }
 
-  /** What tells images, their order and their classes from all other images. One that cannot be read is like no other that can. */
+  /**
+   * What tells images, their order and their classes from all other images. One that cannot be read
+   * is like no other that can.
+   */
   async of(samples: readonly Sample[]): Promise<string> {
     const { root, classes } = this.#dataset;
     const digest = createHash("sha256").update(JSON.stringify(classes));

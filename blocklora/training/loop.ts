@@ -59,7 +59,9 @@ export interface LoopOptions {
   readonly profiled: boolean;
 }
 
-/** Takes every step, looking at the losses now and then; Ctrl-C ends it after the step under way. */
+/**
+ * Takes every step, looking at the losses now and then; Ctrl-C ends it after the step under way.
+ */
 export async function trainingLoop(
   trainer: Trainer,
   batches: AsyncIterable<TrainingBatch & { readonly skipped: readonly string[] }>,
@@ -95,7 +97,8 @@ export async function trainingLoop(
       const done = trainer.steps;
       if (done % stepsPerEpoch === 0) trainer.endEpoch(done / stepsPerEpoch);
       const last = done === iterations || interrupt.wanted;
-      // The first step compiles: it is looked at by itself, so that it does not count in the pace of those after it.
+      // The first step compiles: it is looked at by itself, so that it does not count in the pace
+      // of those after it.
       if (step === 0 || done % LOOK_EVERY === 0 || last) {
         const seen = await board.read();
         const now = performance.now();

@@ -15,7 +15,10 @@ import type { Identity } from "./identity.ts";
 import type { Outcome } from "./loop.ts";
 import { type RunConfig, type RunContext, settingsOf } from "./run_config.ts";
 
-/** What `result.json` says of a finished run: nothing that differs from one run of the same settings to the next. */
+/**
+ * What `result.json` says of a finished run: nothing that differs from one run of the same settings
+ * to the next.
+ */
 export interface RunResult {
   /** The version of this format. */
   readonly format: 1;
@@ -61,7 +64,9 @@ export interface RunResult {
   readonly predictions: readonly number[];
   /** Its path, below the data set's root. */
   readonly images: readonly string[];
-  /** Whatever else was asked for and decided the numbers: a run of other settings is another run. */
+  /**
+   * Whatever else was asked for and decided the numbers: a run of other settings is another run.
+   */
   readonly settings: Readonly<Record<string, unknown>>;
   /** What it read; 0.1 did not say. */
   readonly identity?: Identity;

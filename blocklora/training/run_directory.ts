@@ -7,7 +7,10 @@
 import { join } from "node:path";
 import { assertWritable, makeDirectory, namesIn } from "../system/files.ts";
 
-/** What a run leaves, in the order in which an old one must go: nothing may be taken for a run that is none. */
+/**
+ * What a run leaves, in the order in which an old one must go: nothing may be taken for a run that
+ * is none.
+ */
 export const RUN_FILES: readonly string[] = [
   "result.json",
   "report.html",
@@ -18,21 +21,27 @@ export const RUN_FILES: readonly string[] = [
   "metrics.jsonl",
 ];
 
-/** Whether a directory holds a run, finished or not. Metrics alone are nothing that anybody could use. */
+/**
+ * Whether a directory holds a run, finished or not. Metrics alone are nothing that anybody could
+ * use.
+ */
 export async function holdsRun(directory: string): Promise<boolean> {
   const names = await namesIn(directory);
   return RUN_FILES.some((name) => name !== "metrics.jsonl" && names.includes(name));
 }
 
-/** A directory that is taken for one run, in this process and every other, until it is disposed of. */
+/**
+ * A directory that is taken for one run, in this process and every other, until it is disposed of.
+ */
 export interface Claim extends AsyncDisposable {
   /** The directory. */
   readonly path: string;
 }
 
 /**
- * Takes the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no other
- * is writing to. It is there then; disposed of, it goes again unless something has been written to it.
+ * Takes the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no
+ * other is writing to. It is there then; disposed of, it goes again unless something has been
+ * written to it.
  *
  * @throws {Error} If the directory cannot be made or written to, or its file system has no room for
  * so many bytes.

@@ -24,8 +24,9 @@ export interface Shard {
 }
 
 /**
- * The share that `--shard` names, else that of the task of a Slurm array or a Kubernetes Indexed Job, else all runs.
- * Kubernetes tells a task its index but not how many there are: the job's manifest has to set `JOB_COMPLETIONS`.
+ * The share that `--shard` names, else that of the task of a Slurm array or a Kubernetes Indexed
+ * Job, else all runs. Kubernetes tells a task its index but not how many there are: the job's
+ * manifest has to set `JOB_COMPLETIONS`.
  *
  * @throws {UsageError} If the share is none.
  */
@@ -50,6 +51,7 @@ export function shardOf(
   const shard = { index: integer(index), count: integer(count) };
   if (shard.index < shard.count) return shard;
   throw new UsageError(
-    `Cannot use ${source}: "${index}" of "${count}" is no share, they are numbered from 0 to one below their count`,
+    `Cannot use ${source}: "${index}" of "${count}" is no share, ` +
+      "they are numbered from 0 to one below their count",
   );
 }

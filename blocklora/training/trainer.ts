@@ -106,8 +106,9 @@ export class Trainer {
   }
 
   /**
-   * Takes one step and gives, as a tensor `[2]`, the batch's loss (nats) and accuracy (0 to 1) before it. Nothing is
-   * waited for: what is recorded is submitted when the caller reads or the next batch is uploaded, on a GPU in parts before.
+   * Takes one step and gives, as a tensor `[2]`, the batch's loss (nats) and accuracy (0 to 1)
+   * before it. Nothing is waited for: what is recorded is submitted when the caller reads or the
+   * next batch is uploaded, on a GPU in parts before.
    */
   step(batch: TrainingBatch): Tensor {
     const { maxNorm } = this.#recipe;
@@ -131,7 +132,8 @@ export class Trainer {
   }
 
   /**
-   * What the next step would begin with: a batch's loss and accuracy, both scalars, and every parameter's gradient.
+   * What the next step would begin with: a batch's loss and accuracy, both scalars, and every
+   * parameter's gradient.
    *
    * @throws {RangeError} If a label is no class's number.
    */
