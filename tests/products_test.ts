@@ -16,7 +16,7 @@ import { counters } from "../tensor/queue.ts";
 import { Random } from "../tensor/random.ts";
 import { scope } from "../tensor/scope.ts";
 import { numel, type Shape } from "../tensor/shape.ts";
-import { checkOp, Grid } from "./check_op.ts";
+import { checkOp, Grid, type Row } from "./check_op.ts";
 import { gpuTest } from "./gpu.ts";
 import { EACH_TILE, EACH_VARIANT, withVariant } from "./variants.ts";
 
@@ -108,60 +108,65 @@ const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 const plus = (a: Grid, b: Grid) => new Grid(a.shape, a.data.map((value, i) => value + b.data[i]));
 const through = (y: Grid, f: (x: number) => number) => new Grid(y.shape, y.data.map(f));
 
+const quick = (x: number) => x * sigmoid(1.702 * x);
+
+/** An affine layer with all that is done in its pass, on ragged sizes. */
+const LAYERS: readonly Row[] = [[5, 7, 3], [9, 8, 12], [33, 20, 68], [2, 12, 130]]
+  .flatMap(([rows, inner, outer]): Row[] => {
+    const operands: Shape[] = [[rows, inner], [outer, inner], [outer]];
+    const residual: Shape = [rows, outer];
+    return [
+      { op: (x, w, b) => linear(x, w, b), operands, reference: affine },
+      {
+        op: (x, w, b) => linear(x, w, b, { activation: quickGelu }),
+        operands,
+        reference: (x, w, b) => through(affine(x, w, b), quick),
+      },
+      // The derivative of tanh is written in its value.
+      {
+        op: (x, w, b, r) => linear(x, w, b, { activation: tanh, residual: r }),
+        operands: [...operands, residual],
+        reference: (x, w, b, r) => plus(through(affine(x, w, b), Math.tanh), r),
+      },
+      {
+        op: (x, w, b, r) => linear(x, w, b, { residual: r }),
+        operands: [...operands, residual],
+        reference: (x, w, b, r) => plus(affine(x, w, b), r),
+      },
+      ...[1, 2, 5].map((rank): Row => ({
+        op: (x, w, b, down, up, r) =>
+          lowRankLinear(
+            x,
+            w,
+            b,
+            { down, up, scale: 0.5 },
+            { activation: quickGelu, residual: r },
+          ),
+        operands: [...operands, [rank, inner], [outer, rank], residual],
+        reference: (x, w, b, down, up, r) => {
+          const changed = Grid.of([outer, inner], (o, i) => {
+            let sum = w.at(o, i);
+            for (let l = 0; l < rank; l++) sum += 0.5 * up.at(o, l) * down.at(l, i);
+            return sum;
+          });
+          return plus(through(affine(x, changed, b), quick), r);
+        },
+      })),
+      // Two layers of one input: its gradient is summed within a product.
+      {
+        op: (x, w, b) => add(linear(x, w, b), linear(x, w, b, { activation: quickGelu })),
+        operands,
+        reference: (x, w, b) => through(affine(x, w, b), (y) => y + quick(y)),
+      },
+    ];
+  });
+
 for (const variant of EACH_VARIANT) {
   gpuTest(
     `linear() adds bias, activation, residual and a change in its pass, ${variant.name}`,
     () =>
       withVariant(variant, async () => {
-        for (const [rows, inner, outer] of [[5, 7, 3], [9, 8, 12], [33, 20, 68], [2, 12, 130]]) {
-          const operands: Shape[] = [[rows, inner], [outer, inner], [outer]];
-          const residual: Shape = [rows, outer];
-          const quick = (x: number) => x * sigmoid(1.702 * x);
-          await checkOp({ op: (x, w, b) => linear(x, w, b), operands, reference: affine });
-          await checkOp({
-            op: (x, w, b) => linear(x, w, b, { activation: quickGelu }),
-            operands,
-            reference: (x, w, b) => through(affine(x, w, b), quick),
-          });
-          // The derivative of tanh is written in its value.
-          await checkOp({
-            op: (x, w, b, r) => linear(x, w, b, { activation: tanh, residual: r }),
-            operands: [...operands, residual],
-            reference: (x, w, b, r) => plus(through(affine(x, w, b), Math.tanh), r),
-          });
-          await checkOp({
-            op: (x, w, b, r) => linear(x, w, b, { residual: r }),
-            operands: [...operands, residual],
-            reference: (x, w, b, r) => plus(affine(x, w, b), r),
-          });
-          for (const rank of [1, 2, 5]) {
-            await checkOp({
-              op: (x, w, b, down, up, r) =>
-                lowRankLinear(
-                  x,
-                  w,
-                  b,
-                  { down, up, scale: 0.5 },
-                  { activation: quickGelu, residual: r },
-                ),
-              operands: [...operands, [rank, inner], [outer, rank], residual],
-              reference: (x, w, b, down, up, r) => {
-                const changed = Grid.of([outer, inner], (o, i) => {
-                  let sum = w.at(o, i);
-                  for (let l = 0; l < rank; l++) sum += 0.5 * up.at(o, l) * down.at(l, i);
-                  return sum;
-                });
-                return plus(through(affine(x, changed, b), quick), r);
-              },
-            });
-          }
-          // Two layers of one input: its gradient is summed within a product.
-          await checkOp({
-            op: (x, w, b) => add(linear(x, w, b), linear(x, w, b, { activation: quickGelu })),
-            operands,
-            reference: (x, w, b) => through(affine(x, w, b), (y) => y + quick(y)),
-          });
-        }
+        for (const row of LAYERS) await checkOp(row);
       }),
   );
 
@@ -241,12 +246,12 @@ for (const variant of EACH_VARIANT) {
 /** Attention in 64 bits. */
 function attended(q: Grid, k: Grid, v: Grid, causal: boolean): Grid {
   const [heads, rows, width] = q.shape;
-  const others = k.shape[1];
+  const columns = k.shape[1];
   const depth = v.shape[2];
   const y = new Float64Array(heads * rows * depth);
   for (let h = 0; h < heads; h++) {
     for (let i = 0; i < rows; i++) {
-      const seen = causal ? Math.min(i + 1, others) : others;
+      const seen = causal ? Math.min(i + 1, columns) : columns;
       const scores = Float64Array.from({ length: seen }, (_, j) => {
         let sum = 0;
         for (let d = 0; d < width; d++) sum += q.at(h, i, d) * k.at(h, j, d);
@@ -265,29 +270,25 @@ function attended(q: Grid, k: Grid, v: Grid, causal: boolean): Grid {
   return new Grid([heads, rows, depth], y);
 }
 
-/** Widths that are one, several and no whole shares of a subgroup; rows past a block and past a tile. */
-const ATTENDED: readonly (readonly [rows: number, others: number, width: number, depth: number])[] =
-  [
-    [1, 1, 4, 4],
-    [65, 65, 64, 64],
-    [9, 33, 8, 36],
-    [34, 5, 20, 132],
-  ];
+/**
+ * Attention of widths that are one, several and no even share of a subgroup, of rows past a block
+ * and past a tile.
+ */
+const ATTENTION: readonly Row[] = [[1, 1, 4, 4], [65, 65, 64, 64], [9, 33, 8, 36], [34, 5, 20, 132]]
+  .flatMap(([rows, columns, width, depth]) =>
+    [false, true].map((causal): Row => ({
+      op: (q, k, v) => attention(q, k, v, { causal }),
+      operands: [[2, rows, width], [2, columns, width], [2, columns, depth]],
+      reference: (q, k, v) => attended(q, k, v, causal),
+    }))
+  );
 
 for (const variant of EACH_TILE.filter(({ kernels }) => kernels.variant !== "perLane")) {
   gpuTest(
     `attention() agrees with 64 bits, also backwards, ${variant.name}`,
     () =>
       withVariant(variant, async () => {
-        for (const [rows, others, width, depth] of ATTENDED) {
-          for (const causal of [false, true]) {
-            await checkOp({
-              op: (q, k, v) => attention(q, k, v, { causal }),
-              operands: [[2, rows, width], [2, others, width], [2, others, depth]],
-              reference: (q, k, v) => attended(q, k, v, causal),
-            });
-          }
-        }
+        for (const row of ATTENTION) await checkOp(row);
       }),
   );
 }
