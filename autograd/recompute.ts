@@ -1,5 +1,5 @@
 /**
- * Less memory for the same gradients: checkpointing, and gradients that are computed at once.
+ * The same gradients with less memory: by checkpointing, or by computing them right after the loss.
  *
  * @module
  */
@@ -25,10 +25,11 @@ import {
 } from "./tape.ts";
 
 /**
- * What `fn` gives, without keeping what its gradients need: it runs again when they are asked for
- * (gradient checkpointing; Chen et al., arXiv 1604.06174). That costs a forward pass more, and
- * holds the activations of `fn` only while its gradients are computed. `fn` must do the same each
- * time; `inputs` are the tensors it reads that may be released before.
+ * The value of `fn`. What the ops in `fn` need for their gradients is not saved: `fn` runs again
+ * when its gradients are computed (gradient checkpointing; Chen et al., arXiv 1604.06174). This
+ * costs one more forward pass, and the activations of `fn` are held only while its gradients are
+ * computed. `fn` must compute the same each time. `inputs` are the tensors that `fn` reads and that
+ * may be released before the backward pass: the tape holds them until then.
  */
 export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
   const tracer = new DependencyTracer();
@@ -45,9 +46,9 @@ export function recompute(inputs: readonly Tensor[], fn: () => Tensor): Tensor {
 }
 
 /**
- * A scalar loss whose gradients are computed at once, so that nothing else of what they need is
- * held; the backward pass only scales them. A loss that is a sum of several such holds the
- * activations of one at a time, and costs no more FLOPs (gradient accumulation).
+ * A scalar loss whose gradients are computed at once. Until the backward pass only these gradients
+ * are held; the pass just scales them. A sum of several such losses holds the activations of one at
+ * a time, and needs no second forward pass (gradient accumulation).
  *
  * @throws {RangeError} If the loss is not a scalar.
  */
@@ -67,7 +68,10 @@ export function gradientsNow(loss: () => Tensor): Tensor {
   });
 }
 
-/** Only finds out which of the tensors that are tracked outside something depends on. */
+/**
+ * A tracer that only finds dependencies: `used` are the tensors that the traced ops read, among
+ * those that outer tracers track.
+ */
 class DependencyTracer implements Tracer {
   readonly known: ReadonlySet<Tensor> = new Set(tracers().flatMap(({ tracked }) => [...tracked]));
   readonly tracked: Set<Tensor> = new Set(this.known);

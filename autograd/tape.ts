@@ -1,5 +1,6 @@
 /**
- * All of reverse mode: a list of what was run, walked from last to first.
+ * Reverse-mode differentiation: ops are recorded on a tape, which is walked from its last entry to
+ * its first.
  *
  * @module
  */
@@ -11,16 +12,19 @@ import { keep, scope } from "../tensor/scope.ts";
 import { sameShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** How the gradient of an op's output becomes that of some of its inputs. */
+/**
+ * The gradient rule of some of an op's inputs: it maps the gradient of the op's output to theirs.
+ */
 export interface GradientRule {
   /** The inputs that this rule gives gradients of. */
   readonly inputs: readonly Tensor[];
   /** The tensors that `vjp` reads, held until it has run. */
   readonly saves: readonly Tensor[];
   /**
-   * The gradients of `inputs` from `g`, that of the output; an input that does not need one
-   * (`needs`) may get null. Of an input that the rule {@linkcode accumulates} it is the sum with
-   * `accumulated`, if that is not null.
+   * The gradients of `inputs`, in their order, computed from `g`, the gradient of the output. Null
+   * is allowed for an input whose entry in `needs` is false. Where the rule {@linkcode accumulates}
+   * and the input's entry in `accumulated` is not null, the result for this input is the sum of
+   * both.
    */
   readonly vjp: (
     g: Tensor,
@@ -28,29 +32,34 @@ export interface GradientRule {
     accumulated: readonly (Tensor | null)[],
   ) => readonly (Tensor | null)[];
   /**
-   * For which of `inputs` the rule adds its gradient to `accumulated`, the input's gradient through
-   * other ops so far, in the same pass; for none by default.
+   * For each of `inputs`, whether the rule adds its gradient to the one in `accumulated` in the
+   * same pass. `accumulated` holds the input's gradient through other ops so far. By default the
+   * rule does so for none of them.
    */
   readonly accumulates?: readonly boolean[];
-  /** What the rule's work and saves are attributed to; what the op is by default. */
+  /** The label that the rule's work and saved tensors count under; the op's label by default. */
   readonly label?: string;
 }
 
 interface Entry {
   readonly output: Tensor;
   readonly rules: readonly GradientRule[];
-  /** What the op is attributed to, and so its gradient. */
+  /** The label of the op. The work of its gradient counts under it too. */
   readonly label: string;
 }
 
-/** Traces what depends on the tensors that it tracks. */
+/** Watches the ops that run, and finds the tensors that depend on those it tracks. */
 export interface Tracer {
   readonly tracked: Set<Tensor>;
-  /** Told of each op that yields a tracked tensor, with its rules for tracked inputs. */
+  /**
+   * Called for each op with tracked inputs: with the op's output, and its rules for those inputs.
+   */
   readonly note: (output: Tensor, rules: readonly GradientRule[]) => void;
 }
 
-/** What is recorded, and which tensors depend on what is differentiated. */
+/**
+ * The tape: the ops recorded so far, and the tensors that depend on the inputs to differentiate.
+ */
 export class Tape implements Tracer {
   readonly entries: Entry[] = [];
   readonly tracked: Set<Tensor>;
@@ -67,11 +76,12 @@ export class Tape implements Tracer {
   };
 }
 
-/** Those that trace now, the innermost last: a function's value may belong to a larger function. */
+/** The active tracers, the innermost last. A differentiated function may run within another one. */
 export const tracers: () => Tracer[] = perEngine(() => []);
 
 /**
- * Gradient with respect to `input`: `vjp` maps that of the output to it, and may read only `saves`.
+ * The gradient rule of one `input`: `vjp` maps the gradient of the output to that of the input.
+ * Besides its argument, `vjp` may read only the tensors in `saves`.
  */
 export function wrt(
   input: Tensor,
@@ -82,8 +92,9 @@ export function wrt(
 }
 
 /**
- * The same of a rule that adds to the gradient that came through other ops, if one did, in one
- * pass.
+ * The gradient rule of one `input`, like that of {@linkcode wrt}, whose `vjp` also adds the
+ * gradient that reached the input through other ops, in the same pass. `accumulated` is null if
+ * none did.
  */
 export function wrtAccumulating(
   input: Tensor,
@@ -99,8 +110,8 @@ export function wrtAccumulating(
 }
 
 /**
- * Gradients with respect to several inputs that come from one computation: an input without need of
- * one gets null.
+ * The gradient rule of several inputs whose gradients come from one computation. `vjp` gives them
+ * in the order of `inputs`; an input that needs no gradient may get null.
  */
 export function wrtAll(
   inputs: readonly Tensor[],
@@ -110,7 +121,7 @@ export function wrtAll(
   return { inputs, saves, vjp };
 }
 
-/** Tells each tracer how `output` depends on the inputs that need gradients there. */
+/** Gives `output` back, and tells each active tracer how it depends on the inputs tracked there. */
 export function record(output: Tensor, rules: readonly GradientRule[]): Tensor {
   for (const { tracked, note } of tracers()) {
     const relevant = rules.filter(({ inputs }) => inputs.some((input) => tracked.has(input)));
@@ -122,22 +133,22 @@ export function record(output: Tensor, rules: readonly GradientRule[]): Tensor {
 }
 
 /**
- * Whether gradients will be asked of `x`: an op that does extra work for its gradient may ask
- * first.
+ * Whether a gradient with respect to `x` is needed, that is, whether an active tracer tracks `x`.
+ * An op asks before it does extra work that only its gradient uses.
  */
 export function needsGradient(x: Tensor): boolean {
   return tracers().some(({ tracked }) => tracked.has(x));
 }
 
 /**
- * A function's value and gradients: `value` is what `fn` returned, `backward(g)` gives, once, the
- * gradient of `Σ g · value` with respect to each of `inputs` (zeros where nothing depends on it).
- * Until then the tape holds what the gradients need.
+ * A function's value, and its gradients on demand. `value` is what `fn` returned. `backward(g)`
+ * gives the gradient of `Σ g · value` with respect to each of `inputs`: zeros for an input that
+ * `value` does not depend on. It can be called once; until then the tape holds the saved tensors.
  *
- * Within another function under differentiation the value may be used as any tensor; its gradients
- * may be used as constants only, that is through `detach()`.
+ * Within another differentiated function, `value` may be used like any tensor. Its gradients may be
+ * used only as constants there, through `detach()`.
  *
- * @throws {TypeError} If an input is f16, which only stores what is frozen.
+ * @throws {TypeError} If an input is f16, which only stores frozen weights.
  */
 export function vjp(
   fn: () => Tensor,
@@ -168,7 +179,7 @@ export function vjp(
   };
 }
 
-/** Runs `fn` under a tape. */
+/** Runs `fn` and records its ops on `tape`. If `fn` throws, the saved tensors are released. */
 export function recordOn(tape: Tape, fn: () => Tensor): Tensor {
   try {
     return valueOf(tape, fn);
@@ -179,8 +190,8 @@ export function recordOn(tape: Tape, fn: () => Tensor): Tensor {
 }
 
 /**
- * Runs `fn` with a tracer. A value that is an input becomes a new handle, to be released
- * without the input.
+ * Runs `fn` with a tracer. If `fn` returns one of the tracked inputs, the value is a new handle on
+ * the same elements: releasing it does not release the input.
  */
 export function valueOf(tracer: Tracer, fn: () => Tensor): Tensor {
   const inputs = new Set(tracer.tracked);
@@ -191,7 +202,7 @@ export function valueOf(tracer: Tracer, fn: () => Tensor): Tensor {
     }));
 }
 
-/** Runs `body` with a tracer. */
+/** Runs `body` while `tracer` is active. */
 export function tracing<T>(tracer: Tracer, body: () => T): T {
   const all = tracers();
   all.push(tracer);
@@ -202,7 +213,7 @@ export function tracing<T>(tracer: Tracer, body: () => T): T {
   }
 }
 
-/** Runs `body`, of which no tracer is told. */
+/** Runs `body` while no tracer is active. */
 export function untraced<T>(body: () => T): T {
   const all = tracers();
   const outside = all.splice(0);
@@ -228,7 +239,7 @@ export function valueAndGrad(
   });
 }
 
-/** Checks that a loss has one element. */
+/** Gives a loss back, after checking that it has one element. */
 export function scalar(y: Tensor): Tensor {
   if (y.size === 1) return y;
   throw new RangeError(
@@ -248,7 +259,10 @@ function discard(entries: readonly Pick<Entry, "rules">[]): void {
   }
 }
 
-/** Walks a tape from its end: the gradient of `Σ g · value` with respect to each of `inputs`. */
+/**
+ * Walks a tape from its last entry to its first: gives the gradient of `Σ g · value` with respect
+ * to each of `inputs`.
+ */
 export function walk(
   { entries, tracked }: Tape,
   value: Tensor,
@@ -281,7 +295,7 @@ export function walk(
   };
   let results: Tensor[];
   try {
-    // What a rule runs is not recorded on the tapes outside.
+    // The ops that gradient rules run are not recorded on outer tapes.
     results = untraced(back);
   } finally {
     discard(entries);
@@ -293,7 +307,7 @@ export function walk(
   return results.map((grad) => record(grad, [wrt(value, [], once)]));
 }
 
-/** Runs one rule, and adds what it gives to the gradients that there are. */
+/** Runs one rule, and adds the gradients that it gives to those in `grads`. */
 function applyRule(
   { inputs, vjp, accumulates = [] }: GradientRule,
   g: Tensor,
@@ -302,7 +316,7 @@ function applyRule(
   wanted: ReadonlySet<Tensor>,
 ): void {
   const needs = inputs.map((input) => tracked.has(input));
-  // An input may be there twice: its gradient so far is handed over once.
+  // A rule may list one tensor twice: its gradient so far is passed only for the first of them.
   const accumulated = inputs.map((input, i) =>
     needs[i] && accumulates[i] && inputs.indexOf(input) === i ? grads.get(input) ?? null : null
   );
@@ -314,12 +328,13 @@ function applyRule(
           `Cannot take a gradient of [${grad.shape}] for an input of [${inputs[i].shape}]`,
         );
       }
-      // A rule may hand on g or what it saved: each gradient is a new handle, released by
-      // itself.
+      // A rule may give back g or a saved tensor. Each gradient is a new handle, so that it can be
+      // released without that tensor.
       return sameElements(grad);
     })
   );
-  // What was accumulated is in the sum already; it comes first, before what is still to be added.
+  // A gradient that the rule accumulated contains the sum so far, and replaces it. It comes first;
+  // other gradients of the same input are added to it afterwards.
   const order = [...made.keys()]
     .sort((a, b) => Number(accumulated[b] !== null) - Number(accumulated[a] !== null));
   for (const i of order) {

@@ -1,5 +1,5 @@
 /**
- * Bind groups: made once for what they bind, and found again.
+ * Bind groups: one is made for each set of bindings, and reused.
  *
  * @module
  */
@@ -21,40 +21,42 @@ export interface Binding {
 export type Access = "read" | "read_write";
 
 /**
- * So many at once: Mesa's software driver maps a page of memory for each, and Linux lets a process
- * have 65,530 mappings. Only steps of very many kernels need more, and make some of theirs again.
+ * The most bind groups held at once. Mesa's software driver maps a page of memory for each, and
+ * Linux allows a process 65,530 mappings. Only a step with more sets of bindings than this makes
+ * some of its bind groups again.
  */
 const MAX_BIND_GROUPS = 6144;
 
 /**
- * Bind groups by what they bind: a step that repeats finds the buffers, and so the groups, of the
- * step before.
+ * Bind groups, cached by what they bind. A step that repeats gets the same buffers from the pool as
+ * the step before, and so finds that step's bind groups here.
  */
 export class BindGroups {
-  /** How many were ever made. */
+  /** How many bind groups were ever made. */
   made = 0;
   readonly #device: Device;
   readonly #pool: BufferPool;
   readonly #groups = new Map<string, GPUBindGroup>();
   /**
-   * What every bind group binds beside its kernel's buffers. A group has no destroy(), and waits
-   * for the collector, which does not know what it holds; but what a driver has of it goes when one
-   * of its buffers does.
+   * A small buffer that every bind group binds beside its kernel's buffers. A bind group has no
+   * destroy(); it waits for the garbage collector, which does not know how much memory a driver
+   * holds for it. But a driver frees that memory when one of the bound buffers is destroyed:
+   * destroying the ticket frees it for all bind groups.
    */
   #ticket: GPUBuffer | null = null;
 
-  /** None at first; `pool` numbers the buffers. */
+  /** Starts without bind groups; `pool` numbers the buffers. */
   constructor(device: Device, pool: BufferPool) {
     this.#device = device;
     this.#pool = pool;
   }
 
-  /** How many there are. */
+  /** How many bind groups are held. */
   get size(): number {
     return this.#groups.size;
   }
 
-  /** Whether some must go before another is made. */
+  /** Whether the bind groups must be cleared before another is made. */
   get isFull(): boolean {
     return this.#groups.size >= MAX_BIND_GROUPS;
   }
@@ -75,7 +77,10 @@ export class BindGroups {
     });
   }
 
-  /** The group of some bindings; `explain` tells what the GPU refused of it. */
+  /**
+   * The bind group of `bindings`, made if there is none. If the GPU refuses it, `explain` turns the
+   * message into an error.
+   */
   find(
     layout: GPUBindGroupLayout,
     bindings: readonly Binding[],
@@ -105,7 +110,7 @@ export class BindGroups {
     return group;
   }
 
-  /** Gives all of them back. Nothing recorded may still use them. */
+  /** Frees all bind groups. No recorded work may still use them. */
   clear(): void {
     this.#ticket?.destroy();
     this.#ticket = null;

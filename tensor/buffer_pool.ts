@@ -19,26 +19,32 @@ const none = () =>
     number
   >;
 
-/** Held beyond a quarter more than what was ever needed at once, buffers are given back. */
+/**
+ * Spare bytes that may be held: the pool is overstocked once live and pooled bytes together exceed
+ * 1.25 times the most bytes that were ever live, plus this.
+ */
 const SLACK_BYTES = 256 * 2 ** 20;
 
 /**
- * Rounds up to one of eight sizes between two powers of two, so that tensors of nearly one size
- * take turns with one buffer.
+ * `bytes` rounded up to one of eight sizes between two powers of two, and to 256 at least: tensors
+ * of nearly the same size can then reuse one buffer.
  */
 export function sizeClass(bytes: number): number {
   const step = Math.max(256, 2 ** (Math.floor(Math.log2(Math.max(bytes, 1))) - 3));
   return Math.max(256, Math.ceil(bytes / step) * step);
 }
 
-/** The buffers of one device: those of tensors are live, the rest wait to be used again. */
+/**
+ * The buffers of one device. Those that tensors hold are live; the others are pooled, to be reused.
+ */
 export class BufferPool {
-  /** What the buffers made from now on are for. */
+  /** The category of the buffers acquired from now on. */
   category: MemoryCategory = "workspace";
-  /** What live and pooled bytes together stay below, if the live ones alone do. */
+  /** A limit in bytes for live and pooled buffers together. Live buffers alone may exceed it. */
   limit = Infinity;
   /**
-   * Gives the pooled buffers back when the limit is near. The queue knows when nothing uses them.
+   * Called before a new buffer would exceed the limit: gives the pooled buffers back to the GPU.
+   * The queue sets it, since it must first submit the work that uses them.
    */
   relieve: () => void = () => {};
   readonly #device: Device;
@@ -51,11 +57,14 @@ export class BufferPool {
     pooledBytes: 0,
     peakHeldBytes: 0,
   };
-  /** By size; of each size the buffer that was made first is the last, and taken first. */
+  /**
+   * The pooled buffers by size. Those of one size lie in the order of their numbers, the oldest
+   * last: it is taken first.
+   */
   readonly #pooled = new Map<number, GPUBuffer[]>();
   readonly #categoryOf = new WeakMap<GPUBuffer, MemoryCategory>();
   readonly #numbers = new WeakMap<GPUBuffer, number>();
-  /** The buffers that may be used again: not those that the GPU had no room for. */
+  /** The buffers that may be reused. Those that the GPU had no memory for are not among them. */
   readonly #sound = new WeakSet<GPUBuffer>();
   #nextNumber = 0;
   #highWater = 0;
@@ -75,7 +84,7 @@ export class BufferPool {
     };
   }
 
-  /** Starts a new measurement of the peaks, from what is there now. */
+  /** Starts a new measurement of the peaks, from the bytes that are held now. */
   resetPeak(): void {
     const figures = this.#figures;
     figures.peakBytes = figures.liveBytes;
@@ -84,8 +93,8 @@ export class BufferPool {
   }
 
   /**
-   * Runs `body` and tells the peak that it reached, from what was live before; other peaks go on as
-   * if nobody had asked.
+   * Runs `body`, and gives its value and the peak of live bytes meanwhile, those live before
+   * included. The peaks in {@linkcode figures} are the same as without this measurement.
    */
   peakDuring<T>(body: () => T): { value: T; peakBytes: number; peakByCategory: BytesByCategory } {
     const figures = this.#figures;
@@ -103,7 +112,7 @@ export class BufferPool {
     }
   }
 
-  /** Runs `body`, whose new buffers are of `category`. */
+  /** Runs `body`; the buffers acquired in it are of `category`. */
   inCategory<T>(category: MemoryCategory, body: () => T): T {
     const before = this.category;
     this.category = category;
@@ -115,8 +124,8 @@ export class BufferPool {
   }
 
   /**
-   * Moves a live buffer from one category to another, and tells whether it was in `from`: else it
-   * stays where it is.
+   * Moves a live buffer from category `from` to category `to`, and returns whether it did: a buffer
+   * of another category stays there.
    */
   reassign(buffer: GPUBuffer, from: MemoryCategory, to: MemoryCategory): boolean {
     if (this.#categoryOf.get(buffer) !== from) return false;
@@ -126,7 +135,7 @@ export class BufferPool {
     return true;
   }
 
-  /** The number of a buffer: those made later have greater ones. */
+  /** The number of a buffer. Buffers made later have greater numbers. */
   numberOf(buffer: GPUBuffer): number {
     let number = this.#numbers.get(buffer);
     if (number === undefined) this.#numbers.set(buffer, number = this.#nextNumber++);
@@ -134,8 +143,8 @@ export class BufferPool {
   }
 
   /**
-   * A buffer of at least `bytes`, its content undefined; `exact` for one that is not soon used for
-   * something else.
+   * A buffer of at least `bytes`, whose content is undefined. With `exact` it is hardly larger than
+   * that, but less likely to be reused.
    *
    * @throws {RangeError} If the GPU allows no buffer of that size.
    */
@@ -193,12 +202,12 @@ export class BufferPool {
   }
 
   /**
-   * Takes a buffer back. Work recorded earlier still reads it first: work runs in the order of
-   * recording.
+   * Takes a buffer back; it may be reused at once. Work runs in the order in which it was recorded,
+   * so earlier work still reads the old content.
    *
-   * Which buffer is taken next depends on which are there, not on the order in which they came
-   * back: so that a step that repeats gets the same buffers for the same tensors, and finds its
-   * bind groups.
+   * The buffers of one size are sorted by number. Which one is taken next then depends only on
+   * which ones are pooled, not on the order in which they came back: a step that repeats gets the
+   * same buffers for the same tensors, and finds its bind groups.
    */
   recycle(buffer: GPUBuffer): void {
     const figures = this.#figures;
@@ -219,13 +228,13 @@ export class BufferPool {
     equals.splice(from, 0, buffer);
   }
 
-  /** Whether the pool holds more than reuse explains. */
+  /** Whether the pool holds more than reuse needs. */
   get overstocked(): boolean {
     const { liveBytes, pooledBytes } = this.#figures;
     return liveBytes + pooledBytes > this.#highWater * 1.25 + SLACK_BYTES;
   }
 
-  /** Destroys the buffers that wait. Only for the queue: nothing recorded may still use them. */
+  /** Destroys the pooled buffers. Only the queue calls it: no recorded work may still use them. */
   clear(): void {
     for (const buffers of this.#pooled.values()) for (const buffer of buffers) buffer.destroy();
     this.#pooled.clear();

@@ -1,5 +1,5 @@
 /**
- * How a tensor begins on the host.
+ * Tensors made from values on the host.
  *
  * @module
  */
@@ -20,9 +20,9 @@ export type NumberArray =
 export type Nested = number | NumberArray | readonly Nested[];
 
 /**
- * A tensor with the given values: nested arrays have a shape already, a flat or typed array takes
- * `shape`. Numbers become f32, and so do typed arrays of floats; those of integers become i32 or
- * u32. `"f16"` rounds to the nearest half, ties to even.
+ * A tensor with the given values. Nested arrays imply a shape; a flat or typed array may be given
+ * one as `shape`. Numbers become f32, and so do typed arrays of floats; typed arrays of integers
+ * become i32 or u32. `"f16"` rounds to the nearest half, ties to even.
  *
  * @example
  * ```ts
@@ -59,7 +59,7 @@ export function tensor(values: Nested, shape?: Shape, dtype?: Dtype): Tensor {
   return Tensor.on(upload(type === "f16" ? halvesOf(data) : data), sizes, type);
 }
 
-/** Whether a number is within the range of a dtype; what rounds to one beyond it is not. */
+/** Whether a dtype can hold a number: not if it is finite and would be rounded to infinity. */
 const RANGES: Readonly<Record<Dtype, (value: number) => boolean>> = {
   f32: (value) => Number.isFinite(Math.fround(value)) || !Number.isFinite(value),
   f16: (value) => !beyondHalf(value),
@@ -77,8 +77,8 @@ const WORDS: Readonly<Record<Dtype, string>> = {
 /**
  * A value as an element of `dtype`.
  *
- * @throws {RangeError} If it is beyond it.
- * @throws {TypeError} If it is no number.
+ * @throws {RangeError} If the dtype cannot hold the value.
+ * @throws {TypeError} If the value is no number.
  */
 export function elementOf(value: unknown, dtype: Dtype): number {
   if (typeof value !== "number" && typeof value !== "bigint") {
@@ -115,14 +115,14 @@ function isTyped(values: unknown): values is NumberArray {
 }
 
 function dtypeOf(values: NumberArray): Dtype {
-  // By its name: not every engine has a Float16Array.
+  // By the array's name: not every JavaScript engine has a Float16Array.
   const name = Object.prototype.toString.call(values); // [object Float32Array]
   return name.includes("Float") ? "f32" : name.includes("Int") ? "i32" : "u32";
 }
 
 function flatten(values: unknown): unknown[] {
   if (Array.isArray(values)) {
-    // Array.from() makes holes undefined, which is refused; flatMap() alone would pass them over.
+    // Array.from() turns holes into undefined, which is refused; flatMap() alone would skip them.
     return Array.from(values as unknown[]).flatMap(flatten);
   }
   if (isTyped(values)) return Array.from(values as Iterable<unknown>);

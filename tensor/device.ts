@@ -1,5 +1,5 @@
 /**
- * How an engine begins: on a GPU that is found, or on none.
+ * How an engine starts: on a GPU, or dry, without one.
  *
  * @module
  */
@@ -13,8 +13,8 @@ import { nullDevice } from "./null_device.ts";
 import { Queue } from "./queue.ts";
 
 /**
- * Limits that kernels and buffers run into: a device that is not asked for more has WebGPU's
- * defaults.
+ * The limits that `init()` requests at the GPU's own values. Without a request a device has
+ * WebGPU's defaults, which are too low for some kernels and buffers.
  */
 const LIMITS = [
   "maxStorageBuffersPerShaderStage",
@@ -25,29 +25,27 @@ const LIMITS = [
   "maxComputeWorkgroupStorageSize",
 ] as const;
 
-/** Features that are asked for where they are. */
+/** Features that are requested if the GPU has them. */
 const OPTIONAL_FEATURES = ["timestamp-query", "shader-f16"] as const;
 
-/**
- * The largest buffer of a dry engine, unless it is told another one: what GPUs of the day allow.
- */
+/** The largest buffer of a dry engine by default, in bytes: as much as present GPUs allow. */
 const DRY_BYTES = 2 ** 32 - 4;
 
 /**
- * Storage buffers of a kernel on a dry engine, unless it is told otherwise: more than any binds.
+ * Storage buffers that a kernel can bind on a dry engine by default: more than any kernel binds.
  */
 const DRY_BUFFERS = 32;
 
-/** Storage buffers of a kernel that every GPU can bind: WebGPU's default limit. */
+/** Storage buffers that a kernel can bind on every GPU: WebGPU's default limit. */
 export const MAX_BINDINGS = 8;
 
-/** The start of the real engine that is current, or will be. */
+/** The start of the current real engine, which may still be going on; null if there is none. */
 let starting: Promise<void> | null = null;
 
 /**
  * Finds the GPU and makes it ready. Call it once, before anything else; later calls wait for the
- * first. After a loss of the device another call finds another one, for which all figures and
- * settings begin anew; tensors of the lost one stay unusable, and may still be released.
+ * first. After a loss of the device, another call starts a new one, for which all counts and
+ * settings begin anew. Tensors of the lost device stay unusable, but may still be released.
  *
  * @throws {NoAdapterError} If there is no WebGPU, or no adapter.
  */
@@ -59,27 +57,28 @@ export function init(): Promise<void> {
 }
 
 /**
- * What a dry engine takes its GPU to be; by default one without tight limits that is no software.
+ * The GPU that a dry engine stands for; by default one with generous limits that is not software.
  */
 export interface DryGpu {
   /** The largest buffer, in bytes. */
   readonly maxBufferSize?: number;
   /** How much of a buffer a kernel can bind, in bytes. */
   readonly maxStorageBufferBindingSize?: number;
-  /** Whether it computes on the CPU, so that the kernels for such GPUs run. */
+  /** Whether it computes on the CPU, which decides which kernels run. */
   readonly software?: boolean;
   /** Storage buffers that a kernel can bind. */
   readonly maxStorageBuffersPerShaderStage?: number;
-  /** Bytes that a workgroup can share. */
+  /** Bytes of a workgroup's memory. */
   readonly maxComputeWorkgroupStorageSize?: number;
   /** Invocations of a subgroup, or 0 where kernels cannot rely on their number. */
   readonly lanes?: number;
 }
 
 /**
- * Makes an engine current that allocates nothing and computes nothing, and needs no GPU: the same
- * code runs on it, and `memory()`, `counters` and `measure()` tell exactly what it would have cost.
- * All data read back is 0. The engine before it is given up; `init()` brings a real one again.
+ * Makes a dry engine current, which needs no GPU: it allocates nothing and computes nothing. The
+ * same code runs on it, and `memory()`, `counters` and `measure()` tell exactly what the code would
+ * cost. All data read back is 0. The previous engine is destroyed; `init()` starts a real one
+ * again.
  */
 export function initDry(gpu: DryGpu = {}): void {
   install(dryEngine(gpu));
@@ -87,8 +86,8 @@ export function initDry(gpu: DryGpu = {}): void {
 }
 
 /**
- * Runs `body` on a new dry engine, made as by {@linkcode initDry}. The engine that was
- * current before is so again afterwards, and neither knows of the other.
+ * Runs `body` on a new dry engine, made as by {@linkcode initDry}, and gives its value. Afterwards
+ * the previous engine is current again. The two engines share no state.
  *
  * @throws {TypeError} If `body` returns a promise.
  */
@@ -97,8 +96,8 @@ export function onDryEngine<T>(gpu: DryGpu, body: () => T): T {
 }
 
 /**
- * What a dry engine must be told to stand for the GPU in use; with `anySize` no tensor is too large
- * for it.
+ * The options with which a dry engine stands for the GPU in use. With `anySize`, the size limits
+ * are those of a dry engine by default, so that larger tensors are possible than on this GPU.
  */
 export function dryTwin({ anySize = false } = {}): Required<DryGpu> {
   const { limits } = gpu();
@@ -113,9 +112,8 @@ export function dryTwin({ anySize = false } = {}): Required<DryGpu> {
 }
 
 /**
- * Gives the GPU back, at the end of a process: a device that is left to the end of the process is
- * torn down beside the driver's threads, where Mesa's software driver now and then frees something
- * twice.
+ * Destroys the GPU device, at the end of a process. Otherwise it is torn down at exit while the
+ * driver's threads still run, and Mesa's software driver then sometimes frees memory twice.
  */
 export function shutDown(): void {
   if (hasEngine()) currentEngine().device.destroy();
@@ -123,7 +121,7 @@ export function shutDown(): void {
 }
 
 /**
- * The device, for those who record work on it.
+ * The device of the current engine, for code that records work on it.
  *
  * @throws {Error} If init() was not awaited.
  * @throws {DeviceLostError} If the device is lost.
@@ -137,14 +135,14 @@ export function gpuName(): string {
   return usable().name;
 }
 
-/** Whether the GPU is software, which runs on the CPU: its kernels then want other shapes. */
+/** Whether the GPU is software that runs on the CPU, for which kernels are tiled differently. */
 export function isSoftware(): boolean {
   return usable().isSoftware;
 }
 
 /**
- * Invocations of a subgroup where kernels may rely on it: on a software GPU whose subgroups are all
- * of one size.
+ * Invocations of a subgroup, or 0 where kernels cannot rely on their number. They can on a software
+ * GPU whose subgroups are all of one size.
  */
 export function lanes(): number {
   return usable().lanes;
@@ -174,8 +172,8 @@ function engineOn(device: Device): Engine {
 }
 
 function install(engine: Engine): void {
-  // What is left on the one before cannot be used any more: its memory goes back now, not when it
-  // is collected.
+  // Nothing on the previous engine can be used any more. Its memory is freed now, not when it is
+  // garbage-collected.
   switchEngine(engine)?.device.destroy();
 }
 
@@ -204,8 +202,8 @@ async function start(): Promise<void> {
   const { isFallbackAdapter, subgroupMinSize, subgroupMaxSize } = adapter.info;
   let made: GPUDevice | null = null;
   if (isFallbackAdapter && subgroupMinSize > 0 && subgroupMinSize === subgroupMaxSize) {
-    // Deno grants the feature without listing it. Where it is refused a device is asked of another
-    // adapter: some adapters serve only once.
+    // Deno grants the feature without listing it. If the request is refused, another adapter is
+    // asked for a device: some adapters give only one.
     made = await request(adapter, "subgroups").catch(() => null);
   }
   const directive = made && await subgroupDirective(made);
@@ -218,7 +216,10 @@ async function start(): Promise<void> {
   install(engine);
 }
 
-/** WGSL that lets a shader use subgroups, which not every compiler knows; null if nothing does. */
+/**
+ * The WGSL directive that lets a shader use subgroups: some compilers need it, others do not know
+ * it. Null if subgroups do not compile either way.
+ */
 async function subgroupDirective(made: GPUDevice): Promise<string | null> {
   for (const directive of ["enable subgroups;\n", ""]) {
     made.pushErrorScope("validation");

@@ -20,9 +20,9 @@ export interface TensorToSave {
 }
 
 /**
- * A safetensors file of the given tensors, the same bytes for the same content: names sorted, wider
- * elements first in the file, as the reference implementation lays them out, so that each tensor
- * begins at a multiple of its element.
+ * A safetensors file of the given tensors: the same content gives the same bytes. As in the
+ * reference implementation, names are sorted, and tensors of wider elements come first in the file,
+ * so that each tensor begins at a multiple of its element's size.
  *
  * @throws {RangeError} If elements do not fill their tensor's shape, or do not fit its dtype.
  */
@@ -69,8 +69,8 @@ const integerWithin = (least: number, most: number) => (value: number) =>
 const isBfloat16 = (value: number) => Math.abs(Math.fround(value)) < (2 - 2 ** -8) * 2 ** 127;
 
 /**
- * What elements may be: integers within their range, of I64 what a number holds exactly; floats
- * that stay finite.
+ * Whether a dtype can hold an element. An integer must be in range, for I64 in the range that a
+ * number holds exactly; a finite float must stay finite.
  */
 const FITS: Readonly<Record<TensorToSave["dtype"], (value: number) => boolean>> = {
   F32: (value) => Number.isFinite(Math.fround(value)) || !Number.isFinite(value),

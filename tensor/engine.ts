@@ -1,6 +1,6 @@
 /**
- * All that changes while tensors are computed belongs to an engine, and one engine is the current
- * one: what is called without saying where, runs there.
+ * Engines: each owns a device and all state that changes while tensors are computed. One engine is
+ * current; code that names no engine uses that one.
  *
  * @module
  */
@@ -11,21 +11,21 @@ import type { Meters } from "./measure.ts";
 import type { Queue } from "./queue.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** A device, and all state of those who work with it. It lasts as long as its device. */
+/** A device, and all state of the modules that work with it. It lasts as long as its device. */
 export class Engine {
   /** Where kernels run. */
   readonly device: Device;
   /** Its buffers, and the count of their bytes. */
   readonly pool: BufferPool;
-  /** What is recorded for the device. */
+  /** The work that is recorded for the device. */
   readonly queue: Queue;
-  /** What counts the work. */
+  /** The meters that count the work. */
   readonly meters: Meters;
   /** The open scopes, the innermost last. */
   readonly scopes: Set<Tensor>[] = [];
   readonly #states = new Map<unknown, unknown>();
 
-  /** An engine of the given members. `init()` and `initDry()` make such. */
+  /** Makes an engine of its parts; `init()` and `initDry()` do so. */
   constructor(device: Device, pool: BufferPool, queue: Queue, meters: Meters) {
     this.device = device;
     this.pool = pool;
@@ -33,7 +33,7 @@ export class Engine {
     this.meters = meters;
   }
 
-  /** The state that `key` stands for, made at the first call. */
+  /** The state under `key`, made at the first call. */
   state<T>(key: unknown, make: () => T): T {
     let state = this.#states.get(key);
     if (state === undefined) this.#states.set(key, state = make());
@@ -58,7 +58,7 @@ export function hasEngine(): boolean {
   return current !== null;
 }
 
-/** Makes another engine the current one, and gives the one before it. */
+/** Makes `to` the current engine, and gives the previous one. */
 export function switchEngine(to: Engine | null): Engine | null {
   const before = current;
   current = to;
@@ -66,7 +66,7 @@ export function switchEngine(to: Engine | null): Engine | null {
 }
 
 /**
- * Runs `body` with `engine` as the current one; the one before is current again afterwards.
+ * Runs `body` with `engine` as the current one; afterwards the previous one is current again.
  *
  * @throws {TypeError} If `body` returns a promise: what it does later would run on another engine.
  */
@@ -83,7 +83,10 @@ export function withEngine<T>(engine: Engine, body: () => T): T {
   }
 }
 
-/** Gives what the current engine has of a state, which is made when it is first asked for. */
+/**
+ * A function that gives the current engine's state of one kind. On each engine, `make` makes that
+ * state when it is first asked for.
+ */
 export function perEngine<T>(make: () => T): () => T {
   const key = {};
   return () => currentEngine().state(key, make);

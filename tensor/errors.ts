@@ -1,5 +1,5 @@
 /**
- * What callers may want to catch.
+ * Errors that callers may want to catch.
  *
  * @module
  */

@@ -1,23 +1,23 @@
 /**
- * A GPU device, and how it fails.
+ * A GPU device, and how it reports errors.
  *
  * @module
  */
 
 import { DeviceLostError } from "./errors.ts";
 
-/** How long after a refusal the news of a lost device is waited for. */
+/** Milliseconds to wait, after the GPU refused something, for the news that the device is lost. */
 const LOSS_MS = 200;
 
-/** A device with what is known of it. */
+/** A GPU device, what is known of it, and the errors that it reports. */
 export class Device {
   /** What it says of itself, in words: `"llvmpipe (LLVM 15.0.6, 256 bits)"`. */
   readonly name: string;
-  /** Whether it computes on the CPU: its kernels then want other shapes. */
+  /** Whether it computes on the CPU, for which kernels are tiled differently. */
   readonly isSoftware: boolean;
   /** Invocations of a subgroup, or 0 where kernels cannot rely on their number. */
   readonly lanes: number;
-  /** What a shader that uses subgroups begins with. */
+  /** The WGSL directive that a shader with subgroups begins with; empty if it needs none. */
   readonly subgroupPrelude: string;
   readonly #gpu: GPUDevice;
   readonly #checks: Promise<Error | null>[] = [];
@@ -25,7 +25,8 @@ export class Device {
   #lost: DeviceLostError | null = null;
 
   /**
-   * Listens to what `gpu` says by itself. A `prelude` of null means that shaders use no subgroups.
+   * Listens for errors that no error scope catches, and for the loss of `gpu`. A `prelude` of null
+   * means that shaders use no subgroups.
    */
   constructor(gpu: GPUDevice, info: Partial<GPUAdapterInfo>, prelude: string | null) {
     const { description, vendor = "", architecture = "" } = info;
@@ -58,14 +59,14 @@ export class Device {
     return this.#gpu;
   }
 
-  /** Gives the device back: all that is on it is gone. */
+  /** Destroys the device, and all that is on it. */
   destroy(): void {
     this.#gpu.destroy();
   }
 
   /**
-   * Runs `body` inside an error scope. What the GPU reports of it becomes, through `explain`, an
-   * error that the next readback throws.
+   * Runs `body` inside an error scope. If the GPU reports an error there, `explain` turns the
+   * message into the error that the next readback throws.
    */
   guarded<T>(
     filter: GPUErrorFilter,
@@ -86,7 +87,7 @@ export class Device {
     }
   }
 
-  /** Waits for the checks under way and throws what was found first, once. */
+  /** Waits for the pending error scopes, and throws the first error that they found, once. */
   async settle(): Promise<void> {
     const found = await Promise.all(this.#checks.splice(0));
     const error = found.find((error) => error !== null) ?? this.#failure;
@@ -95,11 +96,12 @@ export class Device {
   }
 
   /**
-   * Why the GPU refused to answer: the loss of the device where that is why, else `error` itself.
+   * The error to throw when the GPU refused to answer: the loss of the device if that is the cause,
+   * else `error` itself.
    */
   async refusal(error: unknown): Promise<unknown> {
     let timer: ReturnType<typeof setTimeout>;
-    // The news of a loss may come after what it made fail.
+    // The news of a loss may come after the failures that the loss causes.
     await Promise.race([
       this.#gpu.lost,
       new Promise((resolve) => timer = setTimeout(resolve, LOSS_MS)),

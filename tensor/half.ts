@@ -1,11 +1,11 @@
 /**
- * Half-precision numbers (IEEE 754 binary16) on the host, by their bits: not every engine has a
- * `Float16Array`.
+ * Half-precision numbers (IEEE 754 binary16) on the host, by their bits: not every JavaScript
+ * engine has a `Float16Array`.
  *
  * @module
  */
 
-/** The numbers of the given bits. */
+/** The numbers of the given half-precision bits, as f32. */
 export function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
   const floats = new Float32Array(halves.length);
   const bits = new Uint32Array(floats.buffer);
@@ -23,14 +23,17 @@ export function halvesToFloats(halves: Uint16Array): Float32Array<ArrayBuffer> {
 /** The largest half. */
 export const LARGEST_HALF = 65504;
 
-/** Whether a finite number is nearer to 2¹⁶ than to the largest half, and would become infinite. */
+/**
+ * Whether a finite number is at least halfway from the largest half to 2¹⁶, and so would become
+ * infinite.
+ */
 export function beyondHalf(value: number): boolean {
   return Number.isFinite(value) && Math.abs(Math.fround(value)) >= 65520;
 }
 
 /**
- * Puts the bits of the half-precision numbers nearest to `floats`, ties to even, into `halves` from
- * `start` on; what {@linkcode beyondHalf} tells of becomes infinite.
+ * Rounds `floats` to half precision, ties to even, and writes the bits into `halves`, from index
+ * `start` on. Numbers that are {@linkcode beyondHalf} become infinite.
  */
 export function floatsToHalves(floats: Float32Array, halves: Uint16Array, start = 0): void {
   const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
@@ -50,7 +53,7 @@ function toHalf(bits: number): number {
   return sign | roundedShift(steps, shift);
 }
 
-/** `steps / 2^shift`, rounded to the nearest integer, of two equally near ones to the even. */
+/** `steps / 2^shift`, rounded to the nearest integer, ties to even. */
 export function roundedShift(steps: number, shift: number): number {
   return (steps + (1 << shift - 1) - 1 + (steps >>> shift & 1)) >>> shift;
 }

@@ -18,7 +18,7 @@ export type Phase = typeof PHASES[number];
 
 /** An amount of work. */
 export interface Work {
-  /** How many kernels were started. */
+  /** How many kernels were dispatched. */
   readonly dispatches: number;
   /**
    * Arithmetic operations; a product of `[m, k]` and `[k, n]` counts 2mnk, other kernels say what
@@ -38,8 +38,8 @@ export interface WorkRow extends Work {
   /** When it ran. */
   readonly phase: Phase;
   /**
-   * What {@linkcode attribute} called the code that ran it, or that it is the gradient of; `""`
-   * where nothing did.
+   * The label that {@linkcode attribute} gave to the code that ran the kernel, or to the code whose
+   * gradient the kernel computes; `""` without a label.
    */
   readonly label: string;
 }
@@ -50,16 +50,16 @@ export interface Measured<T> {
   readonly value: T;
   /** The work, a row for each kernel, phase and label. */
   readonly rows: readonly WorkRow[];
-  /** How often work was handed to the GPU. */
+  /** How often recorded work was submitted to the GPU. */
   readonly submits: number;
   /**
-   * Bytes of the tensors that tapes began to keep for a backward pass, by label; of none that
-   * something else keeps.
+   * Bytes of the tensors that tapes saved for a backward pass, by label. Only buffers of the
+   * category `workspace` count: a weight, say, is held anyway.
    */
   readonly savedBytes: Readonly<Record<string, number>>;
-  /** The most bytes that were live at once, what was live before included. */
+  /** The most bytes that were live at once, those live before included. */
   readonly peakBytes: number;
-  /** What the peak was made of. */
+  /** The live bytes by category at the peak. */
   readonly peakByCategory: BytesByCategory;
 }
 
@@ -69,13 +69,13 @@ interface Meter {
   readonly savedBytes: Record<string, number>;
 }
 
-/** The measurements of an engine under way, and what its work counts as now. */
+/** The measurements of an engine that are running, and the phase and label of its work. */
 export class Meters {
   readonly #meters: Meter[] = [];
   /** The phase and the label of the code that runs now. */
   readonly now: { phase: Phase; label: string } = { phase: "forward", label: "" };
 
-  /** Counts all work from now on until it is stopped. */
+  /** Starts a measurement: it counts all work until `stop()` is called. */
   start(): {
     readonly rows: () => WorkRow[];
     readonly savedBytes: Readonly<Record<string, number>>;
@@ -90,7 +90,7 @@ export class Meters {
     };
   }
 
-  /** Runs `body`, whose work counts as `now` says where it is given. */
+  /** Runs `body`; its work counts under the phase and label in `now`. One that is absent stays. */
   within<T>(now: Partial<{ phase: Phase; label: string }>, body: () => T): T {
     const before = { ...this.now };
     Object.assign(this.now, now);
@@ -101,7 +101,7 @@ export class Meters {
     }
   }
 
-  /** As {@linkcode count}. */
+  /** Counts work, as the function {@linkcode count} says. */
   count(kernel: string, work: () => Omit<Work, "dispatches">, dispatches: 0 | 1): void {
     if (this.#meters.length === 0) return;
     const { flops, bytesRead, bytesWritten } = work();
@@ -120,7 +120,7 @@ export class Meters {
     }
   }
 
-  /** Counts bytes that a tape begins to keep. */
+  /** Counts bytes of a tensor that a tape saves. */
   noteSaved(bytes: number): void {
     const { label } = this.now;
     for (const { savedBytes } of this.#meters) savedBytes[label] = (savedBytes[label] ?? 0) + bytes;
@@ -128,8 +128,8 @@ export class Meters {
 }
 
 /**
- * Runs `body` and tells what it cost. What it records counts when it is recorded, not when the GPU
- * does it: a submit that comes later is not among its submits.
+ * Runs `body`, and gives its value and what it cost. Work counts when it is recorded, not when the
+ * GPU does it: a submit after `body` is not among its submits.
  *
  * @throws {TypeError} If `body` returns a promise.
  */
@@ -163,24 +163,24 @@ export function total(
   return sum;
 }
 
-/** Runs `body`, whose work is of the given phase. */
+/** Runs `body`; its work counts under `phase`. */
 export function during<T>(phase: Phase, body: () => T): T {
   return currentEngine().meters.within({ phase }, body);
 }
 
-/** Runs `body`, whose work, and that of its gradients later on, counts under `label`. */
+/** Runs `body`; its work, and later the work of its gradients, counts under `label`. */
 export function attribute<T>(label: string, body: () => T): T {
   return currentEngine().meters.within({ label }, body);
 }
 
-/** What the code that runs now is attributed to. */
+/** The label that work counts under now. */
 export function currentLabel(): string {
   return currentEngine().meters.now.label;
 }
 
 /**
- * Counts a dispatch, whose work is asked for only if somebody measures; or some of the work of one
- * that is counted elsewhere, as none.
+ * Counts one dispatch of a kernel. `work` is called only if a measurement is running. With
+ * `dispatches` 0, only the work is added: it is a share of a dispatch that is counted elsewhere.
  */
 export function count(
   kernel: string,

@@ -7,8 +7,9 @@
 import { currentEngine } from "./engine.ts";
 
 /**
- * What a buffer is for: frozen weights of a model, matrices of its adapters, gradients of what
- * trains, the optimizer's moments, what the tape keeps for the backward pass, and all the rest.
+ * What buffers are for: a model's frozen weights, its adapters' weights, the gradients of
+ * parameters, the optimizer's state, the tensors that tapes save for a backward pass, and all the
+ * rest.
  */
 export const MEMORY_CATEGORIES = [
   "frozenWeights",
@@ -31,15 +32,15 @@ export interface Memory {
   readonly liveBuffers: number;
   /** The largest `liveBytes` since the start, or since {@linkcode resetPeak}. */
   readonly peakBytes: number;
-  /** `liveBytes` by what they are for. */
+  /** `liveBytes` by category. */
   readonly byCategory: BytesByCategory;
-  /** What the peak was made of, when it was reached. */
+  /** The live bytes by category when the peak was reached. */
   readonly peakByCategory: BytesByCategory;
   /** Bytes of the buffers that wait in the pool to be used again. */
   readonly pooledBytes: number;
   /**
-   * The largest sum of live and pooled bytes, what the GPU had to have, since the start or
-   * {@linkcode resetPeak}.
+   * The largest sum of live and pooled bytes since the start, or since {@linkcode resetPeak}: what
+   * the GPU had to provide.
    */
   readonly peakHeldBytes: number;
 }
@@ -49,21 +50,22 @@ export function memory(): Memory {
   return currentEngine().pool.figures;
 }
 
-/** Starts a new measurement of the peaks, from what is there now. */
+/** Starts a new measurement of the peaks, from the bytes that are held now. */
 export function resetPeak(): void {
   currentEngine().pool.resetPeak();
 }
 
-/** Runs `body`, whose new buffers are of `category`. */
+/** Runs `body`; the buffers acquired in it are of `category`. */
 export function inCategory<T>(category: MemoryCategory, body: () => T): T {
   return currentEngine().pool.inCategory(category, body);
 }
 
 /**
- * Live and pooled bytes stay below `bytes` together, if the live ones alone do: before more would
- * be held the pooled ones are given back, which costs a submit.
+ * Limits live and pooled buffers together to `bytes`. Before a new buffer would exceed the limit,
+ * the pooled ones are given back to the GPU, which costs a submit. Live buffers alone may exceed
+ * it.
  *
- * @throws {RangeError} If it is no number from 0 on.
+ * @throws {RangeError} If `bytes` is no number from 0 on.
  */
 export function limitMemory(bytes: number): void {
   if (!(bytes >= 0)) {

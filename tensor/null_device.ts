@@ -1,10 +1,10 @@
 /**
- * A stand-in for a GPU device that does nothing, so that the engine can be counted without one.
+ * A stand-in for a GPU device that does nothing, so that work can be counted without a GPU.
  *
  * @module
  */
 
-/** A device whose buffers have a size and no content; what is mapped of them is 0. */
+/** A device that does nothing. Its buffers have a size, but no content; mapped ranges are all 0. */
 export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
   const nothing = () => {};
   const labelled = ({ label = "" }: GPUObjectDescriptorBase = {}) => ({ label });
@@ -44,6 +44,6 @@ export function nullDevice(limits: Partial<GPUSupportedLimits>): GPUDevice {
       Promise.resolve(labelled(descriptor)),
     createCommandEncoder: () => encoder,
   };
-  // Only what an engine and its kernels use is there.
+  // It has only the members that an engine and its kernels use.
   return device as unknown as GPUDevice;
 }

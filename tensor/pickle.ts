@@ -10,11 +10,11 @@ import type { PickleReference, PickleValue } from "./pickle_value.ts";
 
 /** A pickle that has been read. */
 export interface Pickle {
-  /** What it holds. */
+  /** The object that the pickle holds. */
   readonly value: PickleValue;
-  /** All references in it. */
+  /** All references in it to data outside the pickle. */
   readonly references: readonly PickleReference[];
-  /** Where the bytes after it begin. */
+  /** Index of the first byte after it. */
   readonly end: number;
 }
 
@@ -24,17 +24,17 @@ export interface UnpickleOptions {
   readonly file: string;
   /** Whether a pickle may name a class or function, such as `"collections.OrderedDict"`. */
   readonly allows: (name: string) => boolean;
-  /** Where the pickle begins, 0 by default. */
+  /** Index of the pickle's first byte; 0 by default. */
   readonly start?: number;
 }
 
 /**
- * The pickle at `start` of `bytes`. An `OrderedDict` is a Map as dicts are; all else that would be
- * made is a {@linkcode PickleObject}.
+ * The pickle that begins at byte `start`. Dicts and `OrderedDict`s become Maps; any other object
+ * that the pickle would make becomes a {@linkcode PickleObject}.
  *
  * @throws {TruncatedPickleError} If the bytes end before the pickle does.
- * @throws {RangeError} If it is damaged, has opcodes that only run code, or names what is not
- * allowed.
+ * @throws {RangeError} If it is damaged or too long, has opcodes that only run code, or names a
+ * class or function that is not allowed.
  */
 export function unpickle(
   bytes: Uint8Array<ArrayBuffer>,
@@ -55,15 +55,15 @@ export function unpickle(
   );
 }
 
-/** The state dict of a large model takes some 100,000. */
+/** The most opcodes of a pickle. The state dict of a large model has some 100,000. */
 const MAX_STEPS = 2 ** 21;
 
 type Step = (m: PickleMachine) => unknown;
 
 /**
- * What each opcode does, by its character; `m` is the machine. STOP is not here, nor are those that
- * only run code or read what is elsewhere: INST, OBJ, NEWOBJ_EX, PERSID, EXT1 to EXT4, NEXT_BUFFER,
- * READONLY_BUFFER.
+ * What each opcode does, by its character; `m` is the machine. STOP is not here. Nor are the
+ * opcodes that only run code or read data from elsewhere: INST, OBJ, NEWOBJ_EX, PERSID, EXT1 to
+ * EXT4, NEXT_BUFFER, READONLY_BUFFER.
  */
 const OPCODES: ReadonlyMap<string, Step> = new Map<string, Step>([
   ["\x80", (m) => m.protocol()], // PROTO

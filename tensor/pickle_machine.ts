@@ -17,7 +17,8 @@ const MAX_LINE_BYTES = 2 ** 20;
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /**
- * What opcodes work on: the bytes; a stack, in which marks say where lists begin; numbered values.
+ * The state that opcodes work on: the bytes; a stack, with marks where lists begin; and a memo of
+ * numbered values.
  */
 export class PickleMachine {
   /** All references that were pushed. */
@@ -42,7 +43,7 @@ export class PickleMachine {
     );
   }
 
-  /** Goes on by `length` bytes, and says where they begin. */
+  /** Moves past the next `length` bytes, and gives the index of the first of them. */
   skip(length: number): number {
     const start = this.at;
     if (length > this.bytes.length - start) {
@@ -60,11 +61,11 @@ export class PickleMachine {
   int32 = () => this.#view.getInt32(this.skip(4), true);
   uint32 = () => this.#view.getUint32(this.skip(4), true);
   uint64 = () => Number(this.#view.getBigUint64(this.skip(8), true));
-  float64 = () => this.#view.getFloat64(this.skip(8)); // alone, this is big-endian
+  float64 = () => this.#view.getFloat64(this.skip(8)); // the only big-endian number
   take = (length: number) => this.bytes.subarray(this.skip(length), this.at);
   text = (length: number) => decoder.decode(this.take(length));
 
-  /** A line without its end, a character for each byte. */
+  /** The next line without its end, one character for each byte. */
   line(): string {
     const end = this.bytes.indexOf(0x0a, this.at);
     const length = (end < 0 ? this.bytes.length : end) - this.at;
@@ -84,7 +85,7 @@ export class PickleMachine {
     return text === "00" ? false : text === "01" ? true : this.decimal(text);
   }
 
-  /** Two's complement, the least byte first. */
+  /** An integer of `length` bytes in two's complement, the least byte first. */
   long(length: number): number | bigint {
     if (length > MAX_INTEGER_BYTES) throw this.damaged(`a number has ${length} bytes`);
     const digits = Array.from(this.take(length), (byte) => byte.toString(16).padStart(2, "0"));
@@ -96,7 +97,7 @@ export class PickleMachine {
     return Number(text.replace("inf", "Infinity"));
   }
 
-  /** A string of Python 2 as its source has it: bytes in quotes, some by number. */
+  /** A string as Python 2 writes it in source code: bytes in quotes, some of them escaped. */
   quoted(line: string): string {
     const [, , inner] = /^(["'])(.*)\1$/.exec(line) ?? [];
     if (inner === undefined) throw this.damaged("a string has no quotes");
@@ -209,7 +210,7 @@ export class PickleMachine {
     if (maker.name !== "collections.OrderedDict") {
       return this.push(new PickleObject(maker.name, args));
     }
-    // Python 2 gives the items here, as a list of pairs; Python 3 sets them after this.
+    // Python 2 gives the items here, as a list of pairs; Python 3 sets them later.
     const pairs = args[0] ?? [];
     if (!isList(pairs) || !pairs.every((pair) => isList(pair) && pair.length === 2)) {
       throw this.damaged("it makes a dict of what is no list of pairs");
@@ -217,7 +218,9 @@ export class PickleMachine {
     this.dict(pairs.flat());
   }
 
-  /** Attributes of dicts are dropped: PyTorch keeps the versions of modules there. */
+  /**
+   * Sets the state of an object. That of a dict is dropped: PyTorch keeps module versions there.
+   */
   build(): void {
     const [state, object] = [this.pop(), this.top()];
     if (object instanceof PickleObject) object.state = state;
@@ -231,7 +234,7 @@ export class PickleMachine {
   }
 }
 
-/** A number where that is exact. */
+/** A number if it holds the value exactly, else a bigint. */
 function exact(value: bigint): number | bigint {
   return BigInt.asIntN(54, value) === value ? Number(value) : value;
 }

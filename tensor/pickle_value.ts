@@ -16,7 +16,7 @@ export class PickleGlobal {
   constructor(readonly name: string) {}
 }
 
-/** What a class or function would make out of arguments: not made, just written down. */
+/** An object that a class or function would make out of arguments. Only the call is noted. */
 export class PickleObject {
   /** What the object's attributes would be set from. */
   state: PickleValue = null;
@@ -25,11 +25,11 @@ export class PickleObject {
   constructor(readonly maker: string, readonly args: readonly PickleValue[]) {}
 }
 
-/** What is not in the pickle itself, such as a tensor's bytes. */
+/** A reference to data outside the pickle, such as a tensor's bytes. */
 export class PickleReference {
-  /** Takes what says where it is. */
+  /** Takes the value that says where the data is. */
   constructor(readonly id: PickleValue) {}
 }
 
-/** A pickle that goes on after the bytes that there are. */
+/** The bytes end before the pickle does. */
 export class TruncatedPickleError extends RangeError {}

@@ -7,7 +7,7 @@
 import { currentEngine } from "./engine.ts";
 import type { Timer } from "./queue.ts";
 
-/** What one kernel did and took. */
+/** The work and the time of one kernel. */
 export interface ProfileRow {
   /** Its name. */
   readonly kernel: string;
@@ -26,26 +26,26 @@ export interface Profile<T> {
   /** What the body returned. */
   readonly value: T;
   /**
-   * A row for each kernel, what took longest first; what was counted most of, where there is no
-   * clock.
+   * A row for each kernel, the one that took longest first; without a clock, the one with the most
+   * FLOPs first.
    */
   readonly rows: readonly ProfileRow[];
   /** Milliseconds of all kernels, by the GPU's clock; null where the GPU has none. */
   readonly gpuMs: number | null;
   /** Milliseconds from the start until all work was done. */
   readonly wallMs: number;
-  /** How often work was handed to the GPU. */
+  /** How often recorded work was submitted to the GPU. */
   readonly submits: number;
 }
 
-/** Timestamps of a query set, WebGPU's limit: two a dispatch. */
+/** The most timestamps of a query set, by WebGPU's limit. A dispatch needs two. */
 const STAMPS = 4096;
 
 /**
- * Runs `body`, and tells what each kernel took of it. Each dispatch is timed in a pass by itself,
- * so that all of it takes longer than without. Work that was recorded before is submitted first.
- * Needs the feature `timestamp-query`, which `init()` asks for; without it there are counts, and no
- * times. Browsers round times to 0.1 ms.
+ * Runs `body`, and gives its value and each kernel's calls, work and time. Each dispatch is timed
+ * in a pass by itself, so the whole takes longer than without profiling. Work recorded before is
+ * submitted first. Times need the feature `timestamp-query`, which `init()` asks for; without it
+ * there are only counts. Browsers round times to 0.1 ms.
  */
 export async function profile<T>(body: () => T | Promise<T>): Promise<Profile<T>> {
   const { device: { gpu }, queue, meters } = currentEngine();

@@ -1,5 +1,5 @@
 /**
- * Records dispatches, and hands them to the GPU together.
+ * Records dispatches, and submits them to the GPU together.
  *
  * @module
  */
@@ -11,13 +11,18 @@ import { KernelError } from "./errors.ts";
 import type { Device } from "./gpu_device.ts";
 import { Readbacks } from "./readback.ts";
 
-/** Bytes of one dispatch's sizes: WebGPU's largest required alignment of a dynamic offset. */
+/**
+ * Bytes reserved for the sizes of one dispatch: WebGPU's largest required alignment of a dynamic
+ * offset.
+ */
 export const SIZES_BYTES = 256;
 
-/** Dispatches for which there is room before a submit. */
+/** The most dispatches of a submit: the uniform buffer has room for the sizes of so many. */
 const MAX_RECORDED = 4096;
 
-/** Dispatches after which a GPU gets to work, while the host records more. */
+/**
+ * Dispatches after which a hardware GPU is given work, so that it runs while the host records more.
+ */
 const HEAD_START = 128;
 
 /** Workgroups along x, y and z. */
@@ -26,23 +31,28 @@ export type Grid = readonly [x: number, y?: number, z?: number];
 /** Times dispatches one by one, each in a pass by itself. */
 export interface Timer {
   /**
-   * Where the GPU writes when a dispatch of a kernel begins and ends; null if a submit must make
-   * room.
+   * Where the GPU writes the times at which a dispatch of `kernel` begins and ends; null if a
+   * submit must first make room.
    */
   stamps(kernel: string): GPUComputePassTimestampWrites | null;
-  /** Told before a submit, to bring the times along. */
+  /** Called before a submit with its encoder, to record the copy of the times. */
   submitting(encoder: GPUCommandEncoder): void;
 }
 
-/** What is recorded for a device and not yet submitted, and what comes back from it. */
+/**
+ * The work that is recorded for a device and not yet submitted, and the readbacks from the device.
+ */
 export class Queue {
-  /** How often the GPU was given work. */
+  /** How many dispatches, submits and readbacks there were. */
   readonly counts = { dispatches: 0, submits: 0, readbacks: 0 };
-  /** Dispatches that make a submit by themselves. A software GPU would work in the host's time. */
+  /**
+   * The most dispatches before a submit. A software GPU gets no early submits: it would take CPU
+   * time from the host that records.
+   */
   readonly recordedAtMost: number;
-  /** What recorded dispatches bind. */
+  /** The bind groups of dispatches. */
   readonly bindGroups: BindGroups;
-  /** How data comes back. */
+  /** The readbacks from the device. */
   readonly readbacks: Readbacks;
   readonly #device: Device;
   readonly #pool: BufferPool;
@@ -54,7 +64,7 @@ export class Queue {
   #uniforms: Uniforms | null = null;
   #timer: Timer | null = null;
 
-  /** Nothing recorded; buffers come from `pool`. */
+  /** Starts with nothing recorded; buffers come from `pool`. */
   constructor(device: Device, pool: BufferPool) {
     this.recordedAtMost = device.isSoftware ? MAX_RECORDED : HEAD_START;
     this.bindGroups = new BindGroups(device, pool);
@@ -64,7 +74,7 @@ export class Queue {
     pool.relieve = () => this.trim();
   }
 
-  /** The layout of bind group 1, the sizes of a dispatch. */
+  /** The layout of bind group 1, which holds the sizes of a dispatch. */
   get sizesLayout(): GPUBindGroupLayout {
     return this.#sizes.layout;
   }
@@ -74,8 +84,8 @@ export class Queue {
   }
 
   /**
-   * Records one run of `pipeline` over `bindings`, with `values` as its sizes; `explain` tells what
-   * the GPU refused.
+   * Records one run of `pipeline` over `bindings`, with `values` as its packed sizes. If the GPU
+   * refuses the bindings, `explain` turns the message into an error.
    */
   dispatch(
     pipeline: GPUComputePipeline,
@@ -112,7 +122,7 @@ export class Queue {
     if (timestampWrites) this.#endPass();
   }
 
-  /** Records a copy of `bytes` bytes, from byte `offset` on, to the start of another buffer. */
+  /** Records a copy of `bytes` bytes of `from`, from byte `offset` on, to the start of `to`. */
   copy(from: GPUBuffer, offset: number, to: GPUBuffer, bytes: number): void {
     this.#endPass();
     this.#encoder ??= this.#device.gpu.createCommandEncoder();
@@ -124,7 +134,7 @@ export class Queue {
     this.#pass = null;
   }
 
-  /** Hands what is recorded to the GPU. */
+  /** Submits the recorded work to the GPU. */
   flush(): void {
     if (this.#encoder) {
       const { gpu } = this.#device;
@@ -152,7 +162,7 @@ export class Queue {
     if (this.#pool.overstocked) this.trim();
   }
 
-  /** Gives the buffers that wait back to the GPU. */
+  /** Submits the recorded work, then gives pooled buffers and bind groups back to the GPU. */
   trim(): void {
     if (this.#encoder) this.flush();
     this.#pool.clear();
@@ -160,16 +170,16 @@ export class Queue {
     this.bindGroups.clear();
   }
 
-  /** Overwrites `buffer` from byte `offset` on. */
+  /** Overwrites `buffer` from byte `offset` on. Submits the recorded work first. */
   write(buffer: GPUBuffer, offset: number, values: ArrayBufferView<ArrayBuffer>): void {
-    // writeBuffer overtakes what is recorded but not submitted, and there a buffer from the pool
-    // may still have readers.
+    // writeBuffer runs before work that is recorded but not submitted, and such work may still read
+    // a buffer that came from the pool.
     this.flush();
     const { gpu } = this.#device;
     gpu.queue.writeBuffer(buffer, offset, values.buffer, values.byteOffset, values.byteLength);
   }
 
-  /** Has dispatches timed from now on, or no longer. Submits what is recorded. */
+  /** Submits the recorded work. From then on `timer` times each dispatch; null ends the timing. */
   timeBy(timer: Timer | null): void {
     this.flush();
     this.#timer = timer;
@@ -177,8 +187,8 @@ export class Queue {
 }
 
 /**
- * Where the sizes of all dispatches live: one uniform buffer, which is written once a submit. Sizes
- * that change compile nothing and upload nothing more.
+ * One uniform buffer for the sizes of all recorded dispatches, with its layout and bind group. It
+ * is written once a submit: sizes that change need no compilation and no other upload.
  */
 interface Uniforms {
   readonly buffer: GPUBuffer;
@@ -208,13 +218,13 @@ function makeUniforms(gpu: GPUDevice): Uniforms {
   return { buffer, layout, group };
 }
 
-/** How often the current engine's GPU was given work, and how many bind groups were made for it. */
+/** How often the current engine gave its GPU work, and how many bind groups it made for it. */
 export interface Counters {
-  /** Kernels started. */
+  /** Kernels dispatched. */
   readonly dispatches: number;
-  /** Times that recorded work was handed over. */
+  /** Submits of recorded work. */
   readonly submits: number;
-  /** Times that data was read. */
+  /** Readbacks of data. */
   readonly readbacks: number;
   /** Bind groups made. */
   readonly bindGroups: number;
@@ -236,12 +246,12 @@ export const counters: Counters = {
   },
 };
 
-/** Hands what is recorded to the GPU. */
+/** Submits the recorded work to the GPU. */
 export function flush(): void {
   currentEngine().queue.flush();
 }
 
-/** Gives the buffers that wait to be used again back to the GPU. */
+/** Submits the recorded work, then gives pooled buffers and bind groups back to the GPU. */
 export function trim(): void {
   currentEngine().queue.trim();
 }

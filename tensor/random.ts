@@ -34,11 +34,12 @@ export function hash3(x: number, y: number, z: number): [number, number, number]
 }
 
 /**
- * Ends each word of a key: no UTF-16 code unit, so that the words "ab", "c" and "a", "bc" differ.
+ * Marks the end of each word of a key. It is no UTF-16 code unit, so that the words "ab", "c" and
+ * "a", "bc" give different keys.
  */
 const END_OF_WORD = 0x10000;
 
-/** What makes one stream of numbers differ from another. */
+/** The key of a stream, by which its numbers differ from those of other streams. */
 type Key = readonly [number, number];
 
 function extend(key: Key, word: number | string): Key {
@@ -87,7 +88,7 @@ export class Random {
   /** The next number: a u32. */
   next(): number {
     const [x, y] = hash3(this.#count++, ...this.#key);
-    // The lowest bits of each word follow those of the counter: the upper halves are the good ones.
+    // Only the upper halves are used: the lowest bits of each word follow those of the counter.
     return (x & 0xffff0000 | y >>> 16) >>> 0;
   }
 
@@ -113,8 +114,8 @@ export class Random {
 
   /**
    * A number from the normal distribution with mean 0 and variance 1, by the ratio of uniforms
-   * (Kinderman and Monahan, ACM Transactions on Mathematical Software 3(3), 1977). The logarithm,
-   * which engines may round differently, only decides which stay.
+   * (Kinderman and Monahan, ACM Transactions on Mathematical Software 3(3), 1977). JavaScript
+   * engines may round the logarithm differently, but it only decides which numbers are accepted.
    */
   normal(): number {
     for (;;) {

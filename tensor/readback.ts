@@ -9,35 +9,38 @@ import type { Device } from "./gpu_device.ts";
 import type { Queue } from "./queue.ts";
 
 /**
- * Deno looks every 10 ms whether a buffer is mapped. Its `onSubmittedWorkDone()` however, once
- * called, holds the thread until the GPU is done. The buffer is mapped then, although its promise
- * does not know it yet.
+ * Whether a readback can block the thread until the GPU is done, as it can in Deno. There the
+ * promise of `mapAsync()` settles late, since Deno polls it every 10 ms. But
+ * `onSubmittedWorkDone()`, once called, blocks the thread until the GPU is done. The buffer is
+ * mapped then, although its promise has not settled yet.
  */
 const CAN_HOLD = globalThis.navigator?.userAgent?.startsWith("Deno/") ?? false;
 
 /**
- * Waits up to this are held: a thread that is held hears no Ctrl-C, and 10 ms are little of a long
- * wait.
+ * A readback blocks the thread only if the wait of the one before took fewer milliseconds than
+ * this. A blocked thread does not react to Ctrl-C, and in a long wait 10 ms of polling count for
+ * little.
  */
 const HOLD_MS = 100;
 
 /**
- * Readbacks whose promise is still to settle: one in so many is waited for, so that events get
- * their turn.
+ * The most readbacks whose mapping promise has not settled. Once there are so many, the next one
+ * awaits its promise instead of blocking, so that other events get their turn.
  */
 const MAX_HELD = 16;
 
 /**
- * From so many bytes on, events get a turn before another buffer would have to be made, so that
- * those in use come back.
+ * Bytes from which on a readback is large. Before another large staging buffer is made, events get
+ * a turn, so that those in use come back.
  */
 const LARGE_BYTES = 2 ** 20;
 
-/** Bytes of buffers that wait for the next readback. */
+/** The most bytes of pooled staging buffers. */
 const MAX_POOLED_BYTES = 2 ** 26;
 
 /**
- * The buffers that readbacks go through, pooled by size: to make one costs more than to fill it.
+ * Readbacks, through staging buffers that are pooled by size: making one costs more than filling
+ * it.
  */
 export class Readbacks {
   readonly #device: Device;
@@ -45,25 +48,25 @@ export class Readbacks {
   readonly #pooled = new Map<number, GPUBuffer[]>();
   #pooledBytes = 0;
   /**
-   * How often the buffers were given back: one that was in use then is not pooled when it comes
-   * back.
+   * How often `clear()` was called. A staging buffer that was in use at that time is not pooled
+   * when it comes back.
    */
   #generation = 0;
   #lastWait = 0;
   #held = 0;
   /**
-   * Whether what is mapped is a copy, as in Deno since 2.9.5, which need not be copied again.
+   * Whether a mapped range is a copy, as in Deno since 2.9.5; it then need not be copied again.
    * Elsewhere it is a view that ends when the buffer is unmapped.
    */
   #copies = false;
 
-  /** Brings back what `queue` computes. */
+  /** Reads back what `queue` computes. */
   constructor(device: Device, queue: Queue) {
     this.#device = device;
     this.#queue = queue;
   }
 
-  /** Finds out, on a device that is real, whether what is mapped is a copy. */
+  /** Finds out, on a real device, whether a mapped range is a copy. */
   async tryOut(): Promise<void> {
     if (!CAN_HOLD) return;
     const buffer = this.#take(4);
@@ -75,9 +78,11 @@ export class Readbacks {
   }
 
   /**
-   * Submits what is recorded, waits for it, and copies `bytes` bytes of `buffer` from `offset` on.
+   * A copy of `bytes` bytes of `buffer`, from byte `offset` on. Submits the recorded work, and
+   * waits for it.
    *
-   * @throws {KernelError} What the GPU refused since the last readback.
+   * @throws {KernelError} If the GPU refused a kernel since the last readback.
+   * @throws {OutOfMemoryError} If the GPU had no memory for a buffer since then.
    * @throws {DeviceLostError} If the device is lost.
    */
   async read(buffer: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
@@ -107,7 +112,7 @@ export class Readbacks {
     } catch (error) {
       throw error instanceof DOMException ? await this.#device.refusal(error) : error;
     } finally {
-      // What went wrong may have left it in any state.
+      // After an error the buffer may be in any state.
       if (!range) target?.destroy();
       mapped?.then(() => {
         this.#held--;
@@ -118,7 +123,7 @@ export class Readbacks {
     }
   }
 
-  /** Gives back the buffers that wait. */
+  /** Destroys the pooled staging buffers. */
   clear(): void {
     for (const buffers of this.#pooled.values()) for (const buffer of buffers) buffer.destroy();
     this.#generation++;
@@ -133,14 +138,15 @@ export class Readbacks {
       this.#pooledBytes -= size;
       return found;
     }
-    // To make a large one takes milliseconds, in which the GPU may be at work.
+    // Making a large buffer takes milliseconds. The recorded work is submitted first, so that the
+    // GPU works meanwhile.
     if (bytes >= LARGE_BYTES) this.#queue.flush();
     const made = this.#device.gpu.createBuffer({
       label: "readback",
       size,
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-      // Deno crashes where a buffer that never was mapped is asked for its range before mapAsync()
-      // has settled.
+      // Deno crashes if a buffer that was never mapped is asked for its range before mapAsync() has
+      // settled.
       mappedAtCreation: CAN_HOLD,
     });
     if (CAN_HOLD) made.unmap();
@@ -158,8 +164,8 @@ export class Readbacks {
 }
 
 /**
- * Waits until the events that are due had their turn. Less than a timer's wait brings only those of
- * this thread.
+ * Waits until the events that are due had their turn. It takes a timer: a shorter wait would run
+ * only events of this thread.
  */
 function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));

@@ -27,7 +27,7 @@ export interface TensorInfo extends TensorDescription {
   readonly bytes: number;
 }
 
-/** Bytes of the length of the header. */
+/** Bytes of the number at the start of the file, which is the length of the header. */
 export const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 100e6;
 
@@ -35,7 +35,7 @@ const MAX_HEADER_BYTES = 100e6;
 export class SafetensorsFile implements TensorFile {
   /** The tensors, by name. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  /** What `__metadata__` says. */
+  /** The content of `__metadata__`. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly #source: ByteSource;
 
@@ -50,8 +50,8 @@ export class SafetensorsFile implements TensorFile {
   }
 
   /**
-   * Reads the header, nothing else, and checks it as the reference implementation does: the tensors
-   * fill the file, without holes and overlaps.
+   * Opens a file: reads its header and nothing else, and checks it as the reference implementation
+   * does. The tensors must fill the file, without holes and overlaps.
    *
    * @throws {RangeError} If the file is truncated, or is no proper safetensors file.
    */
@@ -120,8 +120,8 @@ export class SafetensorsFile implements TensorFile {
   }
 
   /**
-   * What {@linkcode SafetensorsFile.floats} gives, in pieces of at most `pieceBytes` of the file,
-   * 16 MiB by default, never all at once. `start` is the number of a piece's first element.
+   * The elements that {@linkcode SafetensorsFile.floats} gives, in pieces of at most `pieceBytes`
+   * bytes of the file, 16 MiB by default. `start` is the index of a piece's first element.
    *
    * @throws {RangeError} If there is no such tensor.
    * @throws {TypeError} If its elements are no floats.
@@ -163,7 +163,7 @@ function parseHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): Record<string,
   return header;
 }
 
-/** A key that one object of a JSON text has twice, as written: `JSON.parse` just takes the last. */
+/** A key that one object of a JSON text has twice, as written: `JSON.parse` would take the last. */
 function repeatedKey(json: string): string | undefined {
   const open: Set<string>[] = [];
   for (const [token, key] of json.matchAll(KEYS_AND_BRACES)) {
@@ -177,7 +177,10 @@ function repeatedKey(json: string): string | undefined {
   }
 }
 
-/** A string with a colon after it, a key; another, so that no brace within it counts; a brace. */
+/**
+ * Matches a key, which is a string with a colon after it; any other string, so that braces in it do
+ * not count; and braces.
+ */
 const KEYS_AND_BRACES = /("[^"\\]*(?:\\.[^"\\]*)*")\s*:|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]/g;
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -13,7 +13,7 @@ export function numel(shape: Shape): number {
 }
 
 /**
- * Throws unless a tensor of `shape` can be.
+ * Checks that a tensor can have this shape.
  *
  * @throws {RangeError} If a size is no integer from 0 on.
  */
@@ -73,7 +73,8 @@ export function broadcast(a: Shape, b: Shape): number[] {
 }
 
 /**
- * The strides that read a tensor of `shape` and `strides` as one of shape `to`, 0 where it repeats.
+ * The strides that read a tensor of `shape` and `strides` as one of shape `to`: 0 along the axes
+ * where its elements repeat.
  */
 export function broadcastStrides(shape: Shape, strides: Shape, to: Shape): number[] {
   const lead = to.length - shape.length;

@@ -1,5 +1,5 @@
 /**
- * Counts of steps, which a warm-up leaves as they were.
+ * Counts of steps, which a warm-up does not change.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { perEngine } from "./engine.ts";
 
 const counts = perEngine(() => new Set<StepCount>());
 
-/** How many steps were taken, by an optimizer say. */
+/** A count of steps taken, by an optimizer for example. */
 export class StepCount {
   /** The number. */
   value = 0;
@@ -19,13 +19,16 @@ export class StepCount {
     this.#counts.add(this);
   }
 
-  /** Lets the engine forget it. */
+  /** Removes the count from its engine. */
   release(): void {
     this.#counts.delete(this);
   }
 }
 
-/** Runs `body`, and puts all counts of steps back to what they were; those made in it to 0. */
+/**
+ * Runs `body`, then sets all counts of steps on the current engine back to their values from
+ * before; counts made in `body` become 0.
+ */
 export function uncounted<T>(body: () => T): T {
   const all = counts();
   const before = new Map([...all].map((count) => [count, count.value]));

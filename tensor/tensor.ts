@@ -11,15 +11,15 @@ import { adopt, keep } from "./scope.ts";
 import { checkShape, contiguousStrides, isContiguous, numel, type Shape } from "./shape.ts";
 
 /**
- * What an element is. Halves, `"f16"`, only store what is frozen: some ops read them, as the f32
- * that they are, and none makes them.
+ * The type of an element. Halves, `"f16"`, only store frozen weights: some ops read them, as f32,
+ * and no op makes them.
  */
 export type Dtype = "f32" | "u32" | "i32" | "f16";
 
 /** Elements on the host. */
 export type Data = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
-/** The typed array that has the elements of each dtype on the host. */
+/** The typed array that holds the elements of each dtype on the host. */
 export const ARRAY_OF = {
   f32: Float32Array,
   u32: Uint32Array,
@@ -30,11 +30,11 @@ export const ARRAY_OF = {
 /** Bytes of an element of each dtype. */
 export const ELEMENT_BYTES = { f32: 4, u32: 4, i32: 4, f16: 2 } as const;
 
-/** What the tensors that look at one buffer share. */
+/** A buffer, and what all tensors on it share. */
 interface Storage {
   readonly engine: Engine;
   readonly buffer: GPUBuffer;
-  /** How many tensors look at it. */
+  /** How many tensors are on the buffer. */
   holders: number;
   /** How many times tapes have saved it. */
   saves: number;
@@ -42,8 +42,8 @@ interface Storage {
 
 /**
  * An n-dimensional array on the GPU. Made by {@linkcode tensor} and by ops; operated on by
- * functions, not methods. The innermost open scope owns it; without one, its maker does, and calls
- * `release()`.
+ * functions, not methods. The innermost open scope owns it. Outside of scopes the code that made it
+ * owns it, and calls `release()`.
  */
 export class Tensor {
   /** The size of each axis. */
@@ -52,7 +52,7 @@ export class Tensor {
   readonly strides: Shape;
   /** Where the first element is in the buffer, in elements. */
   readonly offset: number;
-  /** What an element is. */
+  /** The type of an element. */
   readonly dtype: Dtype;
   readonly #storage: Storage;
   #holders = 1;
@@ -79,8 +79,8 @@ export class Tensor {
   }
 
   /**
-   * A tensor whose content is undefined: for kernels to write. With `exact` its buffer is no larger
-   * than it needs to be, and less likely to serve again: for one that stays.
+   * A tensor whose content is undefined, for kernels to write. With `exact` its buffer is no larger
+   * than needed, but less likely to be reused: for a tensor that stays.
    *
    * @throws {RangeError} If a size is no integer from 0 on, or the GPU allows no buffer so large.
    */
@@ -102,7 +102,7 @@ export class Tensor {
   }
 
   /**
-   * The engine that it was made on, where alone it can be used.
+   * The engine that the tensor was made on, the only one that it can be used on.
    *
    * @internal
    */
@@ -126,7 +126,7 @@ export class Tensor {
   }
 
   /**
-   * Where the tensor's elements are, from the buffer's start to the last of them.
+   * The range that kernels bind: from the start of the buffer to the tensor's last element.
    *
    * @throws {Error} If it was released, or another engine than the tensor's is current.
    */
@@ -153,7 +153,7 @@ export class Tensor {
     };
   }
 
-  /** Holds the tensor once more: for the tape, as long as a gradient needs it. */
+  /** Holds the tensor once more, for a tape with a gradient rule that reads it. */
   save(): void {
     this.#assertLive();
     this.#holders++;
@@ -163,7 +163,7 @@ export class Tensor {
     if (taken) engine.meters.noteSaved(this.#extent().size);
   }
 
-  /** Ends a {@linkcode save}. */
+  /** Takes back one {@linkcode save}. */
   unsave(): void {
     if (--this.#storage.saves === 0) {
       this.engine.pool.reassign(this.#storage.buffer, "savedActivations", "workspace");
@@ -171,7 +171,7 @@ export class Tensor {
     this.drop();
   }
 
-  /** Counts the buffer, unless it has a category already, among the gradients of what trains. */
+  /** Moves the buffer to the memory category `gradients`, if its category is `workspace`. */
   markGradient(): void {
     this.engine.pool.reassign(this.#storage.buffer, "workspace", "gradients");
   }
@@ -184,7 +184,7 @@ export class Tensor {
   }
 
   /**
-   * Gives the tensor back. Only for tensors outside scopes, or to release one before its scope
+   * Releases the tensor. Needed only outside of scopes, or to release a tensor before its scope
    * ends.
    */
   release(): void {
@@ -192,14 +192,14 @@ export class Tensor {
   }
 
   /**
-   * Copies the elements to the host, in row-major order. Submits what is recorded, and waits for
+   * Copies the elements to the host, in row-major order. Submits the recorded work, and waits for
    * it.
    */
   async data(): Promise<Data> {
     const { buffer, size } = this.#extent();
     const { readbacks } = this.engine.queue;
     const start = this.offset * ELEMENT_BYTES[this.dtype];
-    // Whole words are read: a half may lie in the middle of one.
+    // Only whole words of 4 bytes are read: a half may lie in the middle of one.
     const inOrder = isContiguous(this.shape, this.strides) && start % 4 === 0;
     const from = inOrder ? start : 0;
     const bytes = await readbacks.read(buffer, from, this.size === 0 ? 0 : size - from);
@@ -251,7 +251,7 @@ export function wholeWords(bytes: number): number {
 }
 
 /**
- * Throws unless an op has floats to work on.
+ * Checks that an op's tensors are f32.
  *
  * @throws {TypeError} If one of `tensors` holds integers or halves.
  */

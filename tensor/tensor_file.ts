@@ -17,7 +17,7 @@ export interface ByteSource {
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
-/** An array as a source. */
+/** A source of an array's bytes. */
 export function bytesSource(bytes: Uint8Array<ArrayBuffer>, name = "safetensors"): ByteSource {
   return {
     name,
@@ -27,7 +27,8 @@ export function bytesSource(bytes: Uint8Array<ArrayBuffer>, name = "safetensors"
 }
 
 /**
- * All that was asked for, where a view of elements of any size may begin.
+ * The `length` bytes of a source from `offset` on. They begin at a multiple of 8 bytes in their
+ * buffer, so that elements of any size can be viewed there.
  *
  * @throws {RangeError} If the source gives another number of bytes.
  */
@@ -43,7 +44,7 @@ export async function readExactly(
   );
 }
 
-/** A file of named tensors, of which all but their elements has been read and checked. */
+/** A file of named tensors. All of it but the tensors' elements has been read and checked. */
 export interface TensorFile {
   /** What errors call it. */
   readonly name: string;
@@ -54,8 +55,8 @@ export interface TensorFile {
   /** A tensor's elements as f32, row-major. */
   floats(name: string): Promise<Float32Array<ArrayBuffer>>;
   /**
-   * The same, in pieces of at most `pieceBytes` of the file; `start` is the number of a piece's
-   * first element.
+   * The elements that `floats` gives, in pieces of at most `pieceBytes` bytes of the file. `start`
+   * is the index of a piece's first element.
    */
   pieces(
     name: string,
@@ -67,25 +68,28 @@ export interface TensorFile {
 export interface TensorDescription {
   /** Its name. */
   readonly name: string;
-  /** What its elements are. */
+  /** The type of its elements. */
   readonly dtype: SafetensorsDtype;
   /** The size of each axis. */
   readonly shape: Shape;
 }
 
-/** What an element of a tensor in a file is. */
+/** The type of an element in a file. */
 export type SafetensorsDtype =
   | ("F64" | "F32" | "F16" | "BF16")
   | ("I64" | "I32" | "I16" | "I8")
   | ("U64" | "U32" | "U16" | "U8" | "BOOL");
 
-/** An array of some element, as a view of bytes. */
+/** A typed array's constructor, which views bytes as elements. */
 interface ElementArray {
   readonly BYTES_PER_ELEMENT: number;
   new (buffer: ArrayBuffer, offset: number, length: number): ArrayLike<number | bigint>;
 }
 
-/** What views the elements of each dtype; of F16 and BF16, which not every engine has, the bits. */
+/**
+ * The typed array that views the elements of each dtype. F16 and BF16 are viewed as their bits: not
+ * every JavaScript engine has an array for them.
+ */
 const ARRAYS: Readonly<Record<SafetensorsDtype, ElementArray>> = {
   F64: Float64Array,
   F32: Float32Array,
@@ -110,7 +114,7 @@ export function elementBytes(dtype: SafetensorsDtype): number {
   return ARRAYS[dtype].BYTES_PER_ELEMENT;
 }
 
-/** Bytes as elements; of F16 and BF16 the bits. */
+/** Views bytes as elements; F16 and BF16 as their bits. */
 export function elementsOf(
   { buffer, byteOffset, length }: Uint8Array<ArrayBuffer>,
   dtype: SafetensorsDtype,
@@ -118,7 +122,7 @@ export function elementsOf(
   return new ARRAYS[dtype](buffer, byteOffset, length / elementBytes(dtype));
 }
 
-/** Pieces of a file are of so many bytes where nothing else is asked for. */
+/** Bytes of a piece of a file by default. */
 export const PIECE_BYTES: number = 16 * 2 ** 20;
 
 /**
@@ -154,7 +158,9 @@ export function toFloats(
   throw new TypeError(`Cannot read ${titleOf(name)} of ${file} as floats: it is ${dtype}`);
 }
 
-/** A name out of a file as errors show it: there may be anything in it, and any amount. */
+/**
+ * A name from a file as errors show it: in quotes and cut short, since a file may hold any name.
+ */
 export function titleOf(name: string): string {
   return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);
 }

@@ -1,7 +1,7 @@
 /**
- * What `torch.save` and `torch.jit.save` write around tensors: a ZIP file since PyTorch 1.6,
- * pickles one after another before (torch/serialization.py), a ZIP file of TorchScript
- * (torch/csrc/jit/docs/serialization.md).
+ * The containers that `torch.save` and `torch.jit.save` write. Since PyTorch 1.6 `torch.save`
+ * writes a ZIP file, and before that pickles one after another (torch/serialization.py);
+ * `torch.jit.save` writes a ZIP file of TorchScript (torch/csrc/jit/docs/serialization.md).
  *
  * @module
  */
@@ -22,23 +22,23 @@ import {
 } from "./tensor_file.ts";
 import { ZipFile } from "./zip.ts";
 
-/** What was saved, and the bytes of its tensors, which may share them. */
+/** The object that was saved, and the storages with its tensors' bytes. Tensors may share one. */
 export interface TorchArchive {
   /** The object that was saved. */
   readonly object: PickleValue;
   /**
-   * The bytes that are stored under a key.
+   * The storage under a key.
    *
-   * @throws {RangeError} If there are none that can be read.
+   * @throws {RangeError} If there is none, or it cannot be read.
    */
   storage(key: string): TorchStorage;
 }
 
-/** Bytes of the file. */
+/** A storage: a range of the file that holds the bytes of tensors. */
 export interface TorchStorage {
-  /** How many they are. */
+  /** How many bytes it has. */
   readonly bytes: number;
-  /** Where they begin in the file. */
+  /** Offset of its first byte in the file. */
   start(): number | Promise<number>;
 }
 
@@ -46,17 +46,17 @@ export interface TorchStorage {
 export interface StorageClaim {
   /** Its key in the archive. */
   readonly key: string;
-  /** What its elements are, as PyTorch calls it: `"Float"`, `"ComplexDouble"`. */
+  /** The type of its elements, as PyTorch names it: `"Float"`, `"ComplexDouble"`. */
   readonly kind: string;
-  /** What they are in safetensors' words, if there is one. */
+  /** The same type as safetensors names it, if it has a name there. */
   readonly dtype?: SafetensorsDtype;
   /** How many bytes an element has. */
   readonly elementBytes: number;
   /** How many bytes the storage has. */
   readonly bytes: number;
-  /** The first byte that a tensor may have. */
+  /** The first byte of the storage that a tensor may use. */
   readonly first: number;
-  /** The byte after the last that it may have. */
+  /** The byte after the last that a tensor may use. */
   readonly end: number;
 }
 
@@ -65,7 +65,7 @@ const MAX_NAME_LETTERS = 500;
 const MAGIC = 0x1950a86a20f9469cfc6cn;
 const VERSION = 1001;
 
-/** Each dtype, what PyTorch calls it, and its storages. */
+/** Each dtype, its name in PyTorch, and the name of its storages there. */
 const TORCH_DTYPES: readonly (readonly [SafetensorsDtype, string, string])[] = [
   ["F64", "torch.float64", "Double"],
   ["F32", "torch.float32", "Float"],
@@ -82,7 +82,10 @@ const TORCH_DTYPES: readonly (readonly [SafetensorsDtype, string, string])[] = [
   ["BOOL", "torch.bool", "Bool"],
 ];
 
-/** The bytes of an element where it has no such dtype: other storages come after these. */
+/**
+ * Bytes of an element for storages that no dtype here describes. Their tensors cannot be read, but
+ * other storages come after them in the file.
+ */
 const OTHER_STORAGES: ReadonlyMap<string, number> = new Map([
   ["Untyped", 1],
   ["ComplexFloat", 8],
@@ -95,8 +98,9 @@ const OTHER_STORAGES: ReadonlyMap<string, number> = new Map([
 ]);
 
 /**
- * What a pickle may name: what makes tensors or modules of TorchScript, and what
- * `torch.load(weights_only=True)` lets stand beside them. None of it is called.
+ * The classes and functions that a pickle may name: those that make tensors or modules of
+ * TorchScript, and those that `torch.load(weights_only=True)` allows beside them. None of them is
+ * called.
  */
 const ALLOWED: readonly RegExp[] = [
   /^collections\.(OrderedDict|Counter)$/,
@@ -112,9 +116,10 @@ const ALLOWED: readonly RegExp[] = [
 ];
 
 /**
- * Reads the object that a file of PyTorch holds, and where its storages are, but none of them.
+ * Reads the object that a PyTorch file holds, and where its storages are, but not their bytes.
  *
- * @throws {RangeError} If it is no such file, is damaged, or asks for what is not allowed.
+ * @throws {RangeError} If it is no such file, is damaged, or names a class or function that is not
+ * allowed.
  */
 export async function openArchive(source: ByteSource): Promise<TorchArchive> {
   const signature = await readExactly(source, 0, Math.min(4, source.size));
@@ -128,14 +133,14 @@ export async function openArchive(source: ByteSource): Promise<TorchArchive> {
     try {
       return await openPickles(source, bytes);
     } catch (error) {
-      // How long the pickles are shows only while they are read.
+      // Only reading the pickles shows how long they are: more bytes are tried.
       const hasMore = bytes.length < Math.min(source.size, MAX_PICKLE_BYTES);
       if (!(error instanceof TruncatedPickleError) || !hasMore) throw error;
     }
   }
 }
 
-/** The claim of a reference; nothing if it is to something else. */
+/** The claim of a reference to a storage; undefined for any other value. */
 export function storageClaim(value: PickleValue): StorageClaim | undefined {
   const id = value instanceof PickleReference ? value.id : null;
   if (!Array.isArray(id) || id[0] !== "storage") return;
@@ -144,8 +149,7 @@ export function storageClaim(value: PickleValue): StorageClaim | undefined {
   if (!kind || typeof key !== "string") return;
   const dtype = TORCH_DTYPES.find(([, , storage]) => storage === kind)?.[0];
   const size = dtype ? elementBytes(dtype) : OTHER_STORAGES.get(kind);
-  // In the old format a storage can lie within another, which comes with a key, an offset and
-  // a size.
+  // In the old format a storage may be a view of another one, given by a key, an offset and a size.
   const [, offset, length] = Array.isArray(view) ? view as PickleValue[] : [key, 0, count];
   if (!size || !isCount(count) || !isCount(offset) || !isCount(length)) return;
   return {
@@ -169,7 +173,7 @@ export function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** What is thrown where a file cannot be read. */
+/** The error of a file that cannot be read. */
 export function failure(source: ByteSource, why: string): RangeError {
   return new RangeError(`Cannot read ${source.name}: ${why}`);
 }
@@ -181,8 +185,8 @@ function readPickle(source: ByteSource, bytes: Uint8Array<ArrayBuffer>, start = 
 }
 
 /**
- * All is in one folder: the object in `data.pkl`, a storage in `data/KEY`, in old TorchScript in
- * `tensors/KEY`.
+ * Opens a ZIP file. Everything is in one folder: the object in `data.pkl`, and each storage in
+ * `data/KEY`, or in old TorchScript in `tensors/KEY`.
  */
 async function openZip(source: ByteSource): Promise<TorchArchive> {
   const zip = await ZipFile.open(source);
@@ -214,8 +218,8 @@ async function openZip(source: ByteSource): Promise<TorchArchive> {
 const BIG_ENDIAN = "its numbers are big-endian, and little-endian ones are read";
 
 /**
- * Pickles of a magic number, a version, the system, the object and the keys of its storages; these
- * come after them.
+ * Opens a file of pickles: of a magic number, a version, the system, the object, and the keys of
+ * its storages. The storages follow, each after its number of elements.
  */
 async function openPickles(
   source: ByteSource,

@@ -42,9 +42,7 @@ const MAX_AXES = 64;
 const MAX_DEPTH = 64;
 const MAX_LETTERS = 2 ** 24;
 
-/**
- * A checkpoint of PyTorch of which all but the elements of its tensors has been read and checked.
- */
+/** A checkpoint of PyTorch. All of it but its tensors' elements has been read and checked. */
 export class TorchFile implements TensorFile {
   /** The tensors, by name. */
   readonly tensors: ReadonlyMap<string, TensorDescription>;
@@ -60,13 +58,13 @@ export class TorchFile implements TensorFile {
   }
 
   /**
-   * Finds the tensors of the dict or the module of TorchScript that was saved, and of those in it,
-   * whose names are then joined by dots; all else is passed over. As in the loaders of open_clip
-   * and CoOp, a training checkpoint is what it has under `state_dict`; and `module.`, which
-   * training on several GPUs puts before all names, is taken off.
+   * Opens a file, and finds the tensors in the dict or TorchScript module that was saved, and in
+   * those nested in it. Nested names are joined by dots; other values are skipped. As in the
+   * loaders of open_clip and CoOp, a training checkpoint stands for its `state_dict`, and the
+   * prefix `module.`, which training on several GPUs puts before all names, is removed.
    *
-   * @throws {RangeError} If the file is truncated or damaged, is none of PyTorch's, asks for what
-   * is no tensor, or has a tensor that cannot be read.
+   * @throws {RangeError} If the file is truncated or damaged, is not one of PyTorch's, names a
+   * class or function that is not allowed, or has a tensor that cannot be read.
    */
   static async open(source: ByteSource): Promise<TorchFile> {
     const archive = await openArchive(source);
@@ -104,9 +102,9 @@ export class TorchFile implements TensorFile {
   }
 
   /**
-   * What {@linkcode TorchFile.floats} gives, in pieces of at most `pieceBytes` of the file, 16 MiB
-   * by default. Of a tensor whose elements are in another order in the file, all that it spans
-   * there is read first. `start` is the number of a piece's first element.
+   * The elements that {@linkcode TorchFile.floats} gives, in pieces of at most `pieceBytes` bytes
+   * of the file, 16 MiB by default. If a tensor's elements are in another order in the file, all
+   * bytes that it spans there are read first. `start` is the index of a piece's first element.
    *
    * @throws {RangeError} If there is no such tensor.
    * @throws {TypeError} If its elements are no floats.
@@ -143,7 +141,7 @@ export class TorchFile implements TensorFile {
   }
 }
 
-/** What makes each of the tensors, by their names. */
+/** The call that makes each tensor, by the tensor's name. */
 function namedTensors(
   object: PickleValue,
   source: ByteSource,
@@ -162,13 +160,13 @@ function namedTensors(
     for (const [key, child] of children) {
       if (typeof key !== "string") continue;
       const name = path + key;
-      letters += 1 + name.length; // the same few dicts in each other can have any number of names
+      letters += 1 + name.length; // a few dicts, nested in each other, can have any number of names
       if (letters > MAX_LETTERS) throw failure(source, "its names are too many or too long");
       if (child instanceof PickleObject && MAKES_TENSORS.test(child.maker)) {
         if (found.has(name)) throw failure(source, `it has tensor ${titleOf(name)} twice`);
         found.set(name, child);
       } else if (child instanceof Map && isModule(parent)) {
-        // The state dict of a module has only what its parameters, buffers and modules have.
+        // The state dict of a module has only its parameters and buffers, and those of its modules.
         continue;
       } else visit(child, `${name}.`, depth + 1);
     }
@@ -188,7 +186,9 @@ function isModule(value: PickleValue): value is PickleObject {
   return value instanceof PickleObject && value.maker.startsWith("__torch__.");
 }
 
-/** What makes a tensor itself, where something makes a parameter of it or gives it attributes. */
+/**
+ * The call that makes a tensor itself, inside calls that make a parameter of it or set attributes.
+ */
 function unwrapped(made: PickleObject): PickleObject {
   for (let wraps = 0; wraps < 4; wraps++) {
     const [inner, , args] = made.args;
@@ -201,7 +201,7 @@ function unwrapped(made: PickleObject): PickleObject {
   return made;
 }
 
-/** Checks a tensor, before anything of it is read. */
+/** Checks a tensor, and finds where its bytes are, before any of them is read. */
 function locate(
   name: string,
   made: PickleObject,
@@ -256,7 +256,10 @@ function areCounts(value: PickleValue): value is readonly number[] {
   return isArray(value) && value.every(isCount);
 }
 
-/** So many elements from `start` on in row-major order, out of the bytes that the tensor spans. */
+/**
+ * Copies `count` elements, from the `start`-th on in row-major order, out of the bytes that the
+ * tensor spans in the file.
+ */
 function gather(
   spanned: Uint8Array,
   { dtype, shape, strides }: StoredTensor,

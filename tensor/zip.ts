@@ -1,7 +1,7 @@
 /**
- * The directory of a ZIP file, also of one beyond 4 GiB, and where the bytes of its entries begin
+ * The directory of a ZIP file, which may exceed 4 GiB, and where the bytes of its entries begin
  * (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3). Only entries that are stored as they are can be
- * read.
+ * read, not compressed or encrypted ones.
  *
  * @module
  */
@@ -14,11 +14,11 @@ export interface ZipEntry {
   readonly name: string;
   /** How many bytes it has. */
   readonly size: number;
-  /** How the file has them; only what is stored as it is can be read. */
+  /** How its bytes are stored; only those stored as they are can be read. */
   readonly form: "stored" | "compressed" | "encrypted";
-  /** Where its local header begins, which comes before its bytes. */
+  /** Offset of its local header, which comes before its bytes. */
   readonly header: number;
-  /** Where it must have ended: at the next header, or the directory. */
+  /** Offset at which it must have ended: that of the next header, or of the directory. */
   readonly limit: number;
 }
 
@@ -43,10 +43,10 @@ export class ZipFile {
   }
 
   /**
-   * Reads the directory, nothing else.
+   * Opens a file: reads its directory, and nothing else.
    *
-   * @throws {RangeError} If the file is truncated, or its directory cannot be: entries that overlap
-   * or lie beyond the file, or a name that comes twice.
+   * @throws {RangeError} If the file is truncated, or its directory is damaged: entries overlap or
+   * lie beyond the file, or a name occurs twice.
    */
   static async open(source: ByteSource): Promise<ZipFile> {
     const { count, size, start, end } = await findDirectory(source);
@@ -86,8 +86,8 @@ export class ZipFile {
   }
 
   /**
-   * Where the bytes of an entry begin: after its local header, whose length the directory cannot
-   * tell.
+   * Offset of an entry's bytes. They begin after its local header, whose length is not in the
+   * directory.
    *
    * @throws {RangeError} If it cannot be read, or its header is not what the directory says.
    */
@@ -113,15 +113,12 @@ function damaged(source: ByteSource, why: string): RangeError {
   return new RangeError(`Cannot read ${source.name}: its ZIP directory is damaged, ${why}`);
 }
 
-/** A number of 8 bytes: one beyond 2⁵³ is not exact, and beyond any file. */
+/** An integer of 8 bytes. Beyond 2⁵³ it is not exact, but it is beyond any file then. */
 function uint64(fields: DataView, at: number): number {
   return Number(fields.getBigUint64(at, true));
 }
 
-/**
- * Where the directory is, and where it must have ended: before a record at the end of the file, and
- * its comment.
- */
+/** Where the directory is, and where it must have ended: before the record that closes the file. */
 async function findDirectory(
   source: ByteSource,
 ): Promise<{ count: number; size: number; start: number; end: number }> {
@@ -151,7 +148,7 @@ async function findDirectory(
   return { count: uint64(wide, 32), size: uint64(wide, 40), start: uint64(wide, 48), end: end64 };
 }
 
-/** The entries of a directory, up to the first that is none. */
+/** The entries of a directory, up to the first that cannot be read. */
 function listEntries(fields: DataView, count: number): Omit<ZipEntry, "limit">[] {
   const entries: Omit<ZipEntry, "limit">[] = [];
   for (let at = 0; entries.length < count;) {
@@ -178,8 +175,8 @@ function listEntries(fields: DataView, count: number): Omit<ZipEntry, "limit">[]
 }
 
 /**
- * Takes numbers beyond 4 GiB from the first extra field of kind 1; whether it has as many as it
- * must.
+ * Replaces numbers that do not fit 32 bits by those in the first extra field of kind 1, and returns
+ * whether it has enough of them.
  */
 function widen(numbers: number[], fields: DataView, at: number, end: number): boolean {
   while (at + 4 <= end && fields.getUint16(at, true) !== 1) {

@@ -25,24 +25,25 @@ import { mulScalar, where } from "./pointwise.ts";
 import { scores } from "./softmax.ts";
 import { contiguous, reshape, transpose } from "./view.ts";
 
-/** How attention weighs. */
+/** How {@linkcode attention} computes its weights. */
 export interface AttentionOptions {
-  /** Whether a position sees only itself and those before it. */
+  /** Whether a position attends only to itself and to those before it; false by default. */
   readonly causal?: boolean;
   /** The factor of the scores; 1/√D by default. */
   readonly scale?: number;
   /**
-   * Which positions are seen: 1, or 0 for those hidden; broadcast to `[…, T, S]`. Each must see at
-   * least one.
+   * Which keys a query attends to: 1 for those, 0 for hidden ones; broadcast to `[…, T, S]`. Each
+   * query must attend to at least one key.
    */
   readonly mask?: Tensor;
 }
 
 /**
  * Attention, `softmax(scale · q kᵀ) v`: `[…, T, D]`, `[…, S, D]` and `[…, S, E]` to `[…, T, E]`
- * (Vaswani et al., arXiv 1706.03762, equation 1). The scores `[…, T, S]` are never in memory,
- * unless there is a mask, the leading axes are broadcast, D or E is no multiple of 4 or above 256,
- * or the GPU has no memory to share them in.
+ * (Vaswani et al., arXiv 1706.03762, equation 1). A fused kernel computes it without storing the
+ * scores `[…, T, S]`. Separate ops, which store them, compute it if there is a mask, if the leading
+ * axes are broadcast, if D or E is above 256 or no multiple of 4, if the kernel variant is
+ * `perLane`, or if the GPU has too little workgroup memory.
  *
  * @throws {RangeError} If the shapes do not fit, or the mask does not broadcast to `[…, T, S]`.
  */
@@ -57,15 +58,16 @@ export function attention(
   if (!mask && fits(q, k, v)) return inOnePass(q, k, v, weighing);
   return scope(() => {
     const products = matmul(q, transpose(k));
-    // Scaled here, so that a hidden position stays hidden whatever the scale.
+    // The scale is applied before the mask: afterwards, a scale of 0 or below would turn the
+    // -Infinity of a hidden position into NaN or Infinity.
     const seen = mask && where(mask, mulScalar(products, scale), full([], -Infinity));
     return matmul(seen ? scores(seen, 1, causal) : scores(products, scale, causal), v);
   });
 }
 
 /**
- * Whether one kernel can do it all. What does not fit together goes the other way too, and is
- * refused there.
+ * Whether the fused kernel can compute it. It cannot where shapes do not match: the ops of the
+ * other path then throw.
  */
 function fits(q: Tensor, k: Tensor, v: Tensor): boolean {
   const [lead, ...rest] = [q, k, v].map(({ shape }) => shape.slice(0, -2));
@@ -102,7 +104,7 @@ function fused(inputs: Attended, weighing: Weighing): Tensor {
   ]);
 }
 
-/** As `[batch, heads, rows, width]`, and as the kernels read it: a view where possible. */
+/** `x` as `[batch, heads, rows, width]`, laid out as the kernels read it: a view where possible. */
 function withHeads(x: Tensor): Tensor {
   const { shape } = x;
   const [rows, width] = shape.slice(-2);

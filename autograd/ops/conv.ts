@@ -21,31 +21,33 @@ const fold = new Kernel("fold.wgsl", foldWgsl, {
     ...{ kernel_rows: "u32", kernel_cols: "u32" },
     ...{ down: "u32", across: "u32", down_step: "u32", across_step: "u32" },
   },
-  // A sum for each element of each window.
+  // One addition for each element of each window.
   flops: ({ count, height, width, rows, cols, kernel_rows, kernel_cols }) =>
     count / (height * width) * rows * cols * kernel_rows * kernel_cols,
 });
 
-/** How a kernel moves over an image; a number stands for both directions. */
+/** How a convolution's kernel moves over an image. A single number holds for both directions. */
 export interface Conv2dOptions {
   /** Pixels from one window to the next, down and across; 1 by default. */
   readonly stride?: number | Pair;
-  /** Zeros around the image, above and below, left and right; 0 by default. */
+  /** Rows of zeros above and below the image, and columns left and right; 0 by default. */
   readonly padding?: number | Pair;
   /** Pixels from one element of a window to the next; 1 by default. */
   readonly dilation?: number | Pair;
-  /** In how many groups, each by itself, the channels are convolved; 1 by default. */
+  /**
+   * The number of groups that the channels are split into, each convolved by itself; 1 by default.
+   */
   readonly groups?: number;
 }
 
-/** Down and across. */
+/** A number for each direction: down, then across. */
 export type Pair = readonly [down: number, across: number];
 
 /**
  * Convolution (strictly, correlation) of `x` `[B, C, H, W]` with `weight` `[O, C / groups, P, Q]`,
  * plus `bias` `[O]`: `[B, O, rows, cols]`. Agrees with `torch.nn.functional.conv2d`. The windows
- * are copied side by side in memory: for a stride of the kernel's size
- * {@linkcode patchEmbedding} says the same more simply.
+ * are copied into a matrix, which is multiplied with the weight. If the stride is the kernel's
+ * size, {@linkcode patchEmbedding} does the same more simply.
  *
  * @throws {RangeError} If the channels do not fit, the kernel is larger than the padded image, or
  * an option is out of range.
@@ -95,8 +97,8 @@ function pair(value: number | Pair): Pair {
 }
 
 /**
- * What a kernel sees at each of its positions: `[B, C, H, W]` to `[B, C, rows, cols, P, Q]`. A view
- * whose windows overlap.
+ * The window under the kernel at each of its positions: `[B, C, H, W]` to
+ * `[B, C, rows, cols, P, Q]`. A view, in which windows may overlap.
  */
 function windows(x: Tensor, [p, q]: Pair, [down, across]: Pair, dilation: Pair): Tensor {
   const [batch, channels, height, width] = x.shape;
@@ -125,9 +127,9 @@ function windows(x: Tensor, [p, q]: Pair, [down, across]: Pair, dilation: Pair):
 }
 
 /**
- * The image cut into patches, each multiplied with `weight`: `[B, 3, H, W]` with `[C, 3, P, P]` to
- * `[B, patches, C]`, row by row. A convolution whose stride is its kernel's size; pixels that fill
- * no patch are ignored.
+ * The patches of each image, multiplied with `weight`: `[B, 3, H, W]` with `[C, 3, P, P]` to
+ * `[B, patches, C]`, row by row. This is a convolution whose stride is its kernel's size. Pixels
+ * that fill no patch are ignored.
  *
  * @throws {RangeError} If the channels differ, or the patches are not square.
  */

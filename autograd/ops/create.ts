@@ -12,15 +12,15 @@ import type { Dtype, Tensor } from "../../tensor/tensor.ts";
 /**
  * A tensor of `shape` filled with `value`.
  *
- * @throws {RangeError} If the value is beyond the dtype.
- * @throws {TypeError} If it is no number, or the dtype is f16, which no kernel makes.
+ * @throws {RangeError} If the dtype cannot hold the value.
+ * @throws {TypeError} If the value is no number, or the dtype is f16, which no kernel writes.
  */
 export function full(shape: Shape, value: number, dtype: Dtype = "f32"): Tensor {
   const element = elementOf(value, dtype);
   if (dtype === "f32" || dtype === "f16") {
     return pointwise("value", { value: element }, shape, dtype);
   }
-  // As bits: an integer need not be one of f32.
+  // The integer is passed as its bits: f32 does not hold every integer exactly.
   const bits = BigInt.asUintN(32, BigInt(element));
   return pointwise(`bitcast<${dtype}>(value)`, { value: bits }, shape, dtype);
 }

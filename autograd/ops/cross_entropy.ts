@@ -24,22 +24,21 @@ const forward = new RowsKernel("cross_entropy.wgsl", wgsl, {
 }, { writes: false });
 
 /**
- * Of a logit: its softmax less its share of the target, times the loss's gradient; 0 where the
- * label is no class.
+ * The gradient of a logit: `g` times the logit's softmax less its share of the target; 0 in a row
+ * whose label is no class. `top` and `above` are the row's statistics from cross_entropy.wgsl.
  */
 const GRADIENT =
   "select(0.0, g * (exp_(x - top - above) - select(even, sure, i % cols == u32(label))), " +
   "u32(label) < cols)";
 
-/** How the losses of the rows are joined, and how sure the labels are. */
+/** How {@linkcode crossEntropy} reads the labels, and how it reduces the losses of the rows. */
 export interface CrossEntropyOptions {
   /** Share of the target spread evenly over all classes, from 0 to 1; 0 by default. */
   readonly labelSmoothing?: number;
   /** The mean (default) or sum of the rows' losses, or each of them. */
   readonly reduction?: "mean" | "sum" | "none";
   /**
-   * The label of rows that have no loss and no gradient, and do not count in the mean; none by
-   * default.
+   * A label whose rows have no loss and no gradient, and do not count in the mean; none by default.
    */
   readonly ignoreIndex?: number;
 }
@@ -47,8 +46,8 @@ export interface CrossEntropyOptions {
 /**
  * Cross-entropy of `logits` `[B, K]` against `labels` `[B]` (integers, each below K), in nats: a
  * scalar, or `[B]` if not reduced. Agrees with `torch.nn.functional.cross_entropy`, whose mean is
- * over the batch. The row of a label that is no class has no loss and no gradient: only a readback
- * could refuse it.
+ * over the batch. A row whose label is no class has loss 0 and no gradient, but counts in the mean.
+ * It is not refused: that would take a readback.
  *
  * @throws {RangeError} If the batch sizes differ, there are no classes or more than 30,000, or the
  * smoothing is not from 0 to 1.
@@ -87,7 +86,7 @@ export function crossEntropy(
     return scope(() => {
       const operands = { labels, ignored: BigInt(ignoreIndex >>> 0) };
       const isIgnored = "u32(labels) == ignored";
-      // The largest u32 is no class.
+      // Ignored labels become the largest u32, which is no class.
       const known = pointwise(
         `select(u32(labels), 4294967295u, ${isIgnored})`,
         operands,

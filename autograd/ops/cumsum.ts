@@ -21,12 +21,15 @@ const kernel = new Kernel("cumsum.wgsl", wgsl, {
   flops: ({ rows, cols }) => rows * cols,
 });
 
-/** What one invocation sums; a longer row is cut into such chunks, whose sums are summed first. */
+/**
+ * Elements that one invocation sums. A longer row is cut into chunks of this size. Each chunk is
+ * summed by itself; then the total of the chunks before it is added.
+ */
 const CHUNK = 256;
 
 /**
- * Sums of `x` up to and with each element along `axis`, the last by default. Agrees with
- * `torch.cumsum`.
+ * Cumulative sums of `x` along `axis`, the last by default: of each element and all before it.
+ * Agrees with `torch.cumsum`.
  */
 export function cumsum(x: Tensor, axis = -1): Tensor {
   checkFloats("cumsum", x);
@@ -36,7 +39,7 @@ export function cumsum(x: Tensor, axis = -1): Tensor {
   return record(run(x, false), [wrt(x, [], (g) => run(g, true))]);
 }
 
-/** The sums along the last axis, from its end if `reverse`. */
+/** The cumulative sums along the last axis; if `reverse`, from its end. */
 function scan(x: Tensor, reverse: boolean): Tensor {
   const { shape } = x;
   const cols = shape.at(-1)!;

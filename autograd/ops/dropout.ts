@@ -17,17 +17,17 @@ export interface DropoutKey {
   /** Which of the seed's masks, from 0 to 2³² - 1. */
   readonly stream: number;
   /**
-   * Where `x` is a slice of a batch: the number that each of its items, along the first axis, has
-   * in the batch, u32 `[B]`, and how many elements an item has there. The mask is then the same
-   * slice of the mask of the batch.
+   * Given if `x` holds some items of a larger batch, along its first axis. `numbers`, u32 `[B]`,
+   * are the indices of these items in the batch; `size` is how many elements an item has there. The
+   * mask is then the same slice of the batch's mask.
    */
   readonly rows?: { readonly numbers: Tensor; readonly size: number };
 }
 
 /**
- * Sets each element to 0 with probability `p` and divides the rest by `1 - p`. Element `i` is
- * dropped if the hash of (`i`, stream, seed) is below `p · 2³²` (`hash3` in tensor/random.ts): the
- * backward pass draws the mask again, and does not have to save it.
+ * `x` with each element set to 0 with probability `p`, and the rest divided by `1 - p`. Element `i`
+ * is dropped if the hash of (`i`, stream, seed) is below `p · 2³²` (`hash3` in tensor/random.ts).
+ * The mask is not saved: the backward pass draws it again.
  *
  * @throws {RangeError} If `p` is not from 0 to below 1, or the seed or stream is not as
  * {@linkcode DropoutKey} says.

@@ -1,5 +1,5 @@
 /**
- * Rows looked up by number.
+ * Rows, tokens and elements looked up by index.
  *
  * @module
  */
@@ -29,14 +29,17 @@ const scatterKernel = new Kernel("scatter.wgsl", scatterWgsl, {
   flops: (_, [, g]) => numel((g as Tensor).shape),
 });
 
-/** The kernel of a table of `type`, whose elements are `element` and have so many bytes. */
+/**
+ * The gather kernel of a table whose binding is of `type`. `element` is WGSL that reads element
+ * `at` as f32; `bytes` is the size of an element.
+ */
 function gatherKernel(name: string, type: string, element: string, bytes: number): Kernel {
   return new Kernel(name, expand(gatherWgsl, { ELEMENT: element }), {
     inputs: { table: type, ids: "u32" },
     outputs: { y: "f32" },
     sizes: { count: "u32", cols: "u32", group: "u32", step: "u32", first: "u32", rows: "u32" },
     flops: () => 0,
-    // The rows that are named, and the ids.
+    // The rows that the ids name, and the ids.
     reads: ({ count, cols }) => count * (bytes * cols + ELEMENT_BYTES.u32),
   });
 }
@@ -46,10 +49,10 @@ const ALIGNMENT = 256;
 
 /**
  * The rows of `table` `[V, C]` that `ids` name: `[…] → […, C]`. An id that is no row of the table
- * gives zeros. The table may be larger than one binding, and in f16.
+ * gives zeros. The table may be larger than one binding, and may be f16.
  *
- * @throws {TypeError} If the ids are not integers, or the table holds some.
- * @throws {RangeError} If the table has not two axes.
+ * @throws {TypeError} If the ids are not integers, or the table holds integers.
+ * @throws {RangeError} If the table does not have two axes.
  */
 export function embedding(table: Tensor, ids: Tensor): Tensor {
   const [, width] = table.shape;
@@ -60,8 +63,8 @@ export function embedding(table: Tensor, ids: Tensor): Tensor {
 }
 
 /**
- * One token of each sequence: `x` `[B, T, C]` and `ids` `[B]` to `[B, C]`. An id that is no token
- * gives zeros.
+ * The token of each sequence that `ids` names: `x` `[B, T, C]` and `ids` `[B]` to `[B, C]`. An id
+ * that is no token's index gives zeros.
  *
  * @throws {TypeError} If the ids are not integers.
  * @throws {RangeError} If there is not one id for each sequence.
@@ -77,8 +80,8 @@ export function takeToken(x: Tensor, ids: Tensor): Tensor {
 }
 
 /**
- * The slices of `x` along `axis` that `ids` `[n]` name, as `torch.index_select`: that axis becomes
- * one of size n.
+ * The slices of `x` along `axis` that `ids` `[n]` name: this axis of the result has size n. Like
+ * `torch.index_select`.
  *
  * @throws {TypeError} If the ids are not integers.
  */
@@ -93,11 +96,12 @@ export function indexSelect(x: Tensor, axis: number, ids: Tensor): Tensor {
 }
 
 /**
- * For each of `ids` the element of `x` with the same index, except that along `axis` the id is the
- * index, as `torch.gather`.
+ * An element of `x` for each of `ids`: its index is the id along `axis`, and the id's position
+ * along the other axes. Like `torch.gather`.
  *
  * @throws {TypeError} If the ids are not integers.
- * @throws {RangeError} If `ids` is longer than `x` along another axis, or has not as many axes.
+ * @throws {RangeError} If `ids` is longer than `x` along another axis, or has another number of
+ * axes.
  */
 export function gather(x: Tensor, axis: number, ids: Tensor): Tensor {
   const at = resolveAxis(axis, x.shape.length);
@@ -114,7 +118,10 @@ export function gather(x: Tensor, axis: number, ids: Tensor): Tensor {
   });
 }
 
-/** Gathers rows; each `group` ids in turn count from the next `step` rows of the table. */
+/**
+ * Gathers rows of `table`. The table is read as blocks of `step` rows, and `ids` as runs of `group`
+ * ids: each run indexes the rows of its block.
+ */
 function lookUp(
   table: Tensor,
   ids: Tensor,
@@ -136,7 +143,8 @@ function lookUp(
     const { buffer, size } = source.binding;
     const dtype = source.dtype === "f16" ? "f16" : "f32";
     const rowBytes = cols * ELEMENT_BYTES[dtype];
-    // Chunks begin at rows whose bytes are aligned, and none exceeds what the GPU binds.
+    // A table larger than the GPU can bind is bound in chunks. Each begins at a row whose first
+    // byte is aligned.
     const aligned = ALIGNMENT / gcd(ALIGNMENT, rowBytes);
     const most = Math.floor(gpu().limits.maxStorageBufferBindingSize / rowBytes);
     const chunk = rows <= most ? Math.max(rows, 1) : Math.floor(most / aligned) * aligned;

@@ -43,11 +43,12 @@ const weightsKernel = new ColumnsKernel("layer_norm_weights.wgsl", weightsWgsl, 
 });
 
 /**
- * Normalizes over the axes that `weight` and `bias` have: mean 0, variance 1, then scaled and
- * shifted (Ba, Kiros and Hinton, arXiv 1607.06450). Agrees with `torch.nn.functional.layer_norm`.
+ * `x` normalized over the axes that `weight` and `bias` have: to mean 0 and variance 1, then
+ * multiplied with `weight` and shifted by `bias` (Ba, Kiros and Hinton, arXiv 1607.06450). Agrees
+ * with `torch.nn.functional.layer_norm`.
  *
- * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or hold none
- * or more than 30,000 elements.
+ * @throws {RangeError} If the last axes of `x` are not those of `weight` and `bias`, or if they
+ * hold no elements or more than 30,000.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon = 1e-5): Tensor {
   const { shape } = x;

@@ -15,17 +15,17 @@ import type { Elementwise } from "./pointwise.ts";
 import { sumTo } from "./reduce.ts";
 import { contiguous, detach, reshape, transpose } from "./view.ts";
 
-/** What a layer does to its product, in the same pass. */
+/** What a layer does to its product, in the pass that computes the product. */
 export interface LinearOptions {
-  /** Applied to each element of the sum with the bias; nothing by default. */
+  /** The op applied to each element of the product plus bias; none by default. */
   readonly activation?: Elementwise;
-  /** Added last, of the result's shape; nothing by default. */
+  /** A tensor of the result's shape, added last; none by default. */
   readonly residual?: Tensor;
 }
 
 /**
  * Affine layer `x Wᵀ + b`: `[…, in] → […, out]`, with `weight` `[out, in]` as in PyTorch's
- * checkpoints; or `activation(x Wᵀ + b) + residual`.
+ * checkpoints. With options it is `activation(x Wᵀ + b) + residual`.
  *
  * @throws {RangeError} If the inner sizes differ, or the residual is not of the result's shape.
  */
@@ -48,19 +48,23 @@ export function linear(
   }));
 }
 
-/** What an op adds to the product of a layer, in the same pass, and its gradient rules. */
+/** What an op adds to a layer's product in the same pass, and the gradient rules for it. */
 export interface Addition {
   /** The tensors that it reads besides those of the layer. */
   readonly inputs: readonly Tensor[];
-  /** The second product of the pass; none by default. */
+  /** The low-rank product that is added; none by default. */
   readonly lowRank?: Epilogue["lowRank"];
-  /** The rules of the layer's input, which is saved as `source`, and of {@linkcode inputs}. */
+  /**
+   * The gradient rules of the layer's input and of {@linkcode inputs}. They save the layer's input
+   * as `source`.
+   */
   readonly rulesOf: (source: Tensor) => readonly GradientRule[];
 }
 
 /**
- * An affine layer whose product something may be added to: `activation(x Wᵀ + addition + b) +
- * residual`. Checks as {@linkcode linear}; `add` gets the input as rows `[R, in]`.
+ * An affine layer with something added to its product:
+ * `activation(x Wᵀ + addition + b) + residual`. `add` is given the layer's input as rows `[R, in]`.
+ * Throws as {@linkcode linear} does.
  */
 export function affine(
   x: Tensor,
@@ -77,7 +81,8 @@ export function affine(
     throw new RangeError(`Cannot add a residual of [${residual.shape}] to a layer's [${shape}]`);
   }
   return scope(() => {
-    // What is recorded is of x as it is: layers of one input then add to one gradient of it.
+    // The rules are recorded for x itself, not for `rows`: layers that share an input then
+    // accumulate into one gradient.
     const rows = flatten(x);
     const { inputs, lowRank, rulesOf } = add(rows);
     const trains = [x, weight, ...Object.values(vectors), ...inputs].some(needsGradient);
@@ -92,14 +97,16 @@ export function affine(
       ...(lowRank && { lowRank }),
     });
     const y = made.view(shape);
-    // To save a view of x holds no more than x does; a copy that was made anyway is saved instead.
+    // A contiguous x is saved itself: a view of it would hold as much memory. Else `rows` is a copy
+    // that was made anyway, and is saved, so that the backward pass makes none.
     const source = x.contiguous ? x : rows;
     const rules = [
       ...rulesOf(source),
       wrt(weight, [source], (g) => scope(() => multiply(transpose(flatten(g)), flatten(source)))),
       ...(bias ? [wrt(bias, [], (g) => sumTo(g, bias.shape))] : []),
     ];
-    // An activation's gradient is of what it was applied to.
+    // With an activation, the layer's rules belong to the pre-activation, and `y` has the
+    // activation's rule.
     const before = saved?.view(shape);
     if (before) record(before, rules);
     const inner = activation ? before ? [gate(before, activation)] : [] : rules;
@@ -107,13 +114,14 @@ export function affine(
   });
 }
 
-/** `[…, C]` as rows `[R, C]`, of which the tape is not told. */
+/** `[…, C]` as rows `[R, C]`, detached from the tape. */
 export function flatten(x: Tensor): Tensor {
   return reshape(detach(x), [numel(x.shape.slice(0, -1)), x.shape.at(-1) ?? 0]);
 }
 
 /**
- * `g W`, the second product, and what was accumulated before, in one pass: of the input's `shape`.
+ * The gradient of a layer's input, of its `shape`, in one pass: `g W`, plus the product in `more`,
+ * plus the gradient `accumulated` so far.
  */
 export function inputGradient(
   g: Tensor,

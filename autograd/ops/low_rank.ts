@@ -1,6 +1,6 @@
 /**
- * A layer whose frozen weight is changed by a product of two thin matrices: LoRA's product, fused
- * with that of the layer.
+ * A layer with a low-rank change of its weight, as in LoRA: the product of two thin matrices is
+ * fused with the layer's product.
  *
  * @module
  */
@@ -23,9 +23,9 @@ export interface LowRankChange {
   readonly up: Tensor;
   /** The factor of the change. */
   readonly scale: number;
-  /** What {@linkcode dropout} drops of `x` in it; nothing by default. */
+  /** The {@linkcode dropout} of `x` in the change; none by default. */
   readonly dropout?: { readonly p: number; readonly key: DropoutKey };
-  /** What its work is attributed to; what the layer's is by default. */
+  /** The label that the change's work counts under; the layer's label by default. */
   readonly label?: string;
 }
 
@@ -53,7 +53,7 @@ export function lowRankLinear(
   });
 }
 
-/** A change that is under way: its thin product `t` `[rows, r]`, the scale in it. */
+/** A change whose thin product is computed: `t` `[rows, r]` is `scale · dropout(x) downᵀ`. */
 interface Change extends LowRankChange {
   readonly t: Tensor;
   readonly mask: Mask | null;
@@ -73,9 +73,9 @@ function thinProduct(rows: Tensor, change: LowRankChange, shape: Shape): Change 
 }
 
 /**
- * The gradients of a changed layer's input and of its thin matrices, attributed to the change but
- * for the product of the layer itself. What was dropped of the input is dropped of its gradient:
- * the mask is drawn again each time, and none of it is saved.
+ * The gradient rules of a changed layer's input and of its thin matrices. Their work counts under
+ * the change's label, except the product with the layer's weight. The dropout mask is not saved:
+ * each product that needs it draws it again, and so drops the elements that the forward pass did.
  */
 function changed(x: Tensor, source: Tensor, weight: Tensor, change: Change): GradientRule[] {
   const { down, up, scale, t, mask, label } = change;

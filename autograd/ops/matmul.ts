@@ -15,7 +15,7 @@ import { reshape, squeeze, transpose, unsqueeze } from "./view.ts";
 /**
  * Matrix product over the last two axes, the leading ones broadcast:
  * `[…, m, k] × […, k, n] → […, m, n]`. A vector `[k]` is a row on the left and a column on the
- * right, and adds no axis to the result. Transposed operands are read as they lie. The right
+ * right, and adds no axis to the result. Transposed views are read without a copy. The right
  * operand may be a frozen weight in f16; the arithmetic is in f32 all the same.
  *
  * @throws {TypeError} If the left operand is not f32, or the right one neither f32 nor f16.
@@ -36,8 +36,8 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     return scope(() => squeeze(matmul(a, unsqueeze(b, 1)), -1));
   }
   if (a.shape.length > 2 && b.shape.length === 2 && a.shape.at(-1) === b.shape[0]) {
-    // One tall product instead of a batch of them, and one for the gradient of b instead of a
-    // batch of gradients to be summed.
+    // One tall product replaces a batch of products. The gradient of b is then one product too, not
+    // a batch of gradients to be summed.
     return scope(() => {
       const rows = numel(a.shape.slice(0, -1));
       const flat = matmul(reshape(a, [rows, b.shape[0]]), b);

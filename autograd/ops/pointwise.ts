@@ -1,5 +1,5 @@
 /**
- * Ops that work element by element. One entry defines one op: its forward expression, its
+ * Ops that work element by element. One entry defines one op, by its forward expression and its
  * derivative.
  *
  * @module
@@ -15,11 +15,11 @@ import { sumTo } from "./reduce.ts";
 
 /** An op of one operand: `[…] → […]`. */
 export type Unary = (x: Tensor) => Tensor;
-/** An op of one operand that a layer can do in its product's pass. */
+/** An op of one operand that a layer can apply in the pass that computes its product. */
 export interface Elementwise extends Unary {
-  /** WGSL of its value, of `x`. */
+  /** WGSL of the op's value, in terms of `x`. */
   readonly forward: string;
-  /** WGSL of its input's gradient, of `x` and of `g`, that of its output. */
+  /** WGSL of the input's gradient, in terms of `x` and of `g`, the gradient of the output. */
   readonly gradient: string;
 }
 /** An op of two operands, broadcast to one shape. */
@@ -28,8 +28,8 @@ export type Binary = (a: Tensor, b: Tensor) => Tensor;
 export type Scalar = (x: Tensor, value: number) => Tensor;
 
 /**
- * WGSL of an op's value, and of its derivative; or of its input's gradient, where a condition
- * switches it off: a product with 0 would hand on what is infinite as NaN.
+ * WGSL of an op's value, and of its derivative or its input's gradient. The gradient is given where
+ * a condition sets it to 0: a derivative of 0 times an infinite `g` would be NaN.
  */
 type Expressions =
   & { readonly forward: string }
@@ -41,7 +41,8 @@ const gradientOf = (expressions: Expressions): string =>
 const names = (expression: string, name: string) => new RegExp(`\\b${name}\\b`).test(expression);
 
 /**
- * An op of one operand. A derivative written in `x` keeps the input, one written in `y` the output.
+ * An op of one operand. A derivative in terms of `x` saves the input, one in terms of `y` the
+ * output.
  */
 function unary(op: string, expressions: Expressions): Elementwise {
   const { forward } = expressions;
@@ -80,8 +81,8 @@ function apply(
 }
 
 /**
- * An op of two operands; `da` and `db` are their gradients, of `g`, each keeping the operands that
- * it names.
+ * An op of two operands. `da` and `db` are WGSL of their gradients, in terms of `g`, `a` and `b`;
+ * each saves the operands that it names.
  */
 function binary(
   op: string,
@@ -109,10 +110,10 @@ function binary(
 /** `a + b`. */
 export const add: Binary = binary("add", { forward: "a + b", da: "g", db: "g" });
 
-/** The most operands of one kernel: another binding is the result's. */
+/** The most operands of one kernel: the result takes one binding. */
 const MAX_TERMS = MAX_BINDINGS - 1;
 
-/** The sum of tensors of one shape, in one pass over them all for every seven. */
+/** The sum of tensors of one shape. One dispatch adds up to seven tensors. */
 export function addAll(tensors: readonly Tensor[]): Tensor {
   const [{ shape }] = tensors;
   for (const other of tensors) {
@@ -170,7 +171,7 @@ export const addScalar: Scalar = scalar("addScalar", { forward: "x + c", derivat
 /** `c · x`. */
 export const mulScalar: Scalar = scalar("mulScalar", { forward: "c * x", derivative: "c" });
 
-/** WGSL of `x` to the powers that are something simpler; PyTorch computes those in the same way. */
+/** WGSL of the powers of `x` that have a simpler form; PyTorch computes them in the same way. */
 const POWERS: Readonly<Record<number, string>> = {
   [-2]: "1.0 / (x * x)",
   [-1]: "1.0 / x",
@@ -270,7 +271,7 @@ export const gelu: Elementwise = unary("gelu", {
  * section 2).
  */
 export const geluTanh: Elementwise = unary("geluTanh", {
-  // ½ (1 + tanh u) is sigmoid(2 u), which keeps its digits where it is near 0.
+  // ½ (1 + tanh u) is sigmoid(2 u), which stays precise where it is near 0.
   forward: "x * sigmoid_(1.5957691216057308 * (x + 0.044715 * x * x * x))",
   derivative: "gelu_tanh_derivative_(x)",
 });
@@ -278,7 +279,7 @@ export const geluTanh: Elementwise = unary("geluTanh", {
 /** CLIP's activation, `x · sigmoid(1.702 x)`. */
 export const quickGelu: Elementwise = unary("quickGelu", {
   forward: "x * sigmoid_(1.702 * x)",
-  // In this order nothing overflows where another factor is 0.
+  // In this order no factor overflows where another is 0: their product would be NaN.
   derivative:
     "sigmoid_(1.702 * x) + x * sigmoid_(1.702 * x) * (1.702 - 1.702 * sigmoid_(1.702 * x))",
 });

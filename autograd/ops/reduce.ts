@@ -21,7 +21,10 @@ export interface ReduceOptions {
   readonly keepAxes?: boolean;
 }
 
-/** The axes to reduce, in order, and the shapes of the result with and without them. */
+/**
+ * The axes to reduce, in ascending order; the result's shape with these axes at size 1; the shape
+ * of the result itself; and how many elements make one element of the result.
+ */
 function reducedAxes(shape: Shape, { axis, keepAxes = false }: ReduceOptions) {
   const named = axis === undefined ? shape.map((_, i) => i) : [axis].flat() as number[];
   const axes = named.map((a) => resolveAxis(a, shape.length)).sort((a, b) => a - b);
@@ -34,8 +37,8 @@ function reducedAxes(shape: Shape, { axis, keepAxes = false }: ReduceOptions) {
 }
 
 /**
- * Reduces `axes` without recording: neighbouring axes as they lie, other axes after a permuted
- * copy.
+ * Reduces `axes` without recording it. Neighbouring axes of a contiguous tensor need no copy; other
+ * axes need one that moves them to the end.
  */
 function reduceAxes(x: Tensor, axes: readonly number[], kind: Reduction, result: Shape): Tensor {
   return scope(() => {
@@ -119,8 +122,8 @@ export function variance(
   const { count } = reducedAxes(x.shape, options);
   const centre = (x: Tensor) => sub(x, mean(x, { ...options, keepAxes: true }));
   return scope(() => {
-    // Twice: the mean of large elements is rounded, and the mean of what is left then is exact
-    // enough.
+    // Centred twice: the mean of large elements is rounded, and the second pass takes off what the
+    // first one left.
     const centred = centre(centre(x));
     return mulScalar(sum(square(centred), options), 1 / (count - (unbiased ? 1 : 0)));
   });

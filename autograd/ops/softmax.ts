@@ -24,8 +24,8 @@ const forward = new RowsKernel("softmax.wgsl", softmaxWgsl, {
   outputs: { y: "E" },
   sizes: { rows: "u32", cols: "u32", queries: "u32", scale: "f32" },
   constants: { CAUSAL: "bool" },
-  // Scale, maximum, difference, exponential, sum; scale, difference, exponential, product; of what
-  // is hidden too.
+  // Scale, maximum, difference, exponential, sum; scale, difference, exponential, product. Hidden
+  // elements count too.
   flops: ({ rows, cols }) => 9 * rows * cols,
 });
 const backward = new RowsKernel("softmax_backward.wgsl", backwardWgsl, {
@@ -51,8 +51,7 @@ const logBackward = new RowsKernel("log_softmax_backward.wgsl", logBackwardWgsl,
 });
 
 /**
- * Rows longer than this are worked on by several kernels, since one invocation would take more than
- * MAX_STEPS.
+ * Longer rows are computed by several kernels: one invocation would take more than MAX_STEPS steps.
  */
 const LONG_ROW = MAX_STEPS / 2;
 const ROWS = { axis: -1, keepAxes: true } as const;
@@ -71,8 +70,8 @@ export function softmax(x: Tensor, axis = -1): Tensor {
 }
 
 /**
- * Softmax of `scale · x` over the last axis; if `causal`, of each row's columns up to the diagonal
- * number only.
+ * Softmax of `scale · x` over the last axis. If `causal`, row `t` of the last two axes covers only
+ * its columns 0 to `t`, and its other columns are 0.
  */
 export function scores(x: Tensor, scale: number, causal: boolean): Tensor {
   checkFloats("softmax", x);
@@ -95,7 +94,7 @@ export function scores(x: Tensor, scale: number, causal: boolean): Tensor {
   });
 }
 
-/** As `scores`, of rows that are too long for one invocation each. */
+/** Like `scores`, for rows that are too long for one invocation. */
 function longScores(x: Tensor, scale: number, causal: boolean): Tensor {
   return scope(() => {
     const scaled = mulScalar(x, scale);

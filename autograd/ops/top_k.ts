@@ -20,15 +20,15 @@ const kernel = new Kernel("top_k.wgsl", wgsl, {
   flops: ({ rows, cols, k }) => rows * cols * k,
 });
 
-/** As many columns the kernel compares in a step. */
+/** Columns that the kernel compares in one loop step. */
 const COLUMNS_AT_ONCE = 8;
 
 /**
- * The `k` largest elements along `axis`, in descending order, and their indices (i32); of equal
- * ones the first comes first.
+ * The `k` largest elements along `axis`, in descending order, and their indices (i32). Of equal
+ * elements the first comes first.
  *
- * @throws {RangeError} If `k` is not from 1 to the axis's size, or the two multiply to more than
- * some 480,000.
+ * @throws {RangeError} If `k` is not from 1 to the axis's size, or if `k` times that size is above
+ * about 480,000.
  */
 export function topK(x: Tensor, k: number, axis = -1): { values: Tensor; indices: Tensor } {
   return select(x, k, axis, false);

@@ -1,5 +1,5 @@
 /**
- * Ops that look at the same elements in another order, and those that join or pad them.
+ * Ops that view the same elements in another order, and ops that join or pad tensors.
  *
  * @module
  */
@@ -20,8 +20,8 @@ import { full } from "./create.ts";
 import { sumTo } from "./reduce.ts";
 
 /**
- * `x` with its elements row-major from the start of a buffer: `x` itself where they are, else a
- * copy, of f16 in f32.
+ * `x` with its elements row-major from the start of its buffer: `x` itself if they are so already,
+ * else a copy. The copy of an f16 tensor is f32.
  */
 export function contiguous(x: Tensor): Tensor {
   if (x.contiguous) return x;
@@ -181,8 +181,8 @@ export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
 }
 
 /**
- * `x` with `value` around it: `pads` has for each axis how many elements to add before and after
- * it.
+ * `x` with `value` around it: `pads` gives, for each axis, how many elements to add before and
+ * after it.
  *
  * @throws {RangeError} If `pads` does not name every axis, or a count is negative.
  */

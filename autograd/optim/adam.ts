@@ -1,5 +1,5 @@
 /**
- * Adam, with weight decay in the gradient or beside it.
+ * Adam and AdamW: weight decay is added to the gradient, or taken off the parameter directly.
  *
  * @module
  */
@@ -17,29 +17,31 @@ import {
 /** How {@linkcode Adam} and {@linkcode AdamW} step. */
 export interface AdamOptions extends OptimizerOptions {
   /**
-   * How much stays at each step of the running means of gradients and of their squares; [0.9,
-   * 0.999] by default.
+   * β₁ and β₂: the share that each step keeps of the running mean of gradients, and of the running
+   * mean of their squares; [0.9, 0.999] by default.
    */
   readonly betas?: readonly [number, number];
   /** Added to the root of the mean square; 1e-8 by default. */
   readonly epsilon?: number;
   /**
-   * Whether to divide by the largest mean square so far (Reddi et al., arXiv 1904.09237); false by
-   * default.
+   * Whether to divide by the root of the largest mean square so far, as AMSGrad does (Reddi et al.,
+   * arXiv 1904.09237); false by default.
    */
   readonly amsgrad?: boolean;
 }
 
 const NUMBERS = [
-  // The host makes these in 64 bits: 1 - β₂ and 1 - β₂ᵗ have few digits left where 32 bits
-  // subtract.
+  // The host computes these in 64 bits: in 32 bits, 1 - β₂ and 1 - β₂ᵗ would keep few digits.
   ...["rate", "correction", "decay", "l2", "beta1", "beta2"],
   ...["one_minus_beta1", "one_minus_beta2", "epsilon"],
 ];
-// Counted off the kernel's lines; a square root is one.
+// 18 operations an element, counted in adam.wgsl; a square root is one.
 const kernel = optimizerKernel("adam.wgsl", wgsl, NUMBERS, { AMSGRAD: "bool" }, 18);
 
-/** The rule of both; `decoupled` takes weight decay off the parameter, not through the gradient. */
+/**
+ * The rule of Adam and AdamW. If `decoupled`, weight decay is taken off the parameter directly;
+ * else it is added to the gradient.
+ */
 function rule(name: string, decoupled: boolean, weightDecay: number): Rule<AdamOptions> {
   return {
     name,
@@ -83,7 +85,7 @@ export class Adam extends Optimizer<AdamOptions> {
 }
 
 /**
- * Adam, as `torch.optim.AdamW`: weight decay, 1e-2 by default, shrinks the parameter by itself.
+ * Adam, as `torch.optim.AdamW`: weight decay, 1e-2 by default, is taken off the parameter directly.
  *
  * @example
  * ```ts

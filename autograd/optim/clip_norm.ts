@@ -1,5 +1,5 @@
 /**
- * Gradients held to a norm, all together.
+ * Gradient clipping, by the norm of all gradients together.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { sqrt } from "../ops/pointwise.ts";
 import { sum } from "../ops/reduce.ts";
 import { contiguous } from "../ops/view.ts";
 
-/** What a workgroup sums, and into how many sums: one for each of its invocations. */
+/** Elements that a workgroup sums, and how many sums it makes: one for each of its invocations. */
 const [SUMMED, SUMS] = [1024, 64];
 
 const kernel = new ManyKernel("sum_of_squares.wgsl", wgsl, {
@@ -49,10 +49,10 @@ export function globalNorm(
 }
 
 /**
- * The factor that takes gradients to a common norm of at most `maxNorm`, and the norm that they
- * have, both scalar tensors, for an optimizer to step with: `min(1, maxNorm / (norm + 1e-6))`, as
- * in `torch.nn.utils.clip_grad_norm_`. Nothing is read back. A gradient that stands for several
- * equal ones counts `copies` times in the norm.
+ * The factor that clips gradients to a common norm of at most `maxNorm`, and the norm that they
+ * have, both scalar tensors. The factor is `min(1, maxNorm / (norm + 1e-6))`, as in
+ * `torch.nn.utils.clip_grad_norm_`. It is an argument of an optimizer's `step()`; nothing is read
+ * back. A gradient that stands for several equal ones counts `copies` times in the norm.
  *
  * @throws {RangeError} If `maxNorm` is not a finite number above 0.
  */
@@ -78,8 +78,8 @@ export function clipFactor(
 
 /**
  * New gradients, scaled by one factor to a common norm of at most `maxNorm`, and the norm that they
- * had before, a scalar tensor; see {@linkcode clipFactor}, which an optimizer steps with without a
- * copy of each gradient.
+ * had before, a scalar tensor. {@linkcode clipFactor} avoids these copies: an optimizer multiplies
+ * the gradients with its factor.
  *
  * @throws {RangeError} If `maxNorm` is not a finite number above 0.
  */

@@ -18,7 +18,7 @@ import { ones } from "../ops/create.ts";
 import { contiguous } from "../ops/view.ts";
 import type { LearningRate } from "./schedule.ts";
 
-/** What every optimizer can be told. */
+/** The options that every optimizer has. */
 export interface OptimizerOptions {
   /** The learning rate, or its schedule; 1e-3 by default. */
   readonly learningRate?: LearningRate;
@@ -26,52 +26,53 @@ export interface OptimizerOptions {
   readonly weightDecay?: number;
 }
 
-/** Parameters that share options; what is not given here is as the optimizer has it. */
+/** Parameters that share options. An option that is not given here is that of the optimizer. */
 export type ParameterGroup<O> = Partial<O> & { readonly parameters: readonly Tensor[] };
 
 /** Parameters, or groups of them. */
 export type ParameterList<O> = readonly Tensor[] | readonly ParameterGroup<O>[];
 
-/** How one optimizer differs from another. */
+/** An update rule: all that distinguishes one optimizer from another. */
 export interface Rule<O> {
-  /** What errors call it. */
+  /** What errors call the optimizer. */
   readonly name: string;
-  /** Made by {@linkcode optimizerKernel}. */
+  /** The kernel of the update, made by {@linkcode optimizerKernel}. */
   readonly kernel: ManyKernel;
-  /** Options where none are given. */
+  /** The default of each option. */
   readonly defaults: Required<O>;
-  /** For each number that options may get wrong, the range it must be in and whether it is. */
+  /** The options to check, by name: the value of each, and the range that it must be in. */
   readonly ranges: (options: Required<O>) => Readonly<Record<string, OptionRange>>;
-  /** The names of the tensors that belong to each parameter, and whether the options need them. */
+  /** The state tensors of a parameter by name, and whether `options` need them. */
   readonly state: (options: Required<O>) => Readonly<Record<string, boolean>>;
   /** The kernel's constants. */
   readonly constants: (options: Required<O>) => Constants;
-  /** The kernel's numbers at learning rate `rate` of `step`, from 0. */
+  /** The kernel's sizes at `step`, counted from 0, whose learning rate is `rate`. */
   readonly sizes: (options: Required<O>, rate: number, step: number) => Sizes;
 }
 
-/** The value of an option, whether it may be that, and what it may be in words. */
+/** The value of an option, whether it is legal, and the legal values in words. */
 export type OptionRange = readonly [value: unknown, legal: boolean, wanted: string];
 
 /** Steps taken, and tensors by name: `"0.mean"` is the `mean` of the first parameter. */
 export interface OptimizerState {
   /** How many steps were taken. */
   readonly steps: number;
-  /** What is remembered of the gradients. */
+  /** The state tensors, such as the running mean of gradients. */
   readonly tensors: Readonly<Record<string, Tensor>>;
 }
 
 interface Member {
   readonly parameter: Tensor;
   readonly group: number;
-  /** Where its state begins, within each kind of state. */
+  /** Index of the parameter's first element within each kind of state. */
   readonly start: number;
 }
 
 /**
- * The kernel of an optimizer, of `flops` operations an element. Of each of many parameters `x` is
- * the gradient and `y` the parameter. `state` has one kind of state after another, each of `total`
- * elements, in which a parameter's begin at its `start`. Gradients are multiplied with `factor[0]`.
+ * A kernel that updates many parameters in one dispatch, with `flops` operations for each element.
+ * In its WGSL, `x` is a parameter's gradient and `y` the parameter. `state` holds one kind of state
+ * after another, each of `total` elements; the elements of a parameter begin at its `start` within
+ * each kind. The kernel multiplies gradients with `factor[0]`.
  */
 export function optimizerKernel(
   name: string,
@@ -91,7 +92,7 @@ export function optimizerKernel(
     },
     constants,
     elements: 256,
-    // Gradient, parameter and state are read, the last two written.
+    // Gradient, parameter and state are read; parameter and state are written.
     work: {
       flops: ({ count }) => flops * count,
       reads: ({ count, kinds }) => 4 * count * (2 + kinds),
@@ -100,29 +101,30 @@ export function optimizerKernel(
   });
 }
 
-/** The range of numbers from 0 on. */
+/** The range of an option that is a finite number from 0 on. */
 export function atLeastZero(value: unknown): OptionRange {
   return [value, typeof value === "number" && value >= 0 && value < Infinity, "a number from 0 on"];
 }
 
 /**
- * Updates parameters where they are, from their gradients. {@linkcode Sgd}, {@linkcode Adam} and
- * {@linkcode AdamW} are such.
+ * Updates parameters in place from their gradients. {@linkcode Sgd}, {@linkcode Adam} and
+ * {@linkcode AdamW} extend it.
  */
 export class Optimizer<O extends OptimizerOptions> {
   readonly #rule: Rule<O>;
   readonly #groups: readonly Required<O>[];
   readonly #members: readonly Member[];
-  /** The state by name, views of all of it. */
+  /** The state tensors by name: views of `#state`. */
   readonly #saved = new Map<string, Tensor>();
   readonly #state: Tensor;
   readonly #total: number;
-  /** What gradients are multiplied with where nothing else is given. */
+  /** The scalar 1: the factor of gradients where none is given. */
   readonly #one: Tensor;
   readonly #steps = new StepCount();
 
   /**
-   * Makes an optimizer, its state on the GPU all 0. It owns its state, and not the parameters.
+   * Makes an optimizer whose state, on the GPU, is all 0. It owns its state, but not the
+   * parameters.
    *
    * @throws {TypeError} If a parameter is not f32.
    * @throws {RangeError} If there are no parameters, if one is not contiguous or given twice, or if
@@ -147,7 +149,7 @@ export class Optimizer<O extends OptimizerOptions> {
       return { parameter, group, start };
     });
     this.#total = total;
-    // All groups keep what one of them needs.
+    // A kind of state that one group needs has room for the parameters of all groups.
     const wanted = this.#groups.map((group) => Object.entries(rule.state(group)));
     const kinds = wanted[0].map(([name]) => name)
       .filter((_, i) => wanted.some((states) => states[i][1]));
@@ -169,7 +171,7 @@ export class Optimizer<O extends OptimizerOptions> {
     return this.#steps.value;
   }
 
-  /** The learning rate of each group at `step`, from 0; at the next one by default. */
+  /** The learning rate of each group at `step`, counted from 0; by default at the next step. */
   rates(step: number = this.#steps.value): number[] {
     return this.#groups.map(({ learningRate }) =>
       typeof learningRate === "function" ? learningRate(step) : learningRate as number
@@ -177,10 +179,11 @@ export class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * Updates each parameter by its gradient, many in a dispatch; nothing is compiled after the first
-   * step, nothing uploaded. The gradients are in the order of the parameters, those of the first
-   * group first, and stay the caller's. They are multiplied with `factor`, a scalar tensor, if one
-   * is given: {@linkcode clipFactor} makes such.
+   * Updates each parameter in place by its gradient, many parameters in one dispatch. After the
+   * first step nothing is compiled, and no tensor is uploaded. The gradients are in the order of
+   * the parameters, those of the first group first; the caller still owns them. If `factor` is
+   * given, a scalar tensor such as {@linkcode clipFactor} makes, the gradients are multiplied with
+   * it.
    *
    * @throws {RangeError} If gradients and parameters do not match, or a schedule gives no learning
    * rate.
@@ -214,17 +217,18 @@ export class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * What a checkpoint needs to go on. The tensors are the optimizer's, and change with its
-   * steps.
+   * The state that a checkpoint stores to resume from. The optimizer owns the tensors, and its
+   * steps change them.
    */
   state(): OptimizerState {
     return { steps: this.steps, tensors: Object.fromEntries(this.#saved) };
   }
 
   /**
-   * Goes on from a saved state, whose tensors are copied and stay the caller's.
+   * Restores a saved state. Its tensors are copied; the caller still owns them.
    *
-   * @throws {RangeError} If it is that of other parameters or another kind of optimizer.
+   * @throws {RangeError} If the state is that of other parameters or of another kind of optimizer,
+   * or if its number of steps is no integer from 0 on.
    */
   restore({ steps, tensors }: OptimizerState): void {
     const names = new Set([...this.#saved.keys(), ...Object.keys(tensors)]);

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** A learning rate: one for all steps, or what it is at a step, counted from 0. */
+/** A learning rate: one for all steps, or a function of the step, counted from 0. */
 export type LearningRate = number | ((step: number) => number);
 
 /**

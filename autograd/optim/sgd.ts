@@ -16,11 +16,11 @@ import {
 
 /** How {@linkcode Sgd} steps. */
 export interface SgdOptions extends OptimizerOptions {
-  /** How much of the last step goes on; 0 by default, which needs no state. */
+  /** The share of the momentum that each step keeps; 0 by default, which needs no state. */
   readonly momentum?: number;
   /**
-   * How much of a new gradient stays out of the momentum; 0 by default. All of the first gradient
-   * goes in.
+   * The share of a new gradient that is left out of the momentum; 0 by default. The first gradient
+   * is added whole.
    */
   readonly dampening?: number;
   /** Nesterov's momentum, which looks a step ahead; false by default. */
@@ -29,7 +29,7 @@ export interface SgdOptions extends OptimizerOptions {
 
 const RULE: Rule<SgdOptions> = {
   name: "Sgd",
-  // Decay 2, momentum 3, update 2.
+  // 7 operations an element: decay 2, momentum 3, update 2.
   kernel: optimizerKernel(
     "sgd.wgsl",
     wgsl,
