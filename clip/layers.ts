@@ -191,7 +191,10 @@ export class ResidualBlock {
   }
 }
 
-/** What a method does within a tower; each may be left out. */
+/**
+ * What a method does within a tower; each may be left out. What they return may be theirs to keep:
+ * the tower releases only what was made while it ran.
+ */
 export interface TowerHook {
   /** Token embeddings before positions are added: `[B, T, C] → [B, T, C]`. */
   embedded?(tokens: Tensor): Tensor;
@@ -211,12 +214,14 @@ export function runBlocks(
   hook?: TowerHook,
 ): Tensor {
   return blocks.reduce((left, block, i) => {
-    const x = hook?.entering?.(left, i) ?? left;
-    const run = () => block.forward(x, pass);
-    const y = pass?.recompute ? recompute([x], run) : run();
+    // A scope, as only it knows whether a hook made what it returns, or keeps it for the next step.
+    const y = scope(() => {
+      const x = hook?.entering?.(left, i) ?? left;
+      const run = () => block.forward(x, pass);
+      return pass?.recompute ? recompute([x], run) : run();
+    });
     // Now, not when the tower's scope ends: a dozen of them would be alive until then.
-    x.release();
-    if (x !== left) left.release();
+    left.release();
     return y;
   }, x);
 }

@@ -87,7 +87,7 @@ function hashing(
     async *pieces(source) {
       hash.begin(name, shape, transposed === true);
       for await (const piece of file.pieces(source)) {
-        hash.add(piece.values.subarray(
+        await hash.add(piece.values.subarray(
           Math.max(0, first - piece.start),
           Math.max(0, first + numel(shape) - piece.start),
         ));

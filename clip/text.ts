@@ -6,7 +6,7 @@
 
 import { embedding, takeToken } from "../autograd/ops/embedding.ts";
 import { add } from "../autograd/ops/pointwise.ts";
-import { slice } from "../autograd/ops/view.ts";
+import { reshape, slice } from "../autograd/ops/view.ts";
 import { tensor } from "../tensor/create.ts";
 import { attribute } from "../tensor/measure.ts";
 import { keep, scope } from "../tensor/scope.ts";
@@ -213,7 +213,9 @@ export class TextTower implements PromptTower {
       const tokens = embedding(this.#tokens, ids);
       const positions = slice(this.#positions, 0, 0, ids.shape[1]);
       const placed = add(hook?.embedded?.(tokens) ?? tokens, positions);
-      return hook?.positioned?.(placed) ?? placed;
+      const changed = hook?.positioned?.(placed);
+      // A view, since who asks for it releases it, and the hook may keep the tensor itself.
+      return changed ? reshape(changed, changed.shape) : placed;
     });
   }
 

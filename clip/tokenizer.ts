@@ -7,7 +7,7 @@
  */
 
 import { HUGGING_FACE, OPENAI, type TextSteps } from "./text_steps.ts";
-import { type AddedToken, readTokenizerJson } from "./tokenizer_json.ts";
+import { type AddedToken, readTokenizerJson, splitter } from "./tokenizer_json.ts";
 
 /** Prompts as a text tower takes them: a row of ids each. */
 export interface TokenBatch {
@@ -317,17 +317,6 @@ function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
   throw new RangeError(
     `Cannot use a vocabulary of ${ids.size} tokens: it has no ${token}, use that of a CLIP model`,
   );
-}
-
-/** A pattern in brackets of some tokens, if there are any. */
-function splitter(tokens: readonly AddedToken[]): RegExp | null {
-  // Of several that begin at one character, the longest.
-  const patterns = tokens.toSorted((a, b) => b.content.length - a.content.length)
-    .map(({ content, singleWord }) => {
-      const literal = RegExp.escape(content);
-      return singleWord ? `(?<![\\p{L}\\p{N}_])${literal}(?![\\p{L}\\p{N}_])` : literal;
-    });
-  return patterns.length > 0 ? new RegExp(`(${patterns.join("|")})`, "u") : null;
 }
 
 /** A merge as a line or as a pair, in two. */

@@ -38,6 +38,17 @@ const SPLITS = ["", "<\\|startoftext\\|>|<\\|endoftext\\|>|"].map((tokens) =>
   `${tokens}'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+`
 );
 
+/** A pattern in brackets of some tokens, if there are any. */
+export function splitter(tokens: readonly AddedToken[]): RegExp | null {
+  // Of several that begin at one character, the longest.
+  const patterns = tokens.toSorted((a, b) => b.content.length - a.content.length)
+    .map(({ content, singleWord }) => {
+      const literal = RegExp.escape(content);
+      return singleWord ? `(?<![\\p{L}\\p{N}_])${literal}(?![\\p{L}\\p{N}_])` : literal;
+    });
+  return patterns.length > 0 ? new RegExp(`(${patterns.join("|")})`, "u") : null;
+}
+
 /**
  * Reads a parsed `tokenizer.json`.
  *

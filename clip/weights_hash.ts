@@ -6,7 +6,7 @@
 
 import { numel, type Shape } from "../tensor/shape.ts";
 
-/** Elements that are hashed at once: 1 MiB, copied, since the reader goes on meanwhile. */
+/** Elements that are hashed at once: 1 MiB. */
 const BLOCK = 2 ** 18;
 
 /**
@@ -17,7 +17,7 @@ const BLOCK = 2 ** 18;
 export class WeightsHash {
   readonly #tensors: Promise<Uint8Array>[] = [];
   #blocks: Promise<ArrayBuffer>[] = [];
-  #block = new Float32Array(BLOCK);
+  readonly #block = new Float32Array(BLOCK);
   #filled = 0;
   #header = "";
   #shape: Shape = [];
@@ -30,8 +30,12 @@ export class WeightsHash {
     this.#transposed = transposed ? [] : null;
   }
 
-  /** Adds values. */
-  add(values: Float32Array): void {
+  /**
+   * Adds values. They are hashed while the caller goes on, but not before those added last are: a
+   * file is read faster than it is hashed, and all of it would be waiting in memory.
+   */
+  async add(values: Float32Array<ArrayBuffer>): Promise<void> {
+    await Promise.all([...this.#tensors.slice(-1), ...this.#blocks]);
     if (this.#transposed) this.#transposed.push(values.slice());
     else this.#addInOrder(values);
   }
@@ -55,28 +59,36 @@ export class WeightsHash {
     return Array.from(new Uint8Array(all), (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  #addInOrder(values: Float32Array): void {
+  #addInOrder(values: Float32Array<ArrayBuffer>): void {
     for (let at = 0; at < values.length;) {
       const piece = values.subarray(at, at + BLOCK - this.#filled);
+      at += piece.length;
+      if (piece.length === BLOCK) {
+        this.#blocks.push(sha256(piece));
+        continue;
+      }
       this.#block.set(piece, this.#filled);
       this.#filled += piece.length;
-      at += piece.length;
       if (this.#filled === BLOCK) this.#flush();
     }
   }
 
   #flush(): void {
-    this.#blocks.push(sha256(this.#block.slice(0, this.#filled)));
+    this.#blocks.push(sha256(this.#block.subarray(0, this.#filled)));
     this.#filled = 0;
   }
 }
 
+/** Of bytes that may be written over as soon as this returns: `digest` copies them first. */
 async function sha256(data: BufferSource): Promise<ArrayBuffer> {
   return await globalThis.crypto?.subtle?.digest("SHA-256", data) ?? new ArrayBuffer(0);
 }
 
 /** The values of a matrix `[rows, cols]` whose transpose came in pieces. */
-function joined(pieces: readonly Float32Array[], [rows, cols]: Shape): Float32Array {
+function joined(
+  pieces: readonly Float32Array[],
+  [rows, cols]: Shape,
+): Float32Array<ArrayBuffer> {
   const values = new Float32Array(numel([rows, cols]));
   let at = 0;
   for (const piece of pieces) {

@@ -42,7 +42,10 @@ function contents(directory: string): Map<string, Uint8Array> {
   return new Map(filesIn(directory).map((name) => [name, read(name)]));
 }
 
-/** The files of a directory that was just made that differ from those committed; JSON by its values. */
+/**
+ * The files of a directory that was just made that differ from those committed; JSON by its
+ * values.
+ */
 function differences(made: string, committed: URL): string[] {
   const ours = contents(fileURLToPath(committed));
   const plain = (name: string, bytes: Uint8Array) => {
@@ -56,7 +59,7 @@ function differences(made: string, committed: URL): string[] {
     .map(([name]) => name);
 }
 
-Deno.test("the embedded images are 16 and 50 a class, 28 × 28, grey, and all different", async () => {
+Deno.test("embedded images are 16 and 50 a class, 28 × 28, grey, and all different", async () => {
   const names = await readJson(new URL("classnames.json", EMBEDDED_DATA));
   assertEquals(names.classes.map(({ folder }: { folder: string }) => folder), FOLDERS);
   assertStringIncludes(names.template, "{}");
@@ -124,7 +127,9 @@ function idx(axes: readonly number[], values: Uint8Array): Uint8Array {
 }
 
 Deno.test("encodePng() takes the filter that makes the file smallest", async () => {
-  /** Each pixel is made from those to the left and above: seven more than what a filter predicts. */
+  /**
+   * Each pixel is made from those to the left and above: seven more than what a filter predicts.
+   */
   const rules: Record<string, (left: number, up: number) => number> = {
     nothing: () => 0,
     left: (left) => left,
@@ -152,7 +157,7 @@ else {
     }));
 }
 
-Deno.test("the embedded model is in half precision, in Hugging Face's layout, and says of what", async () => {
+Deno.test("the embedded model is in f16, in Hugging Face's layout, and says of what", async () => {
   const file = await openSafetensors(new URL("model.safetensors", EMBEDDED_MODEL));
   assertEquals(new Set([...file.tensors.values()].map(({ dtype }) => dtype)), new Set(["F16"]));
   assertEquals([...file.tensors.keys()].filter((name) => name.includes("position_ids")), []);

@@ -147,7 +147,9 @@ interface Operand {
   readonly view: (x: Tensor) => Tensor;
 }
 
-/** Right operands of shape `[…, k, n]` that lie in memory in every way that the kernels tell apart. */
+/**
+ * Right operands of shape `[…, k, n]` that lie in memory in every way that the kernels tell apart.
+ */
 function layouts(lead: Shape, k: number, n: number): Record<string, Operand> {
   return {
     "along n": { stored: [...lead, k, n], view: (x) => x },
@@ -466,8 +468,8 @@ Deno.test("merge has no --precision: what it writes is never rounded on the way"
 });
 
 /**
- * Allowed of an element of normalized features when every matrix is rounded to 11 bits, by 2⁻¹² of each weight at most.
- * Measured are 2e-4.
+ * Allowed of an element of normalized features when every matrix is rounded to 11 bits, by 2⁻¹² of
+ * each weight at most. Measured are 2e-4.
  */
 const ROUNDED_FEATURES = { atol: 5e-4, rtol: 0 };
 

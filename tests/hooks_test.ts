@@ -39,11 +39,11 @@ async function opened(): Promise<{
   return { clip, prompts, pixels, lossOf, release };
 }
 
-/** `count` tokens of a width, to be trained. */
-function tokensOf(count: number, width: number): Tensor {
+/** `count` tokens of a width, to be trained: `[1, count, width]`, or of other leading sizes. */
+function tokensOf(count: number, width: number, lead: readonly number[] = [1, count]): Tensor {
   const random = new Random(5, "tokens");
   const values = Float32Array.from({ length: count * width }, () => 0.1 * random.normal());
-  return keep(tensor(values, [1, count, width]));
+  return keep(tensor(values, [...lead, width]));
 }
 
 /** Puts tokens into every item in the place of those from `at` on. */
@@ -100,6 +100,30 @@ for (const tower of ["vision", "text"] as const) {
         assertEquals(seen.slice(0, layers.length), layers);
       }
       tokens.release();
+      release();
+    });
+  }
+
+  for (const name of ["embedded", "positioned", "entering"] as const) {
+    gpuTest(`a hook may keep the tensor that it returns: ${name}, ${tower}`, async () => {
+      const { clip, prompts, lossOf, release } = await opened();
+      const [count, length] = tower === "vision" ? [3, clip.vision.tokens] : prompts.ids.shape;
+      const kept = tokensOf(count * length, TINY[tower].width, [count, length]);
+      const results = [];
+      for (const recompute of [false, true, false]) {
+        const inference = scope(() => lossOf(tower, { [name]: () => kept }, recompute));
+        const { value, grads } = valueAndGrad(
+          () => lossOf(tower, { [name]: () => kept }, recompute),
+          [kept],
+        );
+        assertEquals(await inference.item(), await value.item());
+        results.push([await value.item(), ...await grads[0].data()]);
+        for (const each of [inference, value, ...grads]) each.release();
+      }
+      assert(results[0].some((element) => element !== 0));
+      assertEquals(results[1], results[0]);
+      assertEquals(results[2], results[0]);
+      kept.release();
       release();
     });
   }

@@ -49,7 +49,7 @@ Deno.test("parseOpenClip() reads the models that LAION and DataComp publish", ()
   assertEquals([bigG.vision.heads, bigG.vision.mlpWidth, bigG.embedding], [16, 8192, 1280]);
 });
 
-Deno.test("parseOpenClip() fills in what open_clip does, and reads what changes the numbers", () => {
+Deno.test("parseOpenClip() fills in what open_clip does, and reads what changes numbers", () => {
   const { vision, text } = configOf({ embed_dim: 4, vision_cfg: {}, text_cfg: {} });
   assertEquals([vision.width, vision.layers, vision.heads, vision.mlpWidth], [768, 12, 12, 3072]);
   assertEquals([vision.imageSize, vision.patchSize, vision.layerNormEps], [224, 16, 1e-5]);

@@ -9,7 +9,10 @@ import { fixtures, shared, skip } from "./fixtures.ts";
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 
-/** A vocabulary of every byte, alone (0 to 255) and at the end of a word (256 to 511), as all of CLIP's begin. */
+/**
+ * A vocabulary of every byte, alone (0 to 255) and at the end of a word (256 to 511), as all of
+ * CLIP's begin.
+ */
 function byteTokens(): string[] {
   const shown = Array.from({ length: 256 }, (_, byte) => byte)
     .filter((byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173));

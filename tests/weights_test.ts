@@ -6,6 +6,7 @@ import { saveAdapters } from "../blocklora/methods/checkpoint.ts";
 import { attach, loadAdapters } from "../blocklora/methods/lookup.ts";
 import { Clip, weightShapes } from "../clip/clip.ts";
 import type { PrecisionChoice } from "../clip/weights.ts";
+import { WeightsHash } from "../clip/weights_hash.ts";
 import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
@@ -77,6 +78,68 @@ gpuTest(
     }
   },
 );
+
+gpuTest("files of F32, F16 and BF16 with the same values hash alike", async () => {
+  // Eight bits of a number are enough: all three types have it exactly.
+  const coarse = Object.fromEntries(
+    Object.entries(randomWeights(TINY)).map(([name, each]) => {
+      const data = Float32Array.from(each.data, (value) => Math.round(value * 32) / 32);
+      return [name, { ...each, data }];
+    }),
+  );
+  const hash = await hashOf([coarse]);
+  for (const dtype of ["F16", "BF16"] as const) {
+    assertEquals(await hashOf([stored(coarse, dtype)]), hash, dtype);
+  }
+  assertNotEquals(await hashOf([stored(randomWeights(TINY), "F16")]), hash);
+});
+
+/** More than two of the blocks that are hashed at once. */
+const MANY = Float32Array.from({ length: 2 ** 19 + 7 }, (_, i) => i);
+
+Deno.test("WeightsHash does not see in which pieces the values come", async () => {
+  const hashOfPieces = async (size: number) => {
+    const hash = new WeightsHash();
+    hash.begin("many", [MANY.length], false);
+    for (let at = 0; at < MANY.length; at += size) {
+      const piece = MANY.slice(at, at + size);
+      await hash.add(piece);
+      piece.fill(0); // a reader may use its memory again
+    }
+    hash.end();
+    return await hash.digest();
+  };
+  const hash = await hashOfPieces(MANY.length);
+  for (const size of [1000, 2 ** 18 - 1, 2 ** 18, 2 ** 18 + 1]) {
+    assertEquals(await hashOfPieces(size), hash, `pieces of ${size}`);
+  }
+});
+
+Deno.test("WeightsHash lets no more wait than was added last", async () => {
+  const { subtle } = crypto;
+  const digest = subtle.digest.bind(subtle);
+  let [waiting, most] = [0, 0];
+  subtle.digest = async (...of) => {
+    most = Math.max(most, ++waiting);
+    try {
+      return await digest(...of);
+    } finally {
+      waiting--;
+    }
+  };
+  try {
+    const hash = new WeightsHash();
+    for (let weight = 0; weight < 20; weight++) {
+      hash.begin(`${weight}`, [MANY.length], false);
+      await hash.add(MANY);
+      hash.end();
+    }
+    await hash.digest();
+  } finally {
+    subtle.digest = digest;
+  }
+  assertEquals(most, 3); // the blocks of one weight
+});
 
 gpuTest(
   "adapters know their model by all its weights, and a rounded copy of it nearly",
