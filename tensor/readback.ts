@@ -119,6 +119,7 @@ export class Readbacks {
         if (!target || !range) return;
         target.unmap();
         if (born === this.#generation) this.#putBack(target);
+        else target.destroy();
       }).catch(() => {}); // The device was lost meanwhile, and the buffer with it.
     }
   }

@@ -8,7 +8,16 @@ import { embedding, gather, indexSelect, takeToken } from "../autograd/ops/embed
 import { layerNorm } from "../autograd/ops/layer_norm.ts";
 import { conv2d, patchEmbedding } from "../autograd/ops/conv.ts";
 import { matmul } from "../autograd/ops/matmul.ts";
-import { add, clamp, exp, maskedFill, mul, sigmoid, where } from "../autograd/ops/pointwise.ts";
+import {
+  add,
+  addAll,
+  clamp,
+  exp,
+  maskedFill,
+  mul,
+  sigmoid,
+  where,
+} from "../autograd/ops/pointwise.ts";
 import { max, mean, sum } from "../autograd/ops/reduce.ts";
 import { softmax } from "../autograd/ops/softmax.ts";
 import { argmax, topK } from "../autograd/ops/top_k.ts";
@@ -27,7 +36,7 @@ import {
 import { Kernel } from "../kernels/kernel.ts";
 import { pointwise, pointwiseInto } from "../kernels/pointwise.ts";
 import { tensor } from "../tensor/create.ts";
-import { gpu } from "../tensor/device.ts";
+import { gpu, onDryEngine } from "../tensor/device.ts";
 import { KernelError } from "../tensor/errors.ts";
 import { memory } from "../tensor/memory.ts";
 import { scope } from "../tensor/scope.ts";
@@ -87,6 +96,16 @@ const REFUSED: Record<string, [() => unknown, typeof RangeError | typeof TypeErr
     () => crossEntropy(x(2, 3), ids(2), { ignoreIndex: 0.5 }),
     RangeError,
     "Cannot ignore label 0.5: it must be an integer",
+  ],
+  "crossEntropy that ignores a label beyond 32 bits": [
+    () => crossEntropy(x(2, 3), ids(2), { ignoreIndex: 2 ** 32 + 1 }),
+    RangeError,
+    "Cannot ignore label 4294967297: it must be an integer from -2³¹ to 2³² - 1",
+  ],
+  "addAll of nothing": [
+    () => addAll([]),
+    RangeError,
+    "Cannot add no tensors: give at least one",
   ],
   "sum over an axis that is not there": [
     () => sum(x(2, 3), { axis: 2 }),
@@ -301,6 +320,19 @@ gpuTest("a tensor larger than a binding is refused by the kernel that would bind
   );
   large.release();
   assertEquals(memory().liveBuffers, before);
+});
+
+Deno.test("rows that the GPU cannot bind are refused by a lookup", () => {
+  onDryEngine({ maxStorageBufferBindingSize: 2 ** 20 }, () => {
+    // Rows begin at aligned bytes in every 64th row only, and so many are more than a binding.
+    const odd = Tensor.empty([130, 4097]);
+    const ids = Tensor.empty([2], "u32");
+    const message = "64 rows of 16388 bytes are more than this GPU binds at once";
+    assertThrows(() => embedding(odd, ids), RangeError, message);
+    const wide = Tensor.empty([2, 300_000]);
+    const alone = "one row of 1200000 bytes are more than this GPU binds at once";
+    assertThrows(() => embedding(wide, ids), RangeError, alone);
+  });
 });
 
 /** Kernels of three lines, to be broken. */

@@ -80,8 +80,10 @@ export function crossEntropy(
     );
   }
   if (ignoreIndex !== undefined) {
-    if (!Number.isInteger(ignoreIndex)) {
-      throw new RangeError(`Cannot ignore label ${ignoreIndex}: it must be an integer`);
+    if (!Number.isInteger(ignoreIndex) || ignoreIndex < -(2 ** 31) || ignoreIndex >= 2 ** 32) {
+      throw new RangeError(
+        `Cannot ignore label ${ignoreIndex}: it must be an integer from -2³¹ to 2³² - 1`,
+      );
     }
     return scope(() => {
       const operands = { labels, ignored: BigInt(ignoreIndex >>> 0) };

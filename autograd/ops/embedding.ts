@@ -148,6 +148,12 @@ function lookUp(
     const aligned = ALIGNMENT / gcd(ALIGNMENT, rowBytes);
     const most = Math.floor(gpu().limits.maxStorageBufferBindingSize / rowBytes);
     const chunk = rows <= most ? Math.max(rows, 1) : Math.floor(most / aligned) * aligned;
+    if (chunk === 0) {
+      throw new RangeError(
+        `Cannot look up rows of [${from}]: ${most > 0 ? `${aligned} rows` : "one row"} of ` +
+          `${rowBytes} bytes are more than this GPU binds at once`,
+      );
+    }
     for (let first = 0; first === 0 || first < rows; first += chunk) {
       const offset = first * rowBytes;
       const held = Math.min(chunk, rows - first);

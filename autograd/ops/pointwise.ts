@@ -115,6 +115,7 @@ const MAX_TERMS = MAX_BINDINGS - 1;
 
 /** The sum of tensors of one shape. One dispatch adds up to seven tensors. */
 export function addAll(tensors: readonly Tensor[]): Tensor {
+  if (tensors.length === 0) throw new RangeError("Cannot add no tensors: give at least one");
   const [{ shape }] = tensors;
   for (const other of tensors) {
     checkReadable("add", other);
