@@ -138,7 +138,8 @@ Deno.test("WeightsHash lets no more wait than was added last", async () => {
   } finally {
     subtle.digest = digest;
   }
-  assertEquals(most, 3); // the blocks of one weight
+  // At most the blocks of one weight; a browser may have hashed some of them by then.
+  assert(most <= 3, `${most} blocks are waiting`);
 });
 
 gpuTest(
