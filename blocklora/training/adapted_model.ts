@@ -1,6 +1,6 @@
 /**
- * A model with the adapters of a directory in it: the model that they were trained on, or the one
- * that the user names instead.
+ * Loads the adapters of a directory into a model: the model that they were trained on, or another
+ * that the user names.
  *
  * @module
  */
@@ -26,32 +26,33 @@ import { exists, namesIn, openFile, readJson } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 
 /**
- * What an adapter directory remembers of its training, beside the adapters; 0.1 wrote down paths as
- * they were typed.
+ * What an adapter directory records about its training, besides the adapters. Version 0.1 recorded
+ * paths as they were typed.
  */
 export interface Remembered extends Partial<ModelOrigin> {
   /** The class names, in the order of the labels. */
   readonly classes?: readonly string[];
-  /** What the names were put into. */
+  /** The prompt template, with `{}` for the class name. */
   readonly template?: string;
-  /** The factor of the cosines. */
+  /** The factor that scales the cosine similarities. */
   readonly logitScale?: number;
 }
 
-/** A model with adapters in it. */
+/** A model with adapters loaded into it. */
 export interface AdaptedModel extends ChosenModel {
   /** The adapters. */
   readonly adapters: Adapters;
-  /** What their directory says of their training. */
+  /** What their directory records about their training. */
   readonly remembered: Remembered;
 }
 
 /**
- * Opens the model that an adapter directory was made for, and puts its adapters into it. A model
- * that the adapter names must be the one that it was trained on; one that the user names must have
- * the sizes and, where the adapter tells, the weights of that one.
+ * Opens the model that an adapter directory was made for, and loads its adapters into it. If the
+ * user names no model, the model that the adapter names must be unchanged since training. A model
+ * that the user names must have the same sizes and, where the adapter records a hash of them, the
+ * same weights.
  *
- * @throws {Error} If there is no adapter, or its model is not found or is another one now.
+ * @throws {Error} If there is no adapter, or its model is missing or has changed.
  * @throws {RangeError} If the adapter does not fit the model.
  */
 export async function openAdapted(
@@ -92,7 +93,7 @@ export async function openAdapted(
   }
 }
 
-/** The model that an adapter's files name, and which program wrote them. */
+/** The model that an adapter's files name, and the program that wrote the files. */
 type Base = Partial<ModelOrigin> & { readonly by: "octograd" | "PEFT" };
 
 function baseOf(config: unknown): Base {
@@ -109,7 +110,7 @@ function baseOf(config: unknown): Base {
   };
 }
 
-/** Where the model is that an adapter names. */
+/** Where to find the model that an adapter names. */
 async function sourceOfBase(base: Base, directory: string): Promise<ModelSource> {
   const { by, model, revision, weightsRevision, fingerprint } = base;
   if (model === undefined) {
@@ -122,7 +123,8 @@ async function sourceOfBase(base: Base, directory: string): Promise<ModelSource>
   const path = userPath(model);
   if (await exists(path)) return { name: model, spec: path };
   if (model === EMBEDDED_NAME) return await sourceOf(undefined);
-  // 0.1 wrote down paths as they were typed: the hub may have another model of such a name.
+  // Version 0.1 of octograd recorded paths as they were typed. Such a path may look like a hub id,
+  // and the hub may have a different model under that id.
   if (by === "PEFT" && isHubId(model)) return onHub;
   throw new Error(
     `Cannot use the adapter in ${directory}: the model that it was trained on, ${model}, ` +
@@ -130,10 +132,10 @@ async function sourceOfBase(base: Base, directory: string): Promise<ModelSource>
   );
 }
 
-/** Throws unless the model that an adapter names is still what it was. */
+/** Throws if the model that an adapter names has changed since the adapter was trained. */
 function checkSame({ fingerprint, origin }: ChosenModel, base: Base, directory: string): void {
   if (base.fingerprint === undefined || base.fingerprint === fingerprint) return;
-  if (origin.model === EMBEDDED_NAME) return; // loading the adapters compares its weights
+  if (origin.model === EMBEDDED_NAME) return; // its weights are compared when the adapters are loaded
   throw new Error(
     `Cannot use the adapter in ${directory}: ${base.model} is not the model any more that it was ` +
       "trained on (other weights, tokenizer or settings), say with --model where that is",
@@ -141,9 +143,9 @@ function checkSame({ fingerprint, origin }: ChosenModel, base: Base, directory: 
 }
 
 /**
- * Throws if the model that the user names cannot be the one that a PEFT adapter names, and says so
- * where that is uncertain. An adapter of octograd's tells its model by the weights: loading it
- * compares them.
+ * Throws if the model that the user names cannot be the one that a PEFT adapter names, and prints a
+ * note if that is uncertain. Adapters from octograd need no such check: they identify their model
+ * by its weights, which are compared when the adapter is loaded.
  */
 async function checkNamed(
   { name, path, hub, origin }: ChosenModel,

@@ -1,5 +1,5 @@
 /**
- * Features of images whose tower does not change: they are computed once.
+ * Image features for methods that leave the towers unchanged. The features are computed only once.
  *
  * @module
  */
@@ -13,14 +13,14 @@ import type { ImageLoader } from "../data/loader.ts";
 import type { Features } from "../methods/baseline.ts";
 import type { TrainingBatch } from "./trainer.ts";
 
-/** Features, and the files that they are of. */
+/** Features, and the image files that they were computed from. */
 export type NamedFeatures = Features & { readonly paths: readonly string[] };
 
 /**
- * Image features of a model as it is, not normalized; images that cannot be read are left out,
- * where the loader does so.
+ * Image features of the unadapted model, not normalized. Images that cannot be read are left out if
+ * the loader skips them.
  *
- * @throws {RangeError} If the model makes NaN of an image.
+ * @throws {RangeError} If the features of an image are NaN.
  */
 export async function featuresOf(
   model: Model,
@@ -49,7 +49,7 @@ export async function featuresOf(
   return { values, labels, width: model.embedding, paths };
 }
 
-/** Batches of features, each epoch in an order that depends on the seed. */
+/** Batches of features, shuffled anew in each epoch; the order depends on the seed. */
 export async function* featureBatches(
   { values, labels, width }: Features,
   { batchSize, iterations, seed }: {

@@ -1,5 +1,5 @@
 /**
- * Classes of images, from the features of a model.
+ * Classifies images by the features of a model.
  *
  * @module
  */
@@ -17,15 +17,18 @@ import { tensor } from "../../tensor/create.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
-/** A template with a class name for each `{}`, underscores as spaces, as CLIP-LoRA does. */
+/**
+ * The template with each `{}` replaced by the class name. Underscores in the name become spaces, as
+ * in CLIP-LoRA.
+ */
 export function promptOf(name: string, template: string): string {
-  // As a function: a text may have `$&` in it.
+  // The replacement is a function because a class name may contain patterns such as `$&`.
   return template.replaceAll("{}", () => name.replaceAll("_", " "));
 }
 
 /**
- * Two classes whose prompts are the same, so that nothing can tell them apart; null if there are
- * none.
+ * Two classes whose prompts are the same and which therefore cannot be told apart, or null if there
+ * are none. Case and spacing are ignored.
  */
 export function sameClasses(
   classes: readonly string[],
@@ -43,7 +46,7 @@ export function sameClasses(
 }
 
 /**
- * One prompt a class, made by {@linkcode promptOf}.
+ * One prompt for each class, made by {@linkcode promptOf}.
  *
  * @throws {RangeError} If the template has no `{}`, or a prompt does not fit the model's context.
  * @throws {TypeError} If the model has no text tower.
@@ -73,7 +76,8 @@ export function classPrompts(
 }
 
 /**
- * Prompts that are encoded at once where nothing trains: more need more memory, and are no faster.
+ * How many prompts are encoded at once when nothing trains. More would use more memory, and would
+ * not be faster.
  */
 const PROMPTS_AT_ONCE = 128;
 
@@ -92,22 +96,25 @@ export function encodePrompts(model: Model, prompts: Prompts, pass?: Pass): Tens
   }
 }
 
-/** The index of each number in a list that has every one from 0 on. */
+/**
+ * The inverse of a permutation: the index of each number in `numbers`, which holds every integer
+ * from 0 up once.
+ */
 export function positionsOf(numbers: readonly number[]): number[] {
   const positions: number[] = [];
   numbers.forEach((number, i) => positions[number] = i);
   return positions;
 }
 
-/** The classes that an image looks most like. */
+/** The most likely classes of an image. */
 export interface Prediction {
-  /** Numbers of the classes, the likeliest first. */
+  /** Class indices, the most likely first. */
   readonly classes: readonly number[];
-  /** Their probabilities, which sum to 1 over all classes. */
+  /** The probability of each of them. The probabilities of all classes sum to 1. */
   readonly probabilities: readonly number[];
 }
 
-/** Tells images apart by their cosines with the features of class prompts. */
+/** Classifies images by the cosine similarity of their features to those of the class prompts. */
 export class Classifier {
   readonly #model: Model;
   readonly #texts: Tensor;
@@ -116,8 +123,8 @@ export class Classifier {
   readonly #pass: Pass | undefined;
 
   /**
-   * Runs the text tower once, with what was learned. The scale of the logits is the model's unless
-   * it is given.
+   * Runs the text tower once, with whatever `learner` adds to it. `scale` is the logit scale; the
+   * default is the model's.
    */
   constructor(model: Model, prompts: Prompts, scale?: number, learner?: Learner) {
     this.#model = model;
@@ -128,10 +135,11 @@ export class Classifier {
   }
 
   /**
-   * The `count` likeliest classes of each image: normalized pixels `[B, 3, R, R]`, on the host.
+   * The `count` most likely classes of each image. `pixels` are normalized, `[B, 3, R, R]`, on the
+   * host.
    *
-   * @throws {RangeError} If the model makes NaN of an image: its weights, or its adapters', have
-   * diverged.
+   * @throws {RangeError} If the logits of an image are NaN, because the weights of the model or of
+   * its adapters have diverged.
    */
   async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
     const size = this.#model.vision.imageSize;
@@ -169,7 +177,7 @@ export class Classifier {
     return this.#learner?.logits?.(images, this.#texts, rule) ?? rule(images, this.#texts);
   }
 
-  /** Gives the text features back. */
+  /** Releases the text features. */
   release(): void {
     this.#texts.release();
   }

@@ -1,5 +1,5 @@
 /**
- * Which runs need not be run again.
+ * Finds runs that need not be run again.
  *
  * @module
  */
@@ -10,8 +10,10 @@ import type { Identity } from "./identity.ts";
 import type { RunResult } from "./result.ts";
 
 /**
- * The result that a directory holds, if the run there is complete and read the same model and
- * images; it must be that of the same settings.
+ * The result in a directory, if the run there is complete and used the same model and images; null
+ * if the run has to be done (again).
+ *
+ * @throws {Error} If the directory holds an unfinished run, or a run with different `settings`.
  */
 export async function completed(
   directory: string,
@@ -32,7 +34,7 @@ export async function completed(
   );
   for (const key of new Set([...wanted.keys(), ...held.keys()])) {
     const [now, before] = [wanted.get(key), held.get(key)].map((value) => JSON.stringify(value));
-    // 0.1 told less.
+    // Version 0.1 recorded fewer of them.
     if (now === before || (before === undefined && !result.identity)) continue;
     throw new Error(
       `Cannot go on with ${directory}: its ${key} is ${before}, now it would be ${now}; ` +

@@ -1,6 +1,6 @@
 /**
- * What tells a run from every other: the contents of what it reads, wherever that lies and whatever
- * it is called.
+ * Identifies a run by the contents of the model and images that it reads, regardless of where they
+ * are stored and what they are called.
  *
  * @module
  */
@@ -9,20 +9,17 @@ import { createHash } from "node:crypto";
 import { relative, sep } from "node:path";
 import type { Dataset, Sample } from "../data/dataset.ts";
 
-/** Hashes of all that decides the numbers of a run besides its settings. */
+/** Hashes of everything that determines the numbers of a run, besides its configuration. */
 export interface Identity {
-  /** Of the model, {@linkcode OpenedModel.fingerprint}. */
+  /** Hash of the model: {@linkcode OpenedModel.fingerprint}. */
   readonly model: string;
-  /**
-   * Of the images that it was trained on, in order, with their labels; null where nothing is
-   * trained.
-   */
+  /** Hash of the training images in order, with their labels; null if nothing is trained. */
   readonly train: string | null;
-  /** Of the images that it was tested on, likewise, and of the names of all classes. */
+  /** Hash of the test images in order, with their labels and the names of all classes. */
   readonly test: string;
 }
 
-/** Hashes the images of a data set; each file is read once. */
+/** Hashes the images of a data set. Each file is read only once. */
 export class ImageHashes {
   readonly #dataset: Dataset;
   readonly #known: Map<string, string> = new Map();
@@ -33,8 +30,8 @@ export class ImageHashes {
   }
 
   /**
-   * What tells images, their order and their classes from all other images. One that cannot be read
-   * is like no other that can.
+   * A hash of `samples`, their order, their labels and the names of all classes. All unreadable
+   * images count as equal to one another, and as different from every readable one.
    */
   async of(samples: readonly Sample[]): Promise<string> {
     const { root, classes } = this.#dataset;

@@ -15,52 +15,53 @@ import { checkFinite, LossBoard } from "./loss_board.ts";
 import { Metrics } from "./metrics.ts";
 import type { Trainer, TrainingBatch } from "./trainer.ts";
 
-/** Steps between two looks at the loss: a look waits for the GPU. */
+/** How many steps pass between two readings of the loss. A reading waits for the GPU. */
 const LOOK_EVERY = 10;
 
-/** The step that is profiled, from 0: by then the buffers are there. */
+/** The step that is profiled, counted from 0. By then all buffers have been allocated. */
 const PROFILED = 2;
 
-/** What came of the training loop. */
+/** The result of the training loop. */
 export interface Outcome {
-  /** Steps taken. */
+  /** How many steps were taken. */
   readonly iterations: number;
-  /** Whether Ctrl-C ended it before its time. */
+  /** Whether Ctrl-C ended the loop early. */
   readonly interrupted: boolean;
-  /** The loss of each of them, in nats. */
+  /** The loss of each step, in nats. */
   readonly losses: readonly number[];
-  /** Seconds of them all, the first one's compiling included. */
+  /** Seconds that all steps took, including the compilation before the first. */
   readonly seconds: number;
-  /** Seconds of a step, the first left out. */
+  /** Mean seconds per step, without the first step. */
   readonly secondsPerStep: number;
-  /** Images a second, the first step left out. */
+  /** Images per second, without the first step. */
   readonly imagesPerSecond: number;
   /** The most GPU bytes that were live at once. */
   readonly peakBytes: number;
-  /** What they were. */
+  /** The same bytes by memory category. */
   readonly peakByCategory: BytesByCategory;
-  /** How often a step hands work to the GPU, the first left out. */
+  /** Mean number of GPU submits per step, without the first step. */
   readonly submitsPerStep: number;
-  /** Where the GPU's time went in a step, if that was asked for. */
+  /** How the GPU spent its time in one step; null if no profile was asked for. */
   readonly profile: Profile<unknown> | null;
 }
 
-/** How a loop is run. */
+/** Options of {@linkcode trainingLoop}. */
 export interface LoopOptions {
-  /** How many steps are to be taken. */
+  /** How many steps to take. */
   readonly iterations: number;
-  /** How many steps see every training image once. */
+  /** How many steps make an epoch, in which every training image is used once. */
   readonly stepsPerEpoch: number;
-  /** Where the metrics are written. */
+  /** The directory that the metrics are written to. */
   readonly directory: string;
-  /** Where progress is told. */
+  /** Where progress is reported. */
   readonly console: Console;
-  /** Whether the GPU's time of one step is measured. */
+  /** Whether to profile one step on the GPU. */
   readonly profiled: boolean;
 }
 
 /**
- * Takes every step, looking at the losses now and then; Ctrl-C ends it after the step under way.
+ * Takes all steps and reads the losses every few steps. After Ctrl-C, the loop ends with the
+ * current step.
  */
 export async function trainingLoop(
   trainer: Trainer,
@@ -77,7 +78,8 @@ export async function trainingLoop(
   resetPeak();
   const began = performance.now();
   let [images, imagesThen, lookedAt] = [0, 0, began];
-  // When the steps began that are timed, how many came before, and the submits until then.
+  // When the timed steps began, how many steps came before them, and how many submits there had
+  // been.
   let [warm, warmSteps, submits] = [began, 0, counters.submits];
   try {
     for await (const { skipped, ...batch } of batches) {
@@ -97,8 +99,8 @@ export async function trainingLoop(
       const done = trainer.steps;
       if (done % stepsPerEpoch === 0) trainer.endEpoch(done / stepsPerEpoch);
       const last = done === iterations || interrupt.wanted;
-      // The first step compiles: it is looked at by itself, so that it does not count in the pace
-      // of those after it.
+      // The first step includes compilation. Its loss is read separately, so that it does not count
+      // toward the images per second of the steps after it.
       if (step === 0 || done % LOOK_EVERY === 0 || last) {
         const seen = await board.read();
         const now = performance.now();

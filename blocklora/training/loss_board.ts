@@ -1,5 +1,5 @@
 /**
- * Losses of steps that are not waited for.
+ * Collects the losses of several steps on the GPU, so that not every step has to wait for its loss.
  *
  * @module
  */
@@ -10,32 +10,33 @@ import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
-/** What a step said of itself. */
+/** The metrics of one step. */
 export interface StepMetrics {
-  /** Its number, from 0. */
+  /** The number of the step, from 0. */
   readonly step: number;
   /** Its loss, in nats. */
   readonly loss: number;
   /** Its accuracy, 0 to 1. */
   readonly accuracy: number;
-  /** The learning rate that it was taken with. */
+  /** The learning rate of the step. */
   readonly learningRate: number;
 }
 
 /**
- * Keeps what steps gave until it is read. It is copied out of a step at once: the buffers of a step
- * are there for the next one then, which so gets the same ones.
+ * Holds the metrics of steps until they are read. They are copied out of each step's tensor at
+ * once. This frees the tensor's buffer, so that the next step can reuse all buffers of the one
+ * before.
  */
 export class LossBoard {
   readonly #values: Tensor;
   #pending: { step: number; learningRate: number }[] = [];
 
-  /** Room for so many steps. */
+  /** Allocates room for the metrics of `steps` steps. */
   constructor(steps: number) {
     this.#values = keep(zeros([steps, 2]));
   }
 
-  /** Takes what a step gave, `[2]`, and releases it. */
+  /** Copies a step's loss and accuracy out of `stats`, `[2]`, and releases `stats`. */
   add(step: number, learningRate: number, stats: Tensor): void {
     const row = this.#pending.length;
     scope(() => pointwiseInto(slice(this.#values, 0, row, row + 1), "x", { x: stats }));
@@ -43,7 +44,7 @@ export class LossBoard {
     this.#pending.push({ step, learningRate });
   }
 
-  /** Waits for the steps since the last time. */
+  /** Waits for all steps that were added since the last call, and gives their metrics. */
   async read(): Promise<StepMetrics[]> {
     const values = await this.#values.data();
     const read = this.#pending.map(({ step, learningRate }, i) => {
@@ -54,7 +55,7 @@ export class LossBoard {
     return read;
   }
 
-  /** Gives the room back. */
+  /** Releases the memory. */
   release(): void {
     this.#values.release();
   }

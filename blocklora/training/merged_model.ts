@@ -1,5 +1,6 @@
 /**
- * The files of a model with its adapters folded in, or of the adapters alone, for other programs.
+ * The files of a model with its adapters merged, or of the adapters alone, for use by other
+ * programs.
  *
  * @module
  */
@@ -15,7 +16,7 @@ import { namesIn, readText } from "../system/files.ts";
 import type { AdaptedModel } from "./adapted_model.ts";
 import { RUN_FILES } from "./run_directory.ts";
 
-/** Files that a merged model shares with the model, besides its tokenizer's. */
+/** Files that are copied from the original model, besides those of the tokenizer. */
 const SHARED_FILES = ["preprocessor_config.json", "processor_config.json"];
 const TOKENIZER_FILES = [
   "vocab.json",
@@ -32,10 +33,10 @@ const TORCH_DTYPES = { F32: "float32", F16: "float16", BF16: "bfloat16" } as con
 /** How the weights of a merged model can be stored. */
 export type StoredDtype = keyof typeof TORCH_DTYPES;
 
-/** Contents of files by their names. */
+/** The contents of files, by file name. */
 export type Files = Record<string, Uint8Array | string>;
 
-/** An adapter as PEFT reads it. */
+/** The files of an adapter in PEFT's format. */
 export async function peftFiles({ adapters, origin, model }: AdaptedModel): Promise<Files> {
   const { weights, config } = await saveAdapters(adapters, namedIn(origin, model), {
     format: "peft",
@@ -44,12 +45,12 @@ export async function peftFiles({ adapters, origin, model }: AdaptedModel): Prom
 }
 
 /**
- * A merged model in Hugging Face's layout, with all that Python's programs look for beside the
- * weights. Its adapters are merged afterwards.
+ * The files of a merged model in Hugging Face's layout, with everything that Python programs look
+ * for beside the weights. Merges the adapters into the model, which stays merged.
  *
- * @param tokenizer The directory of its tokenizer, if it is not the model's.
- * @param dtype How its weights are stored.
- * @throws {Error} If the model has another layout, or its weights do not fit into the dtype.
+ * @param tokenizer The directory of the tokenizer, if it is not the model's directory.
+ * @param dtype How the weights are stored.
+ * @throws {Error} If the model has another layout, or its weights do not fit the dtype.
  */
 export async function mergedFiles(
   { name, kind, directory, model, adapters }: AdaptedModel,
@@ -83,9 +84,9 @@ export async function mergedFiles(
 }
 
 /**
- * A configuration that says how the weights beside it are stored, by the key of transformers 5 and
- * by that of earlier ones. Its text is edited, not written anew from what it says: `1.0` would
- * become `1`, which transformers 5 refuses.
+ * The text of `config` with the dtype of the stored weights, under the key that transformers 5
+ * reads and under the one that earlier versions read. The text is edited rather than parsed and
+ * written again, because that would turn `1.0` into `1`, which transformers 5 rejects.
  */
 function storedIn(config: string, dtype: StoredDtype): string {
   const name = JSON.stringify(TORCH_DTYPES[dtype]);
@@ -99,10 +100,10 @@ function storedIn(config: string, dtype: StoredDtype): string {
 }
 
 /**
- * Throws if writing to a directory would change what is read, or leave files of another model, run
- * or adapter beside what is written.
+ * Throws if writing to the directory `output` would overwrite input files, or would mix the new
+ * files with those of another model, run or adapter.
  *
- * @param written The names of the files to be written.
+ * @param written The names of the files that will be written.
  * @param read The directories that are read.
  */
 export async function checkOutput(
@@ -127,7 +128,7 @@ export async function checkOutput(
   );
 }
 
-/** The weights of the model as they are now, as one safetensors file with Hugging Face's names. */
+/** The current weights of the model as one safetensors file with Hugging Face's names. */
 async function encodeModel(
   model: Model,
   dtype: StoredDtype,

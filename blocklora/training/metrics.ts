@@ -1,5 +1,5 @@
 /**
- * The metrics of a run: a line a step.
+ * Logs the metrics of a run, one line for each step.
  *
  * @module
  */
@@ -7,18 +7,18 @@
 import { join } from "node:path";
 import { reasonOf } from "../system/files.ts";
 
-/** Writes `metrics.jsonl`; the first line makes the directory, and the file anew. */
+/** Writes `metrics.jsonl`. The first line creates the directory and replaces an existing file. */
 export class Metrics {
   readonly #directory: string;
   #begun: boolean;
 
-  /** Nothing is written yet; one that has `begun` is gone on with. */
+  /** Writes nothing yet. With `begun`, lines are appended to an existing file. */
   constructor(directory: string, begun = false) {
     this.#directory = directory;
     this.#begun = begun;
   }
 
-  /** Adds a line. */
+  /** Writes one line. */
   async log(line: Record<string, unknown>): Promise<void> {
     const path = join(this.#directory, "metrics.jsonl");
     try {

@@ -1,5 +1,5 @@
 /**
- * The prompts of classes, with what is to be said of them.
+ * Makes the prompts of classes, and reports classes that cannot be told apart.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { OpenedModel } from "../models/open_model.ts";
 import type { Console } from "../system/console.ts";
 import { classPrompts, sameClasses } from "./classifier.ts";
 
-/** The prompts of classes, with a remark if two of them are the same. */
+/** The prompts of `classes`. Prints a note if two of them are the same. */
 export function promptsFor(
   { model, tokenizer }: Pick<OpenedModel, "model" | "tokenizer">,
   classes: readonly string[],

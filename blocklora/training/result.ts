@@ -1,5 +1,5 @@
 /**
- * What a finished run says of itself.
+ * The result files of a finished run.
  *
  * @module
  */
@@ -16,63 +16,64 @@ import type { Outcome } from "./loop.ts";
 import { type RunConfig, type RunContext, settingsOf } from "./run_config.ts";
 
 /**
- * What `result.json` says of a finished run: nothing that differs from one run of the same settings
- * to the next.
+ * The content of `result.json`. It holds nothing that could differ between two runs of the same
+ * configuration.
  */
 export interface RunResult {
   /** The version of this format. */
   readonly format: 1;
-  /** Of octograd. */
+  /** The version of octograd. */
   readonly version: string;
-  /** As the adapter calls itself. */
+  /** The name of the GPU, as it reports it. */
   readonly device: string;
-  /** As the command line named it. */
+  /** The model, as the command line named it. */
   readonly model: string;
   /** The data set's name. */
   readonly data: string;
   /** The names of its classes. */
   readonly classes: readonly string[];
-  /** What they were put into. */
+  /** The prompt template. */
   readonly template: string;
   /** The name of a method or of a baseline. */
   readonly method: string;
-  /** The nominal rank, of a method that has one. */
+  /** The nominal rank; null if the method has none. */
   readonly rank: number | null;
-  /** In how many blocks it is cut. */
+  /** The number of blocks that the rank is split into; null if the method has none. */
   readonly blocks: number | null;
-  /** Training images a class; 0 where nothing was trained. */
+  /** Training images per class; 0 if nothing was trained. */
   readonly shots: number;
-  /** Of the shots, the adapters, the crops and the dropout. */
+  /** The seed of the shots, the adapters, the crops and the dropout. */
   readonly seed: number | null;
-  /** Training steps. */
+  /** Number of training steps. */
   readonly iterations: number;
-  /** How many numbers were trained. */
+  /** Number of trained parameters. */
   readonly trainableParameters: number;
-  /** Percent of the test images. */
+  /** Accuracy on the test images, in percent. */
   readonly accuracy: number;
-  /** The same before training. */
+  /** Accuracy before training, in percent. */
   readonly zeroShotAccuracy: number | null;
-  /** At most 100 pairs of a step and the mean loss of those around it. */
+  /** The loss curve: at most 100 pairs of a step and the mean loss of the steps around it. */
   readonly losses: readonly (readonly [step: number, loss: number])[];
-  /** The most GPU bytes that were live at once while it trained. */
+  /** The most GPU bytes that were live at once during training. */
   readonly peakGpuBytes: number | null;
-  /** What they were. */
+  /** The same bytes by memory category. */
   readonly peakBytesByOwner: BytesByCategory | null;
-  /** The class of each test image. */
+  /** The true class of each test image. */
   readonly labels: readonly number[];
-  /** What was predicted of it. */
+  /** The predicted class of each test image. */
   readonly predictions: readonly number[];
-  /** Its path, below the data set's root. */
+  /** The path of each test image, relative to the data set's root. */
   readonly images: readonly string[];
   /**
-   * Whatever else was asked for and decided the numbers: a run of other settings is another run.
+   * Everything else in the configuration that determines the numbers. Runs that differ in it are
+   * different runs.
    */
   readonly settings: Readonly<Record<string, unknown>>;
-  /** What it read; 0.1 did not say. */
+  /** Hashes of what the run read; missing in results of version 0.1. */
   readonly identity?: Identity;
 }
 
-/** What every run on a setting has in common, and what its score says. */
+/** The fields of a result that come from the context of the run and from its score. */
 export function resultOf(
   { opened, dataset, template }: RunContext,
   { accuracy, labels, predictions, paths }: Pick<
@@ -97,7 +98,7 @@ export function resultOf(
   };
 }
 
-/** The result of a method that was trained. */
+/** The result of a trained method. */
 export function trainedResult(
   context: RunContext,
   asked: RunConfig,
@@ -128,20 +129,23 @@ export function trainedResult(
   };
 }
 
-/** How many numbers train. */
+/** The number of trainable parameters. */
 export function parameterCount({ groups }: Learner): number {
   const parameters = groups.flatMap(({ parameters }) => parameters);
   return parameters.reduce((count, { size }) => count + size, 0);
 }
 
-/** How long a run took. */
+/** The timing of a run. */
 export function timingOf(
   { seconds, secondsPerStep, imagesPerSecond }: Outcome,
 ): Pick<Outcome, "seconds" | "secondsPerStep" | "imagesPerSecond"> {
   return { seconds, secondsPerStep, imagesPerSecond };
 }
 
-/** Means of a curve over at most 100 equal windows, each with its middle step. */
+/**
+ * The means of a loss curve over at most 100 windows of equal size (the last may be smaller), each
+ * with its middle step.
+ */
 export function thinned(losses: readonly number[]): [step: number, loss: number][] {
   const window = Math.ceil(losses.length / 100);
   return Array.from({ length: Math.ceil(losses.length / window) }, (_, i) => {
@@ -151,7 +155,10 @@ export function thinned(losses: readonly number[]): [step: number, loss: number]
   });
 }
 
-/** Writes `result.json`, and beside it what may differ from run to run: `timing.json`. */
+/**
+ * Writes `result.json`, and `timing.json` with what may differ between runs of the same
+ * configuration.
+ */
 export async function writeResult(
   directory: string,
   result: RunResult,

@@ -1,5 +1,5 @@
 /**
- * A training run, and the directory that it leaves.
+ * Trains and evaluates one run, and writes its directory.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { type Outcome, trainingLoop } from "./loop.ts";
 import type { RunConfig, RunContext } from "./run_config.ts";
 import { Trainer } from "./trainer.ts";
 
-/** How the model, with whatever was learned, does on the test images. */
+/** The score of the model on the test images, with whatever `learner` adds to it. */
 export async function evaluateOn(
   { opened: { model }, dataset, prompts, loader, batchSize, console }: RunContext,
   logitScale: number,
@@ -32,7 +32,7 @@ export async function evaluateOn(
   }
 }
 
-/** Trains what learns and saves it, with its metrics, to a directory. */
+/** Trains `learner`, and saves it and its metrics to a directory. */
 export async function trainLearner(
   context: RunContext,
   config: RunConfig,
@@ -46,7 +46,7 @@ export async function trainLearner(
   try {
     const samples = drawShots(dataset, shots, seed);
     const { iterations } = recipe;
-    // Where neither tower changes, each image is seen once, as it is.
+    // If neither tower changes, the features of each image are computed once, without augmentation.
     const batches = learner.changes("vision") || learner.changes("text")
       ? loader.training(samples, { batchSize, iterations, seed, scale: cropScale, flip })
       : featureBatches(await featuresOf(model, loader, samples, batchSize), {

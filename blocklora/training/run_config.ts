@@ -1,5 +1,5 @@
 /**
- * What a run is given: what it runs on, and what it is asked to do.
+ * The inputs of a run: the context that it runs in, and its configuration.
  *
  * @module
  */
@@ -14,43 +14,43 @@ import type { Console } from "../system/console.ts";
 import { classPrompts } from "./classifier.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
 
-/** What runs on: a model, a data set, and how its images come. */
+/** What a run works with: a model, a data set, and the loader of its images. */
 export interface RunContext {
-  /** The model, and what it is called. */
+  /** The model, and what the user calls it. */
   readonly opened: ChosenModel;
   /** The images. */
   readonly dataset: Dataset;
-  /** What its class names are put into. */
+  /** The prompt template, with `{}` for the class name. */
   readonly template: string;
-  /** The prompts that this makes. */
+  /** The prompts of all classes, made from the template. */
   readonly prompts: Prompts;
-  /** Where batches come from. */
+  /** Loads the batches of images. */
   readonly loader: ImageLoader;
-  /** Images a batch. */
+  /** Images per batch. */
   readonly batchSize: number;
-  /** Where progress is told. */
+  /** Where progress is reported. */
   readonly console: Console;
 }
 
-/** What a run is asked to do. */
+/** The configuration of a run. */
 export interface RunConfig {
   /** The method, and its configuration. */
   readonly method: MethodConfig;
-  /** How it is trained. */
+  /** The hyperparameters of the training. */
   readonly recipe: Recipe;
-  /** Training images a class. */
+  /** Training images per class. */
   readonly shots: number;
-  /** Of the shots, what begins at random, and the crops; `recipe.seed` is that of the dropout. */
+  /** The seed of the shots, the initial values and the crops. The dropout uses `recipe.seed`. */
   readonly seed: number;
-  /** Least and largest share of the area that random crops keep. */
+  /** The smallest and largest fraction of the image area that a random crop covers. */
   readonly cropScale: readonly [number, number];
-  /** Whether half of the training images are mirrored. */
+  /** Whether training images are mirrored with probability 1/2. */
   readonly flip: boolean;
-  /** What a step does to need less memory. */
+  /** How a training step saves memory. */
   readonly memory: MemoryPlan;
 }
 
-/** What a method learns in a context. */
+/** The task that a method learns in a context. */
 export function taskOf({ opened: { model, tokenizer }, dataset }: RunContext): Task {
   return {
     model,
@@ -59,7 +59,10 @@ export function taskOf({ opened: { model, tokenizer }, dataset }: RunContext): T
   };
 }
 
-/** What decides the numbers of a run, beside its method, shots and seed. */
+/**
+ * Everything in a run's configuration that determines its numbers, besides the method, the shots
+ * and the seed.
+ */
 export function settingsOf(
   { opened, template, batchSize }: Pick<RunContext, "opened" | "template" | "batchSize">,
   { method, recipe, cropScale, flip, memory }: RunConfig,
@@ -78,7 +81,10 @@ export function settingsOf(
   };
 }
 
-/** The numbers of a recipe; command line flags that came along with them stay behind. */
+/**
+ * Only the fields of a recipe. `recipe` may be an object with other command-line flags in it, which
+ * are dropped.
+ */
 export function recipeOf(recipe: Recipe): Recipe {
   const { learningRate, minimumRate, weightDecay, betas, iterations, logitScale } = recipe;
   const { labelSmoothing, maxNorm, seed } = recipe;

@@ -1,5 +1,5 @@
 /**
- * The directory of a run: it holds one run, never parts of two.
+ * The directory of a run. It holds the files of one run, never a mixture of two.
  *
  * @module
  */
@@ -8,8 +8,9 @@ import { join } from "node:path";
 import { assertWritable, makeDirectory, namesIn } from "../system/files.ts";
 
 /**
- * What a run leaves, in the order in which an old one must go: nothing may be taken for a run that
- * is none.
+ * The files of a run, in the order in which those of an old run are removed; those of a new run are
+ * moved there in reverse order. Since `result.json` is the first to go and the last to arrive, an
+ * incomplete run is never taken for a finished one.
  */
 export const RUN_FILES: readonly string[] = [
   "result.json",
@@ -22,8 +23,8 @@ export const RUN_FILES: readonly string[] = [
 ];
 
 /**
- * Whether a directory holds a run, finished or not. Metrics alone are nothing that anybody could
- * use.
+ * Whether a directory holds a run, finished or not. A directory with nothing but metrics does not
+ * count, because metrics alone are of no use.
  */
 export async function holdsRun(directory: string): Promise<boolean> {
   const names = await namesIn(directory);
@@ -31,7 +32,8 @@ export async function holdsRun(directory: string): Promise<boolean> {
 }
 
 /**
- * A directory that is taken for one run, in this process and every other, until it is disposed of.
+ * A directory that is reserved for one run, in this process and in all other processes, until the
+ * claim is disposed of.
  */
 export interface Claim extends AsyncDisposable {
   /** The directory. */
@@ -39,12 +41,12 @@ export interface Claim extends AsyncDisposable {
 }
 
 /**
- * Takes the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no
- * other is writing to. It is there then; disposed of, it goes again unless something has been
- * written to it.
+ * Reserves the first of `DIRECTORY`, `DIRECTORY-2`, `DIRECTORY-3`, … that holds no run and that no
+ * other run is writing to. Creates the directory if needed; disposing of the claim removes it again
+ * if it was created here and is still empty.
  *
- * @throws {Error} If the directory cannot be made or written to, or its file system has no room for
- * so many bytes.
+ * @throws {Error} If the directory cannot be created or written to, or its file system has no room
+ * for `bytes` bytes.
  */
 export async function claimDirectory(directory: string, bytes: number): Promise<Claim> {
   for (let number = 1;; number++) {
@@ -52,7 +54,7 @@ export async function claimDirectory(directory: string, bytes: number): Promise<
     if (await holdsRun(path)) continue;
     await using claims = new AsyncDisposableStack();
     const claim = claims.use(await tryClaim(path));
-    // The run that was being written may have ended since.
+    // Another run may have finished here since the first check.
     if (!claim || await holdsRun(path)) continue;
     await assertWritable(path, bytes);
     claims.move();
@@ -61,9 +63,9 @@ export async function claimDirectory(directory: string, bytes: number): Promise<
 }
 
 /**
- * Takes a directory unless it is taken, by a lock on the directory itself: a process that is killed
- * leaves nothing. Where there is no such lock, as on Windows and some network file systems, it is
- * taken without.
+ * Reserves a directory, or gives null if another run holds it. The lock is on the directory itself,
+ * so a killed process leaves no lock file behind. Where directories cannot be locked, as on Windows
+ * and on some network file systems, the directory is used without a lock.
  */
 async function tryClaim(path: string): Promise<Claim | null> {
   const made = await makeDirectory(path);
@@ -81,7 +83,10 @@ async function tryClaim(path: string): Promise<Claim | null> {
   };
 }
 
-/** Moves a run into a directory, for the one that is there; other files stay where they are. */
+/**
+ * Replaces the run in directory `to` by the one in directory `from`. Files that do not belong to a
+ * run are left alone.
+ */
 export async function replaceRun(from: string, to: string): Promise<void> {
   const old = await namesIn(to);
   for (const name of RUN_FILES.filter((name) => old.includes(name))) {

@@ -1,5 +1,5 @@
 /**
- * How well a classifier does on labelled images.
+ * Measures the accuracy of a classifier on labelled images.
  *
  * @module
  */
@@ -9,29 +9,29 @@ import type { ImageLoader } from "../data/loader.ts";
 import type { Console } from "../system/console.ts";
 import type { Classifier, Prediction } from "./classifier.ts";
 
-/** How a classifier does on labelled images. */
+/** The accuracy of a classifier on labelled images. */
 export interface Score {
-  /** Images classified. */
+  /** How many images were classified. */
   readonly images: number;
-  /** Images whose first prediction is their label. */
+  /** How many of them were classified correctly (top 1). */
   readonly correct: number;
   /** `correct / images`. */
   readonly accuracy: number;
-  /** The same for each class. */
+  /** The counts for each class. */
   readonly classes: readonly {
     readonly name: string;
     readonly images: number;
     readonly correct: number;
   }[];
-  /** The class of each image. */
+  /** The true class of each image. */
   readonly labels: readonly number[];
-  /** What was predicted of it. */
+  /** The predicted class of each image. */
   readonly predictions: readonly number[];
-  /** Its file. */
+  /** The file of each image. */
   readonly paths: readonly string[];
 }
 
-/** Classifies every sample and compares with its label. */
+/** Classifies every sample, and compares the prediction to its label. */
 export async function score(
   classifier: Classifier,
   loader: ImageLoader,

@@ -1,12 +1,12 @@
 /**
- * Which of the runs of a sweep are this process's.
+ * Which runs of a sweep this process does.
  *
  * @module
  */
 
 import { UsageError } from "../system/flag.ts";
 
-/** What Slurm and Kubernetes tell the tasks of an array. */
+/** The environment variables by which Slurm and Kubernetes tell a task its index. */
 export const ARRAY_VARIABLES = [
   "SLURM_ARRAY_TASK_ID",
   "SLURM_ARRAY_TASK_COUNT",
@@ -15,20 +15,21 @@ export const ARRAY_VARIABLES = [
   "JOB_COMPLETIONS",
 ] as const;
 
-/** Which share of the runs is this process's. */
+/** The share of the runs that this process does. */
 export interface Shard {
-  /** Its number, from 0. */
+  /** The index of this share, from 0. */
   readonly index: number;
   /** How many shares there are. */
   readonly count: number;
 }
 
 /**
- * The share that `--shard` names, else that of the task of a Slurm array or a Kubernetes Indexed
- * Job, else all runs. Kubernetes tells a task its index but not how many there are: the job's
- * manifest has to set `JOB_COMPLETIONS`.
+ * The share that `--shard` names; else that of this task in a Slurm array or a Kubernetes Indexed
+ * Job; else all runs. Kubernetes tells a task its index but not how many tasks there are, so the
+ * job's manifest has to set `JOB_COMPLETIONS`.
  *
- * @throws {UsageError} If the share is none.
+ * @throws {UsageError} If the index or the count is not a non-negative integer, or the index is not
+ * below the count.
  */
 export function shardOf(
   flag: string | undefined,

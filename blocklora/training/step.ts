@@ -1,5 +1,5 @@
 /**
- * Training steps to be counted, or taken for their time: for any model, any method and any sizes.
+ * Training steps for cost estimates and timings, of any model, method and sizes.
  *
  * @module
  */
@@ -28,18 +28,18 @@ import { DEFAULT_RECIPE } from "../methods/recipe.ts";
 import { parameterCount } from "./result.ts";
 import { Trainer } from "./trainer.ts";
 
-/** A training step. */
+/** Options of a training step. */
 export interface StepOptions extends StepSizes {
-  /** What learns. */
+  /** The method that is trained. */
   readonly method: MethodConfig;
 }
 
-/** Counts a step of a model: {@linkcode countStep}. */
+/** The cost of a training step of a model, by {@linkcode countStep}. */
 export function stepCost(model: Model, options: StepOptions): StepCost {
   return countStep(prepareStep, model, options);
 }
 
-/** Counts a step of a model that is not there: {@linkcode countDryStep}. */
+/** The cost of a training step of a model without its weights, by {@linkcode countDryStep}. */
 export function dryStepCost(
   definition: ModelDefinition,
   precision: Precision,
@@ -49,7 +49,7 @@ export function dryStepCost(
   return countDryStep(prepareStep, () => emptyModel(definition, precision), options, gpu);
 }
 
-/** Takes a step: {@linkcode takeRealStep}. */
+/** Takes and measures a real training step, by {@linkcode takeRealStep}. */
 export async function realStep(
   model: Model,
   options: Omit<StepOptions, "warm">,
@@ -58,13 +58,13 @@ export async function realStep(
   return await takeRealStep(prepareStep, model, options, random);
 }
 
-/** Finds the fastest memory plan that fits: {@linkcode planMemory}. */
+/** Finds the fastest memory plan that fits, by {@linkcode planMemory}. */
 export function planStep(request: PlanRequest<StepOptions>): Planned {
   return planMemory(prepareStep, request);
 }
 
 /**
- * Makes a step ready, on images and prompts of zeros if not of random values.
+ * Prepares a step whose images and prompts are random, or all zeros without `random`.
  *
  * @throws {RangeError} If the adapters do not fit the model.
  */

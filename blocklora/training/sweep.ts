@@ -1,5 +1,5 @@
 /**
- * The runs of a sweep: one method, number of shots, seed and data set each, in its
+ * The runs of a sweep. Each run has one method, number of shots, seed and data set, and a
  * directory.
  *
  * @module
@@ -27,20 +27,23 @@ import { type RunConfig, type RunContext, settingsOf, taskOf } from "./run_confi
 
 /** One run of a sweep. */
 export interface SweepRun {
-  /** What is run, as the command line named it. */
+  /** What to run, as the command line named it. */
   readonly name: string;
-  /** A baseline, or null where a method is trained. */
+  /** The baseline to run, or null if a method is trained. */
   readonly baseline: Baseline | null;
-  /** What is asked for; of a baseline only the shots, the seed and the logit scale count. */
+  /** The configuration of the run. A baseline uses only its shots, seed and logit scale. */
   readonly config: RunConfig;
 }
 
-/** The name of a run's directory. */
+/** The name of the directory of a run. */
 export function directoryOf({ name, baseline, config: { shots, seed } }: SweepRun): string {
   return baseline && !baseline.learns ? name : `${name}-${shots}shots-seed${seed}`;
 }
 
-/** The runs on one data set, and what they share. */
+/**
+ * Does the runs on one data set. The runs share the zero-shot score, the test features and the
+ * hashes of the images, which are computed when first needed.
+ */
 export class DatasetRuns {
   readonly #context: RunContext;
   readonly #images: ImageHashes;
@@ -53,7 +56,7 @@ export class DatasetRuns {
     this.#images = new ImageHashes(context.dataset);
   }
 
-  /** What decides the numbers of a run beside its name. */
+  /** What determines the numbers of a run, besides the method, the shots and the seed. */
   settings({ baseline, config }: SweepRun): Record<string, unknown> {
     if (!baseline) return settingsOf(this.#context, config);
     const { opened: { name, model }, template } = this.#context;
@@ -65,7 +68,7 @@ export class DatasetRuns {
     };
   }
 
-  /** What a run reads. */
+  /** Hashes of the model and the images that a run reads. */
   async identity({ baseline, config: { shots, seed } }: SweepRun): Promise<Identity> {
     const { dataset, opened, console } = this.#context;
     console.progress(`reading the images of ${dataset.name}`);
@@ -77,12 +80,16 @@ export class DatasetRuns {
     return { model: opened.fingerprint, train, test };
   }
 
-  /** Runs one, and writes its directory at once; null if Ctrl-C ended it. */
+  /**
+   * Does one run. Its directory appears only once it is complete. Gives null if Ctrl-C ended the
+   * run.
+   */
   async run(run: SweepRun, directory: string): Promise<RunResult | null> {
     const parent = dirname(directory);
     const mark = `.${basename(directory)}.`;
     await Deno.mkdir(parent, { recursive: true });
-    // What a process left that was killed in this run: two shares never have the same one.
+    // Remove what an earlier process left here if it was killed during this run. No other process
+    // can be doing the same run, because two shards never share a run.
     for await (const { name } of Deno.readDir(parent)) {
       if (name.startsWith(mark)) await Deno.remove(join(parent, name), { recursive: true });
     }
@@ -95,7 +102,7 @@ export class DatasetRuns {
       await Deno.remove(unfinished, { recursive: true });
       return null;
     }
-    // One of other images or another model goes at once.
+    // Replace the directory of an earlier run, which used other images or another model.
     const old = join(parent, `${mark}old`);
     if (await exists(directory)) await Deno.rename(directory, old);
     await Deno.rename(unfinished, directory);
@@ -163,7 +170,7 @@ export class DatasetRuns {
     return this.#zeroShot ??= await evaluateOn(this.#context, recipe.logitScale);
   }
 
-  /** Image features of the model as it is. */
+  /** Image features of the unadapted model. */
   async #features(samples: readonly Sample[]): Promise<NamedFeatures> {
     const { opened: { model }, loader, batchSize } = this.#context;
     return await featuresOf(model, loader, samples, batchSize);

@@ -1,5 +1,5 @@
 /**
- * The few-shot recipe: one training step after another.
+ * Takes the training steps of the few-shot recipe.
  *
  * @module
  */
@@ -31,16 +31,19 @@ import { encodePrompts, positionsOf } from "./classifier.ts";
 export interface TrainingBatch {
   /** Normalized pixels, `[B, 3, R, R]`. */
   readonly pixels?: Float32Array<ArrayBuffer>;
-  /** In their stead what an image tower that does not change made of them, `[B, E]`. */
+  /**
+   * Instead of pixels, the image features `[B, E]`, for learners that leave the image tower
+   * unchanged.
+   */
   readonly features?: Float32Array<ArrayBuffer>;
   /** The class of each image, `[B]`. */
   readonly labels: Int32Array<ArrayBuffer>;
 }
 
-/** Keeps the dropout's random numbers apart from all other ones of the same seed. */
+/** Separates the random numbers of the dropout from all other random numbers of the same seed. */
 const DROPOUT = 0x64726f70;
 
-/** Trains what learns on batches of images, each class named by a prompt. */
+/** Trains a learner on batches of images. Each class has a prompt. */
 export class Trainer {
   readonly #model: Model;
   readonly #learner: Learner;
@@ -49,16 +52,16 @@ export class Trainer {
   readonly #optimizer: AdamW;
   readonly #groups: readonly TrainableGroup[];
   readonly #prompts: Prompts;
-  /** The prompts in chunks, if they run so. */
+  /** The prompts in chunks, if the text tower runs chunk by chunk. */
   readonly #chunks: readonly PromptChunk[] | null;
-  /** The column of each class in the logits, which follow the chunks. */
+  /** The column of each class in the logits, whose columns are in the order of the chunks. */
   readonly #columns: readonly number[] | null;
-  /** The features of a text tower that does not change. */
+  /** The text features, if the text tower does not change. */
   readonly #texts: Tensor | null;
 
   /**
-   * Makes the optimizer. A text tower that does not change runs here, once. The prompts stay the
-   * caller's.
+   * Creates the optimizer. If the text tower does not change, it runs here, once. The caller must
+   * release the prompts.
    */
   constructor(
     model: Model,
@@ -84,8 +87,8 @@ export class Trainer {
   }
 
   /**
-   * The optimizer's options for tensors of which each stands for `copies` equal ones: their sum
-   * moves by as much as if each moved by itself.
+   * The optimizer's options for tensors that each stand for the sum of `copies` equal ones. The sum
+   * moves by as much as if each copy were trained separately.
    */
   #rates(copies: number): Pick<AdamOptions, "learningRate" | "weightDecay"> {
     const { learningRate, minimumRate, iterations, weightDecay } = this.#recipe;
@@ -106,9 +109,9 @@ export class Trainer {
   }
 
   /**
-   * Takes one step and gives, as a tensor `[2]`, the batch's loss (nats) and accuracy (0 to 1)
-   * before it. Nothing is waited for: what is recorded is submitted when the caller reads or the
-   * next batch is uploaded, on a GPU in parts before.
+   * Takes one step. Gives a tensor `[2]`: the loss (nats) and the accuracy (0 to 1) of the batch
+   * before the step. The step waits for nothing. The recorded work is submitted when the caller
+   * reads a tensor or uploads the next batch; a hardware GPU gets some of it earlier.
    */
   step(batch: TrainingBatch): Tensor {
     const { maxNorm } = this.#recipe;
@@ -121,21 +124,27 @@ export class Trainer {
     });
   }
 
-  /** Says that every training image has been seen so many times. */
+  /**
+   * Tells the learner that epoch number `epoch` has ended: every training image has been used that
+   * many times.
+   */
   endEpoch(epoch: number): void {
     this.#learner.endEpoch?.(epoch);
   }
 
-  /** What trains, in the order of {@linkcode gradients}: group by group. */
+  /**
+   * The trainable parameters, group by group, in the order in which {@linkcode gradients} gives
+   * their gradients.
+   */
   get parameters(): readonly Tensor[] {
     return this.#groups.flatMap(({ parameters }) => parameters);
   }
 
   /**
-   * What the next step would begin with: a batch's loss and accuracy, both scalars, and every
-   * parameter's gradient.
+   * The loss and accuracy of a batch, both scalars, and the gradient of every parameter. Nothing is
+   * updated.
    *
-   * @throws {RangeError} If a label is no class's number.
+   * @throws {RangeError} If a label is not the index of a class.
    */
   gradients(
     { pixels, features, labels }: TrainingBatch,
@@ -172,7 +181,7 @@ export class Trainer {
     });
   }
 
-  /** Text features `[K, E]`, in the order of the columns. */
+  /** Text features `[K, E]`, in the order of the columns of the logits. */
   #textFeatures(pass: Pass): Tensor {
     if (!this.#chunks) return this.#model.textFeatures(this.#prompts, pass);
     const run = ({ prompts, items }: PromptChunk) =>
@@ -196,7 +205,10 @@ export class Trainer {
     });
   }
 
-  /** What some of a batch of `total` images add to its loss and its accuracy. */
+  /**
+   * What a chunk of a batch of `total` images contributes to the loss and the accuracy of the
+   * batch.
+   */
   #chunkLoss(
     { images, classes, pass }: ImageChunk,
     texts: Tensor,
@@ -218,7 +230,10 @@ export class Trainer {
     return { loss, accuracy: adopt(accuracy!) };
   }
 
-  /** Gives the optimizer's state back; learner, prompts and model stay. */
+  /**
+   * Releases the state of the optimizer and the text features. The learner, the prompts and the
+   * model stay.
+   */
   release(): void {
     this.#optimizer.release();
     this.#texts?.release();
@@ -226,14 +241,14 @@ export class Trainer {
   }
 }
 
-/** Images that run together, with their classes' columns. */
+/** Images that run through the tower together, and the columns of their classes in the logits. */
 interface ImageChunk {
   readonly images: Tensor;
   readonly classes: Tensor;
   readonly pass: Pass;
 }
 
-/** How many rows have their largest logit at the label. */
+/** The number of rows whose largest logit is at the label, as a scalar. */
 function hits(logits: Tensor, labels: Tensor): Tensor {
   return scope(() => {
     const guess = argmax(logits);
