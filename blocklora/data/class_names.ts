@@ -1,5 +1,5 @@
 /**
- * What classes are called: `classnames.json`, or their folders.
+ * The names of classes, from `classnames.json` or from their folders.
  *
  * @module
  */
@@ -8,21 +8,21 @@ import { join } from "node:path";
 import { readJson } from "../system/files.ts";
 import { realFile } from "./folders.ts";
 
-/** What `classnames.json` says. */
+/** The content of `classnames.json`. */
 export interface ClassNames {
-  /** What to call the data set. */
+  /** The name of the data set. */
   readonly dataset?: string;
-  /** The prompt, `{}` standing for the name. */
+  /** The prompt template, with `{}` for the class name; null if the file has none. */
   readonly template: string | null;
   /**
-   * Pairs of a folder and its name, in the order of the labels; or names alone, in the order of the
-   * folders. Null if there is no such file.
+   * Pairs of a folder and its class name, in the order of the labels; or only names, in the order
+   * of the folders. Null if there is no such file.
    */
   readonly names: readonly (readonly [folder: string, name: string])[] | readonly string[] | null;
 }
 
 /**
- * Brings the folders into the order of their labels, and names them.
+ * Puts the folders into the order of their labels, and names the classes.
  *
  * @throws {Error} If the names do not fit the folders.
  */
@@ -48,7 +48,7 @@ export function nameClasses(
   return { folders: known, classes: pairs.map(([, name]) => name) };
 }
 
-/** A folder's name as people would write it. */
+/** The name of a folder in readable form: underscores and hyphens become spaces. */
 function readable(folder: string): string {
   return folder.replace(/[_-]+/g, " ").trim() || folder;
 }
@@ -92,7 +92,7 @@ export async function readClassNames(root: string): Promise<ClassNames> {
   };
 }
 
-/** Whether a value is a text that says something. */
+/** Whether a value is a string with something other than white space in it. */
 export function isName(value: unknown): value is string {
   return typeof value === "string" && value.trim() !== "";
 }

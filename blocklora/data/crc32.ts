@@ -1,5 +1,5 @@
 /**
- * The checksum of PNG's chunks.
+ * The checksum of PNG chunks.
  *
  * @module
  */

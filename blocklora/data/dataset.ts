@@ -1,6 +1,6 @@
 /**
- * A folder of images as a classification task: which files train, which test, and what the classes
- * are called.
+ * Reads a folder of images as a classification task: the training images, the test images and the
+ * class names.
  *
  * @module
  */
@@ -13,51 +13,53 @@ import { findSplit, readSplit } from "./split.ts";
 
 /** An image and its class. */
 export interface Sample {
-  /** The image file, below the data set's root. */
+  /** The path of the image file. It starts with the data set's root. */
   readonly path: string;
-  /** The number of its class. */
+  /** The index of its class. */
   readonly label: number;
 }
 
-/** Images to train and to test on. */
+/** A classification task: images to train on and images to test on. */
 export interface Dataset {
   /** The directory that all paths start with. */
   readonly root: string;
-  /** What to call it: `dataset` of `classnames.json`, or the directory's name. */
+  /** The name of the data set: `dataset` in `classnames.json`, or the name of the directory. */
   readonly name: string;
-  /** The name of each class, to be put into prompts. */
+  /** The name of each class, as used in prompts. */
   readonly classes: readonly string[];
-  /** The folder of each class; with a split file, the name again. */
+  /** The folder of each class. With a split file, the class names again. */
   readonly folders: readonly string[];
   /** Images to draw shots from. */
   readonly train: readonly Sample[];
   /** Images to measure accuracy on. */
   readonly test: readonly Sample[];
-  /** The prompt that `classnames.json` asks for, `{}` standing for the name. */
+  /**
+   * The prompt template of `classnames.json`, with `{}` for the class name; null if there is none.
+   */
   readonly template: string | null;
-  /** Whether the split was drawn here: write it down with {@linkcode writeSplit}. */
+  /** Whether the split was drawn at random here. It can be saved with {@linkcode writeSplit}. */
   readonly drawn: boolean;
-  /** How many files in the class folders are no images; hidden ones are not counted. */
+  /** How many files in the class folders are not images, without hidden files. */
   readonly ignored: number;
 }
 
 /** How {@linkcode openDataset} reads a directory. */
 export interface DatasetOptions {
-  /** Seed of the split that is made where there is none. Default 1. */
+  /** Seed of the random split, which is drawn if the directory has no split. Default 1. */
   readonly seed?: number;
-  /** Share of each class that this split sets aside for testing. Default 0.3. */
+  /** The fraction of each class that the random split sets aside for testing. Default 0.3. */
   readonly testShare?: number;
   /** A split file: CoOp's, or one from {@linkcode writeSplit}. */
   readonly split?: string;
 }
 
-/** A sample, and the file that its path leads to: two links to one file are one image. */
+/** A sample, and the file that its path leads to. Two links to the same file count as one image. */
 export interface FoundSample extends Sample {
-  /** The path that it has without any link. */
+  /** The path with all symbolic links resolved. */
   readonly real: string;
 }
 
-/** What a directory's images and classes are. */
+/** The images and classes of a directory. */
 export type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored"> & {
   readonly train: readonly FoundSample[];
   readonly test: readonly FoundSample[];
@@ -67,17 +69,18 @@ export type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored">
  * Reads a directory of images in one of these layouts:
  *
  * - a split file, given or found as the only `split_zhou_*.json` (the format of CoOp,
- *   github.com/KaiyangZhou/CoOp); its paths start at the root or at one folder in it, its `val`
- *   list is not used;
+ *   github.com/KaiyangZhou/CoOp); its paths are relative to the root or to one folder in it, and
+ *   its `val` list is not used;
  * - `train/CLASS/*` and `test/CLASS/*`;
- * - `CLASS/*` alone: a split is made for each class by seed.
+ * - only `CLASS/*`: the images of each class are split at random, depending on the seed.
  *
- * `classnames.json` beside the folders gives readable names, their order and a prompt; without it
- * classes are in natural order, and underscores and hyphens of the folders become spaces.
+ * `classnames.json` beside the folders gives the class names, their order and a prompt template.
+ * Without it, the classes are the folders in natural order, with underscores and hyphens turned
+ * into spaces.
  *
- * @throws {Error} If there is no such directory, a class is empty, there are less than two classes,
- * one is tested but never trained, an image is in both train and test, or a file that describes the
- * images does not fit them.
+ * @throws {Error} If there is no such directory, a class is empty, there are fewer than two
+ * classes, a class has test images but no training images, an image is in both train and test, or
+ * `classnames.json` or the split file does not fit the images.
  */
 export async function openDataset(root: string, options: DatasetOptions = {}): Promise<Dataset> {
   const { seed = 1, testShare = 0.3 } = options;
@@ -115,7 +118,8 @@ export async function openDataset(root: string, options: DatasetOptions = {}): P
 }
 
 /**
- * Whether `train` or `test` is a folder of classes; with images right in it, it is itself a class.
+ * Whether `train` or `test` is a folder of classes. If it contains images directly, it is itself a
+ * class.
  */
 async function isSide(
   root: string,
@@ -126,7 +130,7 @@ async function isSide(
   return !(await list(join(root, side))).some(({ name }) => IMAGE.test(name));
 }
 
-/** `train/CLASS/*` and `test/CLASS/*`. */
+/** Reads `train/CLASS/*` and `test/CLASS/*`. */
 async function readTrainAndTest(
   root: string,
   entries: readonly Entry[],
@@ -158,7 +162,7 @@ async function readTrainAndTest(
   };
 }
 
-/** `CLASS/*`, of which some images are set aside for testing. */
+/** Reads `CLASS/*`, and sets some images of each class aside for testing. */
 async function readClasses(
   root: string,
   entries: readonly Entry[],

@@ -1,10 +1,10 @@
 /**
- * Picture files to pixels: JPEG, PNG and WebP by @jsquash's WebAssembly, to the pixels of Pillow's
- * `convert("RGB")`. What a codec would repair in silence, abort on or run out of memory for is
- * found in the file's structure first.
+ * Decodes JPEG, PNG and WebP files with @jsquash's WebAssembly codecs, to the same pixels as
+ * Pillow's `convert("RGB")`. The structure of a file is checked before a codec sees it, because a
+ * codec may silently repair a damaged file, abort on it, or run out of memory.
  *
- * In Deno it needs `--allow-read` for the codecs' `.wasm` files, nothing else; it runs in workers
- * too.
+ * In Deno this needs only `--allow-read` for the `.wasm` files of the codecs. It also runs in
+ * workers.
  *
  * @module
  */
@@ -17,35 +17,36 @@ import { crc32 } from "./crc32.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/** More than any camera's 108 megapixels; the codecs take 4 bytes for each, twice. */
+/**
+ * The most pixels of an image; more than the 108 megapixels of any camera. The codecs use 4 bytes
+ * for each pixel, twice.
+ */
 const MAX_PIXELS = 2 ** 27;
 
-/** mozjpeg's only option: whether to turn the picture as its EXIF data says. */
+/** mozjpeg's only option: whether to rotate the picture as its EXIF data says. */
 const KEEP_ORIENTATION = false;
 
 const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
 
-/**
- * A picture file that cannot be decoded: `Cannot decode photos/x.jpg: the JPEG is cut short, …`.
- */
+/** An image file that cannot be decoded: `Cannot decode photos/x.jpg: the JPEG is cut short, …`. */
 export class ImageError extends Error {
   /** `"ImageError"`. */
   override name = "ImageError";
 
-  /** Says of which file, and what is wrong with it. */
+  /** Makes the error for a file, with what is wrong with it. */
   constructor(file: string, reason: string) {
     super(`Cannot decode ${file}: ${reason}`);
   }
 }
 
 /**
- * The pixels of a JPEG, PNG or WebP file, told apart by their first bytes. As with Pillow's
- * `convert("RGB")`, alpha is dropped without compositing, and the orientation in EXIF data is
- * ignored; of 16 bits the lower 8 are dropped.
+ * The pixels of a JPEG, PNG or WebP file. The format is recognized by the first bytes. As with
+ * Pillow's `convert("RGB")`, alpha is dropped without compositing, the orientation in the EXIF data
+ * is ignored, and of 16-bit values the lower 8 bits are dropped.
  *
- * @param name What errors call the file.
- * @throws {ImageError} If the file is of another kind, cut short or damaged, a CMYK JPEG, an
- * animated WebP, or larger than 2²⁷ pixels.
+ * @param name The name of the file in error messages.
+ * @throws {ImageError} If the file has another format, is truncated or damaged, is a CMYK JPEG or
+ * an animated WebP, or has more than 2²⁷ pixels.
  */
 export async function decodeImage(
   bytes: Uint8Array<ArrayBuffer>,
@@ -60,12 +61,12 @@ export async function decodeImage(
   throw new ImageError(name, "it is not a JPEG, PNG or WebP image");
 }
 
-/** What the modules made by Emscripten give. */
+/** The interface of the modules that Emscripten builds. */
 interface Decoder {
   decode(bytes: Bytes, ...options: boolean[]): ImageData | null;
 }
 
-/** A codec built by Emscripten, loaded when first used. */
+/** A codec built by Emscripten. It is loaded on first use. */
 class Codec {
   readonly #load: (options: object) => Promise<Decoder>;
   #loaded: Promise<Decoder> | undefined;
@@ -85,7 +86,8 @@ class Codec {
       const decoded = decoder.decode(bytes, ...options);
       if (decoded) return decoded;
     } catch {
-      // The codec has exited in the midst of its work; a hundred such exits exhaust its stack.
+      // The codec has aborted. It is loaded anew next time, because about a hundred aborts exhaust
+      // its stack.
       this.#loaded = undefined;
     }
     throw damaged(name, this.#complaint);
@@ -97,8 +99,8 @@ const WEBP = new Codec(loadWebp);
 let pngLoaded: ReturnType<typeof loadPng> | undefined;
 
 /**
- * Walks a JPEG's markers to its end: libjpeg paints what is missing grey, and says nothing. Bytes
- * after the end are ignored.
+ * Checks that the markers of a JPEG lead to its end marker before decoding it: libjpeg would
+ * silently fill missing data with grey. Bytes after the end marker are ignored.
  */
 function jpeg(bytes: Bytes, name: string): Promise<ImageData> {
   const plain = bytes.slice();
@@ -106,12 +108,12 @@ function jpeg(bytes: Bytes, name: string): Promise<ImageData> {
   for (let at = 2; (at = bytes.indexOf(0xff, at)) >= 0 && at + 1 < bytes.length;) {
     const marker = bytes[++at];
     if (marker === 0xd9) return JPEG.decode(plain, name, KEEP_ORIENTATION);
-    // Fill bytes, escaped bytes and restarts within the picture's data, and markers that stand
-    // alone.
+    // Skip fill bytes, escaped bytes and restart markers in the image data, and other markers that
+    // have no length.
     if (marker === 0xff || marker <= 0x01 || marker >= 0xd0 && marker <= 0xd8) continue;
     at++;
     if (at + 2 > bytes.length) break;
-    // EXIF becomes a comment, so that no codec turns the picture.
+    // Turn EXIF data into a comment, so that no codec rotates the picture.
     if (marker === 0xe1) plain[at - 1] = 0xfe;
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
       if (at + 8 > bytes.length) break;
@@ -126,8 +128,8 @@ function jpeg(bytes: Bytes, name: string): Promise<ImageData> {
 }
 
 /**
- * Checks a PNG's chunks to its end: the decoder overlooks their checksums, and aborts on most other
- * damage.
+ * Checks all chunks of a PNG before decoding it: the decoder ignores checksums, and aborts on most
+ * other damage.
  */
 async function png(bytes: Bytes, name: string): Promise<ImageData> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -136,7 +138,8 @@ async function png(bytes: Bytes, name: string): Promise<ImageData> {
     const end = at + 8 + view.getUint32(at);
     if (end + 4 > bytes.length) throw cutShort("PNG", bytes, name);
     kind = ascii(bytes, at + 4, 4);
-    // A lower-case first letter marks what a picture can do without.
+    // A chunk type that begins with a lower-case letter is ancillary: the image can be decoded
+    // without the chunk.
     if (kind < "a" && crc32(bytes.subarray(at + 4, end)) !== view.getUint32(end)) {
       throw damaged(name, `wrong checksum of the ${kind} chunk at byte ${at}`);
     }
@@ -151,15 +154,16 @@ async function png(bytes: Bytes, name: string): Promise<ImageData> {
   try {
     return decodePng(bytes);
   } catch {
-    // A panic leaves its stack behind, and some hundreds of them exhaust it.
+    // Restore the stack pointer. A panic does not, and a few hundred panics would exhaust the
+    // stack.
     codec.__wbindgen_add_to_stack_pointer(stack - codec.__wbindgen_add_to_stack_pointer(0));
     throw damaged(name);
   }
 }
 
 /**
- * Reads the size that stands in a WebP's first chunk, and leaves the rest to libwebp, which refuses
- * what is damaged.
+ * Checks the image size in the first chunk of a WebP before decoding it. Libwebp itself rejects
+ * damaged files.
  */
 function webp(bytes: Bytes, name: string): Promise<ImageData> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

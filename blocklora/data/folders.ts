@@ -1,5 +1,5 @@
 /**
- * Directories as people have them: links followed, hidden files left out, numbers in their order.
+ * Lists directories: follows links, leaves out hidden files, and sorts numbers by value.
  *
  * @module
  */
@@ -7,20 +7,24 @@
 import { join, relative, sep } from "node:path";
 import { reasonOf } from "../system/files.ts";
 
-/** Files that are images, by their names. */
+/** Matches the names of image files. */
 export const IMAGE = /\.(jpe?g|png|webp)$/i;
 
-/** One of the things that a directory holds, links followed. */
+/** An entry of a directory. A symbolic link is described by what it leads to. */
 export interface Entry {
-  /** What the directory calls it. */
+  /** Its name in the directory. */
   readonly name: string;
-  /** Whether it is a directory too. */
+  /** Whether it is a directory. */
   readonly isDirectory: boolean;
-  /** The path that it has without any link. */
+  /** The path with all symbolic links resolved. */
   readonly real: string;
 }
 
-/** The entries of a directory in natural order, without hidden ones. */
+/**
+ * The entries of a directory in natural order, without hidden ones.
+ *
+ * @throws {Error} If the directory cannot be read, or has a broken link.
+ */
 export async function list(directory: string): Promise<Entry[]> {
   const entries: Entry[] = [];
   try {
@@ -60,7 +64,7 @@ export function folderNames(entries: readonly Entry[]): string[] {
   return entries.filter(({ isDirectory }) => isDirectory).map(({ name }) => name);
 }
 
-/** The file that a path leads to; null where there is none. */
+/** The path of a file with all symbolic links resolved; null if there is no such file. */
 export async function realFile(path: string): Promise<string | null> {
   try {
     return (await Deno.stat(path)).isFile ? await Deno.realPath(path) : null;
@@ -69,12 +73,15 @@ export async function realFile(path: string): Promise<string | null> {
   }
 }
 
-/** A path from `root` on, with `/` everywhere. */
+/** A path relative to `root`, with `/` as the separator. */
 export function below(root: string, path: string): string {
   return relative(root, path).replaceAll(sep, "/");
 }
 
-/** Orders texts with their numbers by value, `a2` before `a10`, the same in every locale. */
+/**
+ * Compares strings in natural order, with numbers by value: `a2` comes before `a10`. The order is
+ * the same in every locale.
+ */
 export function compareNaturally(a: string, b: string): number {
   const [x, y] = [a, b].map((text) => text.match(/\d+|\D+/g) ?? []);
   const isNumber = (piece: string) => /^\d/.test(piece);

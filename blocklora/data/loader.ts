@@ -1,6 +1,6 @@
 /**
- * Batches of images, read, decoded and augmented by workers while the GPU is at work. Waiting for
- * the GPU blocks the main thread, which therefore asks for some batches ahead.
+ * Batches of images, which workers read, decode and augment while the GPU is busy. Waiting for the
+ * GPU blocks the main thread, so the main thread requests several batches ahead.
  *
  * @module
  */
@@ -12,53 +12,56 @@ import { ImageError } from "./decode.ts";
 import { LoaderPool } from "./loader_pool.ts";
 import type { Augmentation, Reply, Request } from "./loader_worker.ts";
 
-/** Images, ready for the vision tower. */
+/** A batch of images, ready for the vision tower. */
 export interface Batch {
   /** Normalized pixels, `[n, 3, S, S]`. */
   readonly pixels: Float32Array<ArrayBuffer>;
   /** The class of each image, `[n]`. */
   readonly labels: Int32Array<ArrayBuffer>;
-  /** Files that were left out because they could not be read, each named once. */
+  /** Files that were left out because they could not be read. Each is reported once. */
   readonly skipped: readonly string[];
 }
 
 /** How images are loaded. */
 export interface LoaderOptions {
-  /** Threads that decode. Default: one for each core, 4 at most. */
+  /** How many threads decode images. Default: one per core, at most 4. */
   readonly workers?: number;
   /** Bytes of decoded training images that all workers together may cache. Default 256 MiB. */
   readonly cacheBytes?: number;
-  /** What an image that cannot be read does: fail, or be left out. Default `"fail"`. */
+  /** Whether an image that cannot be read is an error or is left out. Default `"fail"`. */
   readonly onError?: "fail" | "skip";
 }
 
 /** How training batches are drawn. */
 export interface TrainingOptions {
-  /** Images in a batch; fewer at the end of an epoch. */
+  /** Images per batch. The last batch of an epoch may have fewer. */
   readonly batchSize: number;
-  /** How many batches. */
+  /** How many batches to draw. */
   readonly iterations: number;
   /** Seed of the order, the crops and the flips. */
   readonly seed: number;
-  /** Least and largest share of the area that a random crop keeps. Default 0.08 to 1. */
+  /**
+   * The smallest and largest fraction of the image area that a random crop covers. Default 0.08 to
+   * 1.
+   */
   readonly scale?: readonly [number, number];
-  /** Least and largest aspect ratio of a random crop. Default 3/4 to 4/3. */
+  /** The smallest and largest aspect ratio of a random crop. Default 3/4 to 4/3. */
   readonly ratio?: readonly [number, number];
-  /** Whether half of the images are mirrored. Default true. */
+  /** Whether images are mirrored with probability 1/2. Default true. */
   readonly flip?: boolean;
 }
 
-/** Batches asked for ahead of the one in use. */
+/** How many batches are requested ahead of the one in use. */
 const AHEAD = 3;
 
-/** A batch to be made: which samples, and what becomes of them. */
+/** Describes a batch to be made: the samples, and how they are processed. */
 interface BatchSpec {
   readonly indices: readonly number[];
   readonly work: Request["work"];
 }
 
 /**
- * Loads images in workers, which start with the first batch and end with the last, with a
+ * Loads images in workers. They start with the first batch. They end after the last batch, after a
  * generator's `return()`, or with {@linkcode ImageLoader.close}.
  *
  * @example
@@ -77,7 +80,7 @@ export class ImageLoader implements AsyncDisposable {
   #pool: LoaderPool | undefined;
 
   /**
-   * A loader for a model's image size, mean and deviation.
+   * Makes a loader for the image size, mean and standard deviation of a model.
    *
    * @throws {RangeError} If `workers` is not an integer above 0.
    */
@@ -93,10 +96,10 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * All samples in order, prepared as the model asks; the last batch may be smaller. A batch lacks
-   * the images that are left out, and may be empty.
+   * All samples in order, prepared as the model expects. The last batch may be smaller. Images that
+   * are left out are missing from their batch, which may therefore be empty.
    *
-   * @throws {ImageError} If an image cannot be read and is not to be left out.
+   * @throws {ImageError} If an image cannot be read and `onError` is `"fail"`.
    */
   evaluation(samples: readonly Sample[], batchSize: number): AsyncGenerator<Batch, void> {
     assertCount(batchSize);
@@ -109,13 +112,14 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * Shuffled epochs of samples, cropped and mirrored at random, as torch's
-   * `DataLoader(shuffle=True)` with torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`
-   * gives them: the last batch of an epoch has what is left of it. Which images a batch has, and
-   * their pixels, depend on the seed and the batch's number alone. Images to be left out are found
-   * before the first batch, which names them.
+   * Shuffled epochs of samples, cropped and mirrored at random, like torch's
+   * `DataLoader(shuffle=True)` with torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`.
+   * The last batch of an epoch has the remaining images. The images of a batch and their pixels
+   * depend only on the seed and the number of the batch. Images to be left out are found before the
+   * first batch, which reports them in `skipped`.
    *
-   * @throws {ImageError} If an image cannot be read and is not to be left out, or none can be read.
+   * @throws {ImageError} If an image cannot be read and `onError` is `"fail"`, or if no image can
+   * be read.
    */
   training(samples: readonly Sample[], options: TrainingOptions): AsyncGenerator<Batch, void> {
     const { batchSize, iterations, seed, scale, ratio, flip = true } = options;
@@ -134,7 +138,7 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * Ends the workers, each after the image it is at. A batch that somebody waits for fails at once.
+   * Stops the workers, each after its current image. Batches that are still awaited fail at once.
    */
   async close(): Promise<void> {
     const pool = this.#pool;
@@ -142,7 +146,7 @@ export class ImageLoader implements AsyncDisposable {
     await pool?.close();
   }
 
-  /** The same as {@linkcode ImageLoader.close}. */
+  /** Calls {@linkcode ImageLoader.close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
@@ -170,7 +174,7 @@ export class ImageLoader implements AsyncDisposable {
       const ask = () => {
         for (let next; queue.length < AHEAD && !(next = specs.next()).done;) {
           const batch = this.#load(pool, samples, next.value);
-          batch.catch(() => {}); // until somebody waits for it
+          batch.catch(() => {}); // reported when the batch is awaited
           queue.push(batch);
         }
       };
@@ -190,8 +194,8 @@ export class ImageLoader implements AsyncDisposable {
   }
 
   /**
-   * Why each of the samples cannot be read; null where it can. Training finds in the cache what is
-   * decoded here.
+   * For each sample, why it cannot be read, or null if it can. The images that are decoded here go
+   * into the cache, where training finds them.
    */
   async #check(pool: LoaderPool, samples: readonly Sample[]): Promise<(string | null)[]> {
     const reasons = new Array<string | null>(samples.length);
@@ -231,7 +235,10 @@ export class ImageLoader implements AsyncDisposable {
     return { pixels: batch, labels: Int32Array.from(labels), skipped };
   }
 
-  /** Sends each image to its worker: always the same one, so that no two cache the same image. */
+  /**
+   * Sends each image to a worker. An image always goes to the same worker, so that it is cached
+   * only once.
+   */
   async #distribute(
     pool: LoaderPool,
     samples: readonly Sample[],

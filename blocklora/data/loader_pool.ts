@@ -6,27 +6,27 @@
 
 import type { Reply, Request, STOP } from "./loader_worker.ts";
 
-/** A worker, and a promise that it has come to rest. */
+/** A worker, and a promise that settles when the worker is safe to terminate. */
 interface Thread {
   readonly worker: Worker;
   readonly rest: Promise<void>;
 }
 
-/** Workers, each started when it is first asked. */
+/** A pool of workers. Each is started with its first request. */
 export class LoaderPool {
-  /** How many wait for replies: the last one to go closes the pool. */
+  /** How many generators use the pool. The last one to finish closes it. */
   users = 0;
   readonly #threads: (Thread | undefined)[];
   readonly #waiting = new Map<number, PromiseWithResolvers<Reply>>();
   #nextId = 0;
   #failure: Error | undefined;
 
-  /** Starts none yet. */
+  /** Makes a pool of `count` workers, without starting any. */
   constructor(count: number) {
     this.#threads = new Array(count);
   }
 
-  /** The reply of one worker. */
+  /** Sends a request to worker number `thread`, and gives its reply. */
   ask(thread: number, request: Omit<Request, "id">): Promise<Reply> {
     if (this.#failure) return Promise.reject(this.#failure);
     const id = this.#nextId++;
@@ -36,7 +36,7 @@ export class LoaderPool {
     return answer.promise;
   }
 
-  /** Ends the workers, each after the image it is at. What has been asked for fails. */
+  /** Stops the workers, each after its current image. All pending requests fail. */
   async close(): Promise<void> {
     this.#fail(new Error("Cannot go on loading images: the loader has been closed"));
     const stop: typeof STOP = "stop";
@@ -57,7 +57,7 @@ export class LoaderPool {
       this.#waiting.delete(data.id);
     };
     worker.onerror = (event) => {
-      event.preventDefault(); // it reaches the caller instead
+      event.preventDefault(); // the callers of ask() get the error instead
       this.#fail(new Error(`Cannot load images: a worker failed (${event.message})`));
       resolve();
     };

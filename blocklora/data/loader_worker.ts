@@ -1,5 +1,5 @@
 /**
- * The other side of `loader.ts`: a worker that reads, decodes and augments images.
+ * The worker of `loader.ts`, which reads, decodes and augments images.
  *
  * @module
  */
@@ -18,51 +18,55 @@ import { decodeImage, ImageError } from "./decode.ts";
 
 /** How training images are cropped and mirrored. */
 export interface Augmentation {
-  /** Seed of all draws. */
+  /** Seed of all random numbers. */
   readonly seed: number;
-  /** The number of the batch: an image's draws depend on the seed, this and its position. */
+  /**
+   * The number of the batch. The random numbers of an image depend on the seed, the batch and the
+   * position of the image in it.
+   */
   readonly batch: number;
-  /** Least and largest share of the area. */
+  /** The smallest and largest fraction of the image area that a crop covers. */
   readonly scale?: readonly [number, number];
-  /** Least and largest aspect ratio. */
+  /** The smallest and largest aspect ratio of a crop. */
   readonly ratio?: readonly [number, number];
-  /** Whether half of the images are mirrored. */
+  /** Whether images are mirrored with probability 1/2. */
   readonly flip: boolean;
 }
 
-/** Images for a worker. */
+/** A request to a worker: images to process. */
 export interface Request {
-  /** Comes back with the reply. */
+  /** The id of the request, which the reply repeats. */
   readonly id: number;
-  /** Sizes, mean and deviation of the model. */
+  /** The image size, mean and standard deviation of the model. */
   readonly config: PreprocessConfig;
-  /** Bytes of decoded images that the worker may keep. */
+  /** How many bytes of decoded images the worker may cache. */
   readonly cacheBytes: number;
   /**
-   * What becomes of them: they are only tried whether they can be decoded, prepared as the model
-   * asks, or cropped at random.
+   * What to do with the images: only check that they can be decoded, prepare them as the model
+   * expects, or crop and mirror them at random.
    */
   readonly work: "check" | "evaluate" | Augmentation;
-  /** The files, with the position of each in its batch. */
+  /** The image files, each with its position in the batch. */
   readonly images: readonly { readonly path: string; readonly position: number }[];
 }
 
-/** What a worker made of a request. */
+/** The reply to a request. */
 export interface Reply {
-  /** That of the request. */
+  /** The id of the request. */
   readonly id: number;
-  /** The images that could be read, `[n, 3, crop, crop]`; empty if they were only checked. */
+  /** The pixels of the images that could be read, `[n, 3, crop, crop]`; empty after a check. */
   readonly pixels: Float32Array<ArrayBuffer>;
-  /** For each image, why it could not be read; null where it could. */
+  /** For each image, why it could not be read, or null if it could. */
   readonly reasons: readonly (string | null)[];
 }
 
-/** Asks a worker to stop. It answers with the same when it is safe to terminate. */
+/**
+ * The message that asks a worker to stop. The worker sends it back when it is safe to terminate.
+ */
 export const STOP = "stop";
 
-// The same few shots are seen thousands of times. What is in the cache stays there: in epochs all
-// images come equally often, and to throw out the oldest for the newest would make every look a
-// miss.
+// Training sees the same few images thousands of times. The cache evicts nothing: every epoch uses
+// each image once, so if the oldest image were evicted for the newest, every lookup would miss.
 const cache = new Map<string, Image>();
 let cachedBytes = 0;
 
@@ -111,14 +115,15 @@ async function answer({ id, config, cacheBytes, work, images }: Request): Promis
   return { id, pixels, reasons };
 }
 
-// Deno's types of `self` are those of the main thread.
+// Deno types `self` as the global object of the main thread.
 const worker = self as unknown as {
   onmessage: (event: MessageEvent<Request | typeof STOP>) => void;
   postMessage(reply: Reply | typeof STOP, transfer?: Transferable[]): void;
 };
 
-// V8 ends the process if a worker is terminated while it compiles a codec ("Check failed:
-// validate_functions_job_handle_", Deno 2.9.6): the worker has to come to rest first.
+// V8 aborts the process if a worker is terminated while it compiles a codec ("Check failed:
+// validate_functions_job_handle_", Deno 2.9.6). So the worker finishes its work before it answers
+// STOP.
 let stopping = false;
 let answering = 0;
 

@@ -1,7 +1,7 @@
 /**
- * Makes the embedded data set: 16 training and 50 test images a class of Fashion-MNIST, as PNG
- * files, from the four files of Debian's package `dataset-fashion-mnist`. `DIRECTORY` is where
- * these are, if not where the package puts them.
+ * Makes the embedded data set: 16 training and 50 test images per class of Fashion-MNIST, as PNG
+ * files. The images come from the four files of Debian's package `dataset-fashion-mnist`.
+ * `DIRECTORY` holds these files; the default is where the package puts them.
  *
  * ```sh
  * apt-get install dataset-fashion-mnist
@@ -15,13 +15,13 @@ import { deflateSync, gunzipSync } from "node:zlib";
 import { Random } from "../../tensor/random.ts";
 import { crc32 } from "./crc32.ts";
 
-/** Where the package puts its files. */
+/** The directory that the package puts its files into. */
 export const PACKAGE = "/usr/share/datasets/fashion-mnist";
 const SHOTS = { train: ["train", 16], test: ["t10k", 50] } as const;
 const SEED = "octograd fashion-mnist";
 const SIDE = 28;
 
-/** The classes in the order of the labels: folder, and what prompts call it. */
+/** The classes in the order of the labels: the folder, and the name in prompts. */
 const CLASSES = [
   ["t-shirt", "t-shirt"],
   ["trouser", "trouser"],
@@ -36,21 +36,24 @@ const CLASSES = [
 ] as const;
 
 /**
- * The bytes after an IDX file's header: a magic number that ends in the count of axes, then their
- * sizes.
+ * The data of a gzipped IDX file. The header, which is left out, is a magic number that ends in the
+ * number of axes, followed by their sizes.
  */
 async function readIdx(path: string): Promise<Uint8Array> {
   const bytes = gunzipSync(await Deno.readFile(path));
   return bytes.subarray(4 + 4 * bytes[3]);
 }
 
-/** A grey PNG, its rows filtered by the one of the five filters that makes the file smallest. */
+/**
+ * A greyscale PNG. All rows use the same filter, the one of PNG's five that makes the file
+ * smallest.
+ */
 export function encodePng(pixels: Uint8Array, side: number): Uint8Array {
   const header = new Uint8Array(13);
   const view = new DataView(header.buffer);
   view.setUint32(0, side);
   view.setUint32(4, side);
-  header[8] = 8; // bits; colour type 0 is grey, the rest is 0 too
+  header[8] = 8; // bits per pixel; the bytes after it stay 0, for greyscale and the default methods
   const packed = [0, 1, 2, 3, 4].map((filter) =>
     deflateSync(filtered(pixels, side, filter), { level: 9 })
   );
@@ -65,7 +68,10 @@ export function encodePng(pixels: Uint8Array, side: number): Uint8Array {
   return Uint8Array.from(file);
 }
 
-/** Each row as its differences from what the filter predicts (PNG specification, section 9). */
+/**
+ * Each row as its differences from the values that the filter predicts, after a byte with the
+ * number of the filter (PNG specification, section 9).
+ */
 function filtered(pixels: Uint8Array, side: number, filter: number): Uint8Array {
   const rows = new Uint8Array(side * (side + 1));
   for (let y = 0; y < side; y++) {
@@ -81,7 +87,7 @@ function filtered(pixels: Uint8Array, side: number, filter: number): Uint8Array 
   return rows;
 }
 
-/** Of three neighbours the one nearest to `left + up - corner`, PNG's fourth filter. */
+/** The predictor of PNG's filter 4: the neighbour that is nearest to `left + up - corner`. */
 function paeth(left: number, up: number, corner: number): number {
   const [a, b, c] = [
     Math.abs(up - corner),
@@ -91,7 +97,7 @@ function paeth(left: number, up: number, corner: number): number {
   return a <= b && a <= c ? left : b <= c ? up : corner;
 }
 
-/** A chunk of a PNG file: its length, its type, its data, its checksum. */
+/** A chunk of a PNG file: length, type, data and checksum. */
 function chunk(type: string, data: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(12 + data.length);
   const view = new DataView(bytes.buffer);
@@ -103,7 +109,8 @@ function chunk(type: string, data: Uint8Array): Uint8Array {
 }
 
 /**
- * Writes the data set into `to`, from the package's files in `from`; gives the bytes of all PNGs.
+ * Writes the data set into `to`, from the package's files in `from`. Gives the total bytes of all
+ * PNGs.
  */
 export async function makeFashionMnist(to: URL, from = PACKAGE): Promise<number> {
   let total = 0;

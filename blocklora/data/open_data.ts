@@ -1,5 +1,5 @@
 /**
- * The data set that a command line names, or the embedded one.
+ * Opens the data set that a command line names, or the embedded one.
  *
  * @module
  */
@@ -12,8 +12,8 @@ import { type Dataset, openDataset } from "./dataset.ts";
 export const EMBEDDED_DATA: URL = new URL("../fashion_mnist/", import.meta.url);
 
 /**
- * Opens a data set by its directory and its split file; the embedded one if no directory is named.
- * `given` is what the user called it.
+ * Opens a data set by its directory and its split file, or the embedded data set if `data` is
+ * undefined. `given` is the name as the user typed it.
  */
 export async function openData(
   { data, split }: { readonly data: string | undefined; readonly split: string | undefined },

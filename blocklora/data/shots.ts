@@ -1,5 +1,5 @@
 /**
- * Which images a run trains on.
+ * Draws the images that a run trains on.
  *
  * @module
  */
@@ -11,7 +11,8 @@ import { compareNaturally } from "./folders.ts";
 /**
  * Draws `shots` training images of each class, class by class. The draw depends on the seed, the
  * class's name and the images' paths below the root, not on the order in which a directory lists
- * them; fewer shots of the same seed are the first of more.
+ * them. With the same seed, the images of a smaller number of shots are among those of a larger
+ * number.
  *
  * @throws {RangeError} If a class has fewer images than `shots`.
  */

@@ -1,6 +1,6 @@
 /**
- * Split files, in the format of CoOp's (github.com/KaiyangZhou/CoOp): which images train, which
- * test.
+ * Split files in the format of CoOp (github.com/KaiyangZhou/CoOp), which list the training images
+ * and the test images.
  *
  * @module
  */
@@ -15,8 +15,8 @@ import { below, type Entry, folderNames, realFile } from "./folders.ts";
 type SplitEntry = readonly [path: string, label: number, name: string];
 
 /**
- * Writes which images train and which test, in the format of CoOp's split files, for
- * {@linkcode openDataset}'s `split`.
+ * Writes the split of a data set in the format of CoOp's split files. The file can be passed to
+ * {@linkcode openDataset} as `split`.
  *
  * @throws {Error} If the file cannot be written.
  */
@@ -35,7 +35,7 @@ export async function writeSplit(dataset: Dataset, path: string): Promise<void> 
 }
 
 /**
- * The split file in a directory; undefined if there is none.
+ * The path of the split file in a directory; undefined if there is none.
  *
  * @throws {Error} If there are several.
  */
@@ -50,9 +50,9 @@ export function findSplit(root: string, entries: readonly Entry[]): string | und
 }
 
 /**
- * Reads a split file: its paths start at the root, or at one folder in it.
+ * Reads a split file. Its paths are relative to the root, or to one folder in it.
  *
- * @throws {Error} If it is no split file, or does not fit the images.
+ * @throws {Error} If it is not a split file, or does not fit the images.
  */
 export async function readSplit(
   root: string,

@@ -31,15 +31,15 @@ export interface Outcome {
   readonly losses: readonly number[];
   /** Seconds that all steps took, including the compilation before the first. */
   readonly seconds: number;
-  /** Mean seconds per step, without the first step. */
+  /** Mean seconds per step, without the first step if there are more. */
   readonly secondsPerStep: number;
-  /** Images per second, without the first step. */
+  /** Images per second, without the first step if there are more. */
   readonly imagesPerSecond: number;
   /** The most GPU bytes that were live at once. */
   readonly peakBytes: number;
   /** The same bytes by memory category. */
   readonly peakByCategory: BytesByCategory;
-  /** Mean number of GPU submits per step, without the first step. */
+  /** Mean number of GPU submits per step, without the first step if there are more. */
   readonly submitsPerStep: number;
   /** How the GPU spent its time in one step; null if no profile was asked for. */
   readonly profile: Profile<unknown> | null;
