@@ -1,6 +1,6 @@
 /**
- * The model that a user names, or the embedded one: where it is looked for, and what is written
- * down of it so that it is found again.
+ * Finds and opens the model that a user names, or the embedded one, and records what is needed to
+ * find it again.
  *
  * @module
  */
@@ -14,72 +14,74 @@ import { exists } from "../system/files.ts";
 import { userPath } from "../system/user_path.ts";
 import { EMBEDDED_MODEL, type OpenedModel, openModel } from "./open_model.ts";
 
-/** What the embedded model is called. */
+/** The name of the embedded model. */
 export const EMBEDDED_NAME = "emoji-clip-tiny";
 
-/** What a user says of a model. */
+/** The model that a user asks for. */
 export interface ModelRequest {
-  /** A path, or the id of a repository on the hub; the embedded model if not given. */
+  /** A path, or the id of a repository on the hub; undefined for the embedded model. */
   readonly model: string | undefined;
   /** A branch, a tag or a commit of the repository. */
   readonly revision: string | undefined;
-  /** Whether only the hub's cache may be used; if not, `HF_HUB_OFFLINE` decides. */
+  /** Whether only the local cache of the hub may be used. If false, `HF_HUB_OFFLINE` decides. */
   readonly offline: boolean;
-  /** The directory of the tokenizer, if it is not beside the model. */
+  /** The directory of the tokenizer, if it is not in the model's directory. */
   readonly tokenizer: string | undefined;
   /** How the model's matrices are stored on the GPU. */
   readonly precision?: PrecisionChoice;
 }
 
-/** What finds a model again from anywhere, and tells whether it is still the same. */
+/**
+ * What is needed to find a model again from any directory, and to check that it has not changed.
+ */
 export interface ModelOrigin {
   /** An absolute path, the id of a repository on the hub, or the embedded model's name. */
   readonly model: string;
   /** The commit of the repository. */
   readonly revision?: string;
-  /** The commit of the pull request that the weights are from, if they are not from the same. */
+  /** The commit of the pull request that the weights are from, if they are not from `revision`. */
   readonly weightsRevision?: string;
-  /** The model's {@linkcode OpenedModel.fingerprint}; 0.1 did not write it down. */
+  /** The model's {@linkcode OpenedModel.fingerprint}. Version 0.1 did not record it. */
   readonly fingerprint?: string;
 }
 
-/** A model, and what it is called. */
+/** An opened model, with its name and origin. */
 export interface ChosenModel extends OpenedModel {
-  /** As the user named it. */
+  /** The name that the user or an adapter gives it. */
   readonly name: string;
-  /** What an adapter of it remembers. */
+  /** What the adapters of this model record about it. */
   readonly origin: ModelOrigin;
 }
 
-/** Where a model is looked for. */
+/** Where to look for a model. */
 export interface ModelSource {
-  /** What the user or an adapter calls it. */
+  /** The name that the user or an adapter gives it. */
   readonly name: string;
   /** A path, or the id of a repository. */
   readonly spec: string;
-  /** Whether only the hub may have it, whatever path there is of that name. */
+  /** Whether to look only on the hub, even if there is a path of that name. */
   readonly onlyHub?: boolean;
-  /** The revision on the hub, if the user asks for no other. */
+  /** The revision on the hub, unless the user asks for another. */
   readonly revision?: string;
-  /** The revision of its weights, if they are from another. */
+  /** The revision of the weights, if they are from another one. */
   readonly weightsRevision?: string;
 }
 
-/**
- * Makes the GPU ready and opens a model on it: the one that is asked for, else the embedded one.
- */
+/** Initializes the GPU, and opens the requested model on it, or the embedded one. */
 export async function openChosen(request: ModelRequest, console: Console): Promise<ChosenModel> {
   return await openAt(await sourceOf(request.model), request, console);
 }
 
-/** Where a model is that a path or an id names; the embedded one, if nothing is named. */
+/**
+ * Where to find the model that a path or an id names, or the embedded one if `named` is undefined.
+ */
 export async function sourceOf(named: string | undefined): Promise<ModelSource> {
   if (named === undefined) return { name: EMBEDDED_NAME, spec: fileURLToPath(EMBEDDED_MODEL) };
   const path = userPath(named);
   return { name: named, spec: await exists(path) ? path : named };
 }
 
-/** Makes the GPU ready and opens the model that a source has. */
+/** Initializes the GPU, and opens the model of a source on it. */
 export async function openAt(
   { name, spec, onlyHub, revision, weightsRevision }: ModelSource,
   request: ModelRequest,
@@ -113,8 +115,8 @@ export async function openAt(
 }
 
 /**
- * What PEFT is told of a model. Of its revisions PEFT gets the one whose weights are in the form
- * that was read.
+ * The model, with the name and revision that PEFT gets. The revision is the one whose weight files
+ * were read here.
  */
 export function namedIn(
   { model: name, revision, weightsRevision }: ModelOrigin,

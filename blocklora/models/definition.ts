@@ -1,5 +1,5 @@
 /**
- * A model that is described and not opened: its sizes without its weights.
+ * Definitions of models: their sizes without their weights.
  *
  * @module
  */
@@ -17,11 +17,11 @@ import { definitionOf, kindOfFile, readStated } from "./stated.ts";
 import { openTensors, shapesOf } from "./tensor_files.ts";
 
 /**
- * The model that a user names: a published architecture, a path, or the id of a
- * repository on the hub; of the embedded model if nothing is named. No weights are read, but of a
- * file without a configuration beside it the tensors' shapes.
+ * The definition of the model that a user names: a published architecture, a path, or the id of a
+ * repository on the hub; the embedded model if `spec` is undefined. No weights are read. If `spec`
+ * is a file of weights, the shapes of its tensors are.
  *
- * @throws {Error} If there is no such model, or it is no CLIP.
+ * @throws {Error} If there is no such model, or it is not a CLIP model.
  */
 export async function definitionNamed(spec: string | undefined): Promise<ModelDefinition> {
   if (spec !== undefined && Object.hasOwn(ARCHITECTURES, spec)) {

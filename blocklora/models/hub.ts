@@ -1,5 +1,6 @@
 /**
- * Models by name: a path, or the id of a repository on the Hugging Face hub, which is fetched once.
+ * Finds models by path or by the id of a repository on the Hugging Face hub. A repository is
+ * fetched only once.
  *
  * @module
  */
@@ -10,35 +11,36 @@ import { AbsentError, type Repository, requester, UnreachableError } from "./hub
 import { cacheDirectory, findSnapshot, type ModelLocation } from "./hub_cache.ts";
 import { download, type DownloadProgress } from "./hub_download.ts";
 
-/** How {@linkcode resolveModel} looks a model up. */
+/** Options of {@linkcode resolveModel}. */
 export interface ResolveOptions {
   /** A branch, a tag or a commit. Default `"main"`. */
   readonly revision?: string;
-  /** The commit that the weights are from. By default it is looked for. */
+  /** The commit that the weights are from. By default, the weights are searched for. */
   readonly weightsRevision?: string;
-  /** Whether the hub is meant even if there is a path of the model's name. Default false. */
+  /** Whether to look only on the hub, even if there is a path of that name. Default false. */
   readonly onlyHub?: boolean;
-  /** Whether only the cache may be used. Default: what `HF_HUB_OFFLINE` says. */
+  /** Whether only the local cache may be used. By default, `HF_HUB_OFFLINE` decides. */
   readonly offline?: boolean;
   /** Called as bytes arrive. */
   readonly onProgress?: (progress: DownloadProgress) => void;
 }
 
-/** Whether a text has the form of a repository's id, `OWNER/NAME`. */
+/** Whether a string has the form of a repository id, `OWNER/NAME`. */
 export function isHubId(text: string): boolean {
   return /^\w[\w.-]*\/\w[\w.-]*$/.test(text);
 }
 
 /**
- * Where the model `spec` is: itself if there is such a path, else the local copy of the hub's
- * repository `spec` (`OWNER/NAME`), which holds its configuration, tokenizer and weights. It is
- * fetched once: a later call makes no request. Weights that a revision has as a pickle alone are
- * taken from the pull request in which the hub's bot has converted the same file to safetensors, if
- * there is one, as Transformers does. `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
- * `HF_HUB_OFFLINE` mean what they mean to Python's `huggingface_hub`.
+ * Where to find the model `spec`: the path `spec` if it exists, else the local copy of the hub
+ * repository `spec` (`OWNER/NAME`) with its configuration, tokenizer and weights. The repository is
+ * fetched only once; later calls make no request. If a revision has its weights only as a pickle,
+ * they are taken from the pull request in which the hub's bot has converted the same file to
+ * safetensors, if there is one. Transformers does the same. `HF_HUB_CACHE`, `HF_HOME`,
+ * `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` have the same meaning as for Python's
+ * `huggingface_hub`.
  *
- * @throws {Error} If there is no such path or repository, it is gated, it has no weights that can
- * be read, or it is not in the cache and the hub cannot be reached.
+ * @throws {Error} If there is no such path or repository, the repository is gated or has no
+ * readable weights, or it is not in the cache and the hub cannot be reached.
  */
 export async function resolveModel(
   spec: string,
@@ -70,10 +72,10 @@ export async function resolveModel(
 }
 
 /**
- * A JSON file of a repository of the hub, or null if there is no such file or repository: the
- * cached one, else what the hub has.
+ * The content of a JSON file in a hub repository, from the cache if possible; null if there is no
+ * such file or repository.
  *
- * @throws {Error} If it is gated, it is no JSON, or the hub cannot be reached.
+ * @throws {Error} If the repository is gated, the file is not JSON, or the hub cannot be reached.
  */
 export async function fetchJson(
   id: string,

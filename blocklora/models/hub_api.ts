@@ -1,26 +1,26 @@
 /**
- * What the Hugging Face hub says of a repository: its commits and their files.
+ * Asks the Hugging Face hub for the commits of a repository and their files.
  *
  * @module
  */
 
 import { join } from "node:path";
 
-/** The hub could not be asked: what is in the cache may still do. */
+/** The hub cannot be reached. The cache may still have what is needed. */
 export class UnreachableError extends Error {}
 
-/** The hub has no such thing. */
+/** The hub has no such repository, revision or file. */
 export class AbsentError extends Error {}
 
 /** A file of a repository, as the hub lists it. */
 export interface Entry {
   /** Its path in the repository. */
   readonly path: string;
-  /** Its bytes. */
+  /** Its size in bytes. */
   readonly size: number;
-  /** Git's hash of it. */
+  /** The Git hash of the file. */
   readonly oid?: string;
-  /** The SHA-256 of a large file, which Git has only a pointer to. */
+  /** The SHA-256 hash of a large file, of which Git holds only a pointer. */
   readonly lfs?: { readonly oid: string };
 }
 
@@ -30,19 +30,19 @@ export interface Repository {
   readonly id: string;
   /** A branch, a tag or a commit. */
   readonly revision: string;
-  /** That of the weights, if it is known to be another. */
+  /** The revision of the weights, if it is known to be another one. */
   readonly weightsRevision: string | undefined;
   /** Its directory in the cache. */
   readonly directory: string;
-  /** The hub's address. */
+  /** The URL of the hub. */
   readonly endpoint: string;
 }
 
-/** A commit of a repository, and what it has. */
+/** A commit of a repository, and its files. */
 export interface Commit {
   /** Its hash. */
   readonly sha: string;
-  /** Its files by their paths. */
+  /** Its files by path. */
   readonly entries: ReadonlyMap<string, Entry>;
   /** Its directory in the cache. */
   readonly snapshot: string;
@@ -53,7 +53,7 @@ export function isCommit(revision: string): boolean {
   return /^[0-9a-f]{40}$/.test(revision);
 }
 
-/** The commit that a revision is now. */
+/** The commit that a revision currently points to. */
 export async function commitOf(repository: Repository, revision: string): Promise<Commit> {
   const { id, directory, endpoint } = repository;
   const fetch = requester(repository);
@@ -74,17 +74,17 @@ export async function commitOf(repository: Repository, revision: string): Promis
   return { sha, entries, snapshot: join(directory, "snapshots", sha) };
 }
 
-/** The hub's bot that converts weights, and what it calls its pull requests. */
+/** The bot of the hub that converts weights, and the title of its pull requests. */
 const CONVERTER = "SFconvertbot";
 const CONVERSION_TITLE = "Adding `safetensors` variant of this model";
 
-/** A pull request with the weights of a commit as safetensors. */
+/** The head commit of a pull request that has the weights of another commit as safetensors. */
 export type Conversion = Commit & { readonly revision: string };
 
 /**
- * The open pull request in which the hub's bot has converted the weights of a commit: it has the
- * same pickle, and its conversion beside it. Transformers trusts only this bot with that. Null if
- * there is none, or the hub does not say.
+ * The open pull request in which the hub's bot has converted the weights of a commit. It contains
+ * the same pickle, with the converted weights beside it. Transformers accepts conversions only from
+ * this bot. Null if there is none, or if the hub does not answer.
  */
 export async function findConversion(
   repository: Repository,
@@ -115,16 +115,16 @@ export async function findConversion(
       if (discussions.length === 0 || !(seen < count)) return null;
     }
   } catch {
-    return null; // the pickle is there
+    return null; // the pickle is used instead
   }
 }
 
-/** A `fetch` that sends the token, and throws what a user can act on. */
+/** A `fetch` that sends the user's token, and whose errors tell the user what to do. */
 export function requester({ id, revision, endpoint }: Repository): typeof fetch {
   const token = Deno.env.get("HF_TOKEN");
   return async (input, init) => {
     const headers = new Headers(init?.headers);
-    // It is for the hub alone: where the hub redirects to another host, `fetch` drops it.
+    // The token goes only to the hub: `fetch` drops it if the hub redirects to another host.
     if (token) headers.set("Authorization", `Bearer ${token}`);
     let response: Response;
     try {

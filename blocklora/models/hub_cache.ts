@@ -1,6 +1,6 @@
 /**
- * The cache of the hub's files, `models--OWNER--NAME` with `blobs/`, `snapshots/COMMIT/` and
- * `refs/`, which Python's libraries share.
+ * The local cache of hub files: `models--OWNER--NAME` with `blobs/`, `snapshots/COMMIT/` and
+ * `refs/`. It is shared with Python's libraries.
  *
  * @module
  */
@@ -13,28 +13,28 @@ import { isIndex, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 
 /** Where a model is on this machine. */
 export interface ModelLocation {
-  /** Its file, or the directory of its configuration and its tokenizer. */
+  /** The model's file, or the directory of its configuration and tokenizer. */
   readonly path: string;
   /**
-   * The directory of its weights. It is another one if the hub has them as safetensors only in a
-   * pull request.
+   * The directory of the weights. It differs from `path` if the hub has the weights as safetensors
+   * only in a pull request.
    */
   readonly weights: string;
-  /** Where the hub has it; null for a path. */
+  /** The revision on the hub; null for a model that was named by its path. */
   readonly hub: HubRevision | null;
 }
 
-/** A revision on the hub, by what never changes. */
+/** A revision on the hub, identified by commits, which never change. */
 export interface HubRevision {
   /** The repository, `OWNER/NAME`. */
   readonly id: string;
   /** The commit. */
   readonly commit: string;
-  /** The commit of the pull request that the weights are from; null if they are from the same. */
+  /** The commit of the pull request that the weights are from; null if they are from `commit`. */
   readonly weightsCommit: string | null;
 }
 
-/** The directory that Python's `huggingface_hub` would take for a repository. */
+/** The directory that Python's `huggingface_hub` uses for a repository. */
 export function cacheDirectory(id: string): string {
   const named = (name: string) => Deno.env.get(name) || undefined;
   const home = named("HOME") ?? named("USERPROFILE") ?? ".";
@@ -44,17 +44,20 @@ export function cacheDirectory(id: string): string {
   return join(root, ["models", ...id.split("/")].join("--"));
 }
 
-/** Where a cached commit is, and where the commit of the weights that were converted for it. */
+/** The cached files of a commit, and those of the commit that holds its converted weights. */
 export interface Snapshot {
-  /** Its directories. */
+  /** The directories of the files. */
   readonly location: ModelLocation;
-  /** Whether it has configuration and weights. */
+  /** Whether the cache has the configuration and the weights. */
   readonly usable: boolean;
-  /** Whether the hub can have nothing else that a model may have: then no request is needed. */
+  /**
+   * Whether the cache also has every other file of the model that the hub has, so that no request
+   * is needed.
+   */
   readonly complete: boolean;
 }
 
-/** Looks for a revision in the cache. */
+/** Looks up a revision in the cache. */
 export async function findSnapshot(repository: Repository): Promise<Snapshot> {
   const { id, directory, revision, weightsRevision } = repository;
   const commit = isCommit(revision) ? revision : await readRef(directory, revision);
@@ -81,7 +84,10 @@ export async function findSnapshot(repository: Repository): Promise<Snapshot> {
   };
 }
 
-/** Whether a directory has all weights of the model whose configuration is in another. */
+/**
+ * Whether `directory`, which contains `names`, has all weights of the model whose configuration is
+ * in the directory `configured`.
+ */
 async function hasWeights(
   directory: string,
   names: readonly string[],
@@ -97,8 +103,8 @@ async function hasWeights(
 }
 
 /**
- * The name under `refs/` that says which commit has the converted weights of another. Python's
- * tools take it for a branch.
+ * The name under `refs/` for the commit with the converted weights of `commit`. Python's tools take
+ * it for a branch.
  */
 export function conversionRef(commit: string): string {
   return `octograd/${commit}`;
@@ -109,7 +115,7 @@ async function readRef(directory: string, name: string): Promise<string> {
   return isCommit(commit.trim()) ? commit.trim() : "";
 }
 
-/** Writes down which commit a name stands for. */
+/** Records in `refs/` which commit a name stands for. */
 export async function writeRef(directory: string, name: string, commit: string): Promise<void> {
   const ref = join(directory, "refs", name);
   await Deno.mkdir(dirname(ref), { recursive: true });
@@ -117,10 +123,11 @@ export async function writeRef(directory: string, name: string, commit: string):
 }
 
 /**
- * Puts one file into the cache: a blob named by its hash, and a link to it in the snapshot. What is
- * there already is not requested.
+ * Puts one file into the cache: a blob named by its hash, and a link to the blob in the snapshot. A
+ * file that is already there is not requested again.
  *
- * @throws {Error} If what arrives is not what the hub lists.
+ * @throws {Error} If the received file does not have the listed size and hash, or the hub lists no
+ * hash.
  */
 export async function cache(
   { path, size, oid, lfs }: Entry,
@@ -139,16 +146,17 @@ export async function cache(
   await Deno.mkdir(dirname(blob), { recursive: true });
   await Deno.mkdir(snapshot, { recursive: true });
 
-  // The lock is held to the end, so that a second process waits, and then finds the blob.
+  // The lock is held until this function returns, so that a second process waits, and then finds
+  // the blob.
   const incomplete = `${blob}.octograd.incomplete`;
   using file = await Deno.open(incomplete, { write: true, create: true });
   await file.lock(true);
   if (await exists(blob)) {
     onBytes(size);
-    await Deno.remove(incomplete).catch(() => {}); // renamed, if another process has just finished
+    await Deno.remove(incomplete).catch(() => {}); // fails if another process has just renamed it
   } else {
     await file.truncate();
-    // The hash of a small file is git's, that of a large one SHA-256.
+    // Small files have a Git hash, large files a SHA-256 hash.
     const digest = lfs ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
     let received = 0;
     try {
@@ -177,7 +185,7 @@ async function link(blob: string, pointer: string): Promise<void> {
   try {
     await Deno.symlink(relative(dirname(pointer), blob), pointer);
   } catch (error) {
-    if (error instanceof Deno.errors.AlreadyExists) return; // by another process
-    await Deno.link(blob, pointer); // Windows lets only some users make symbolic links
+    if (error instanceof Deno.errors.AlreadyExists) return; // another process has made it
+    await Deno.link(blob, pointer); // on Windows, only some users may create symbolic links
   }
 }

@@ -18,21 +18,21 @@ import {
 import { cache, conversionRef, type ModelLocation, writeRef } from "./hub_cache.ts";
 import { isIndex, type Layout, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 
-/** Where a download stands, over all files that it fetches. */
+/** The progress of a download, over all files. */
 export interface DownloadProgress {
   /** The file being fetched. */
   readonly file: string;
-  /** Bytes received. */
+  /** Bytes received so far. */
   readonly received: number;
-  /** Bytes of all the files known so far. */
+  /** Total bytes of all files that are known so far. */
   readonly total: number;
 }
 
 /**
- * Brings what a model needs of a repository into the cache: first what describes it, last the
- * weights, so that where these are everything is.
+ * Downloads the files of a model into the cache. The weights come last, so that a cache that has
+ * the weights has everything.
  *
- * @throws {Error} If the hub cannot be reached, or has no weights that can be read.
+ * @throws {Error} If the hub cannot be reached, or has no readable weights.
  */
 export async function download(
   repository: Repository,

@@ -1,5 +1,5 @@
 /**
- * Which of the files that lie together are a model: in Hugging Face's layout or in open_clip's.
+ * Finds the files of a model in a directory, in Hugging Face's layout or in open_clip's.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { familyOf } from "../../clip/families.ts";
 import { isObject } from "../../clip/json.ts";
 import { namesIn, readJson } from "../system/files.ts";
 
-/** Files that come with the weights, of which a model may lack some. */
+/** Files that come with the weights. A model may lack some of them. */
 export const SMALL_FILES = [
   "config.json",
   "open_clip_config.json",
@@ -24,7 +24,7 @@ export const SMALL_FILES = [
   "added_tokens.json",
 ] as const;
 
-/** Where the weights may be, in the order in which transformers and open_clip look. */
+/** Possible names of the weight file, in the order in which transformers and open_clip try them. */
 const WEIGHTS = {
   transformers: [
     "model.safetensors",
@@ -43,7 +43,7 @@ const WEIGHTS = {
   ],
 } as const;
 
-/** Every file that a model may be made of, but for the shards that an index names. */
+/** All files that a model may consist of, except for the shards that an index names. */
 export const MODEL_FILES: readonly string[] = [
   ...SMALL_FILES,
   ...new Set([...WEIGHTS.transformers, ...WEIGHTS.open_clip]),
@@ -51,15 +51,16 @@ export const MODEL_FILES: readonly string[] = [
 
 /** How the files of a model are laid out. */
 export interface Layout {
-  /** Whose files they are. */
+  /** The library whose layout it is. */
   readonly kind: keyof typeof WEIGHTS;
-  /** The file of the weights, or the index of several. */
+  /** The file of the weights, or the index of several files. */
   readonly weights: string;
 }
 
 /**
- * The layout of files that lie together, null if there are no weights among them. `config` is the
- * parsed `config.json`, null without one: open_clip's models often have one of another kind.
+ * The layout of the files in a directory; null if there are no weights among them. `config` is the
+ * parsed `config.json`, or null. It is needed because open_clip models often have a `config.json`
+ * that is not transformers'.
  */
 export function layoutOf(names: Iterable<string>, config: unknown): Layout | null {
   const held = new Set(names);
@@ -75,21 +76,21 @@ export function layoutOf(names: Iterable<string>, config: unknown): Layout | nul
   return null;
 }
 
-/** Whether a file is the index of several. */
+/** Whether a file is an index of several weight files. */
 export function isIndex(name: string): boolean {
   return name.endsWith(".index.json");
 }
 
 /**
- * The files that an index names.
+ * The weight files that an index names.
  *
- * @throws {Error} If it names none, or some that are not beside it.
+ * @throws {Error} If it names no files, or a file that is not in the same directory.
  */
 export async function shardsOf(directory: string, name: string): Promise<string[]> {
   const index = await readJson(directory, name);
   const map = isObject(index) ? index.weight_map : undefined;
   const shards: unknown[] = [...new Set(Object.values(isObject(map) ? map : {}))];
-  // A name becomes a path, and may not lead out of the directory.
+  // The names become paths, which must not lead out of the directory.
   const isShard = (shard: unknown) =>
     typeof shard === "string" && /^[\w-][^/\\:]*\.(safetensors|bin)$/.test(shard);
   if (shards.length > 0 && shards.every(isShard)) return (shards as string[]).sort();
@@ -101,16 +102,17 @@ export async function shardsOf(directory: string, name: string): Promise<string[
 }
 
 /**
- * The layout of a directory whose weights may be in another.
+ * The layout of a model in `directory`. Its weights may be in another directory, `weights`.
  *
- * @throws {Error} If there are no weights, or they are of another kind of model.
+ * @throws {Error} If there are no weights, or the model is not a CLIP model.
  */
 export async function layoutIn(directory: string, weights: string): Promise<Layout> {
   const names = [...await namesIn(directory), ...await namesIn(weights)];
   const config = await readJson(directory, "config.json");
   const layout = layoutOf(names, config);
   if (layout) return layout;
-  // A model of another kind is refused as that, and not for its lack of weights.
+  // If it is another kind of model, this throws an error that says so, instead of one about missing
+  // weights.
   if (config !== null && !names.includes("open_clip_config.json")) CLIP_FAMILY.define(config);
   throw new Error(
     `Cannot find weights in ${directory}: ` +
@@ -120,7 +122,7 @@ export async function layoutIn(directory: string, weights: string): Promise<Layo
   );
 }
 
-/** The files of the weights in a directory that is laid out so. */
+/** The paths of the weight files in a directory with the given layout. */
 export async function weightPaths(directory: string, { weights }: Layout): Promise<string[]> {
   const names = isIndex(weights) ? await shardsOf(directory, weights) : [weights];
   return names.map((name) => join(directory, name));

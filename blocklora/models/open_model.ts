@@ -1,5 +1,5 @@
 /**
- * A model from a directory, a file or the hub.
+ * Opens a model from a directory, a file or the hub.
  *
  * @module
  */
@@ -18,50 +18,47 @@ import { layoutIn, weightPaths } from "./model_files.ts";
 import { definitionOf, type Kind, kindOfFile, preprocessOf, readStated } from "./stated.ts";
 import { fingerprintOf, openAll, openTensors, shapesOf } from "./tensor_files.ts";
 
-/** Where the model is that comes with the project. */
+/** The directory of the embedded model, which comes with the project. */
 export const EMBEDDED_MODEL: URL = new URL("../../clip/emoji-clip-tiny/", import.meta.url);
 
-/** Where to look beside the model's directory, and how to load. */
+/** Options of {@linkcode openModel}. */
 export interface OpenOptions extends ResolveOptions {
-  /** The directory of the tokenizer's files, for a model that comes without. */
+  /** The directory of the tokenizer's files, for a model that comes without them. */
   readonly tokenizer?: string;
-  /** How the model's matrices are stored on the GPU; as in its files by default. */
+  /** How the model's matrices are stored on the GPU. The default is as in its files. */
   readonly precision?: PrecisionChoice;
-  /** Told what the model's files leave open, and what is assumed then. */
+  /** Called with a note if the model's files leave something open, and what is assumed instead. */
   readonly onNote?: (note: string) => void;
 }
 
-/** A model with what turns words and pictures into its inputs. */
+/** A model, its tokenizer and the preprocessing of its images. */
 export interface OpenedModel {
   /** The model. */
   readonly model: Model;
   /** Its tokenizer. */
   readonly tokenizer: Tokenizer;
-  /** How its images are prepared. */
+  /** How images are preprocessed. */
   readonly preprocess: PreprocessConfig;
   /** The directory or file that it was read from. */
   readonly path: string;
-  /** The directory of what describes it. */
+  /** The directory of its configuration and tokenizer. */
   readonly directory: string;
-  /** Whose files describe it; `"openai"` if none do. */
+  /** The kind of files that describe it; `"openai"` if there are none. */
   readonly kind: Kind;
   /**
-   * The revision of the hub that this is a copy of; null for a model that was named by its path.
+   * The revision on the hub that it was fetched from; null for a model that was named by its path.
    */
   readonly hub: HubRevision | null;
-  /**
-   * Tells it from every other: a hash of its sizes, its tokenizer, how its images are prepared, and
-   * its weights.
-   */
+  /** Identifies the model: a hash of its configuration, tokenizer, preprocessing and weights. */
   readonly fingerprint: string;
 }
 
 /**
- * Opens a model: a directory in Hugging Face's layout or open_clip's, one file of weights with what
- * belongs to it beside it, or a hub id. Weights are safetensors or PyTorch's; a file with
- * openai/CLIP's names needs no configuration.
+ * Opens a model: a directory in Hugging Face's layout or open_clip's, a file of weights with the
+ * tokenizer and configuration beside it, or a hub id. Weights may be in safetensors or PyTorch
+ * files. A file that names its tensors as openai/CLIP does needs no configuration.
  *
- * @throws {Error} In one line, if anything is missing, broken or does not fit.
+ * @throws {Error} If anything is missing, broken or does not fit. The message is one line.
  */
 export async function openModel(spec: string, options: OpenOptions = {}): Promise<OpenedModel> {
   const { path, weights: beside, hub } = await resolveModel(spec, options);
@@ -105,7 +102,7 @@ export async function openModel(spec: string, options: OpenOptions = {}): Promis
   }
 }
 
-/** The tokenizer in a directory, and the contents of its files, which tell it from any other. */
+/** The tokenizer in a directory, and the contents of its files, which identify it. */
 async function openTokenizer(
   directory: string,
 ): Promise<{ tokenizer: Tokenizer; content: unknown }> {

@@ -1,5 +1,5 @@
 /**
- * What the files beside a model's weights say of it.
+ * Reads the files beside a model's weights that describe the model.
  *
  * @module
  */
@@ -15,10 +15,13 @@ import { readJson } from "../system/files.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Layout } from "./model_files.ts";
 
-/** Whose files describe a model; `"openai"` if none do, as with the archives of openai/CLIP. */
+/**
+ * The kind of files that describe a model; `"openai"` if there are none, as with the archives of
+ * openai/CLIP.
+ */
 export type Kind = Layout["kind"] | "openai";
 
-/** What the files beside weights say; null for those that are missing. */
+/** The parsed contents of the files that describe a model; null for missing files. */
 export interface Stated {
   /** `config.json`. */
   readonly config: unknown;
@@ -30,7 +33,7 @@ export interface Stated {
   readonly preprocessor?: unknown;
 }
 
-/** Reads what the files of a directory say. */
+/** Reads the files in a directory that describe a model. */
 export async function readStated(directory: string): Promise<Stated> {
   const [config, openClip, processor, preprocessor] = await Promise.all(
     [
@@ -44,8 +47,8 @@ export async function readStated(directory: string): Promise<Stated> {
 }
 
 /**
- * Whose files describe a file of weights, by the names of its tensors: a file of openai/CLIP's may
- * lie beside the configuration of any other model.
+ * The kind of files that describe a weight file. It depends on the names of the tensors, because a
+ * weight file of openai/CLIP may be in the same directory as the configuration of another model.
  */
 export function kindOfFile(names: Iterable<string>, { config, openClip }: Stated): Kind {
   if (!isOpenai(names)) return config === null ? "openai" : "transformers";
@@ -53,11 +56,11 @@ export function kindOfFile(names: Iterable<string>, { config, openClip }: Stated
 }
 
 /**
- * The model that the files of one kind describe; where none do, the one whose weights have these
- * names and shapes, as openai/CLIP calls them. If no kind is asked for, Hugging Face's files count
- * where their family is known, else open_clip's.
+ * The model that files of the given kind describe. For `"openai"`, the model whose weights have
+ * these `shapes`, under openai/CLIP's names. If `kind` is null, Hugging Face's files are used if
+ * their model family is known, else open_clip's.
  *
- * @throws {Error} If the files describe no model that can be run.
+ * @throws {Error} If the files do not describe a supported model.
  */
 export function definitionOf(
   kind: Kind | null,
@@ -68,11 +71,11 @@ export function definitionOf(
   const family = familyOf(config);
   const isOpenClip = kind === "open_clip" || (!kind && !family && openClip !== null);
   if (isOpenClip) return clipDefinition(parseOpenClip(openClip).config);
-  // What no family knows is refused as no CLIP.
+  // For an unknown family, this throws an error that says that it is not a CLIP model.
   return (family ?? CLIP_FAMILY).define(config);
 }
 
-/** How a model's images are prepared; null if its files do not say. */
+/** How the images of a model are preprocessed; null if its files do not say. */
 export function preprocessOf(
   kind: Kind,
   { config, openClip, processor, preprocessor }: Stated,

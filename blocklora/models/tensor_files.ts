@@ -1,5 +1,5 @@
 /**
- * The files of a model's weights: opened together, told by what they hold, and hashed.
+ * Opens the weight files of a model, detects their format, and hashes them.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import type { ByteSource, TensorFile } from "../../tensor/tensor_file.ts";
 import { TorchFile } from "../../tensor/torch_file.ts";
 import { openFile } from "../system/files.ts";
 
-/** A file that is open until it is disposed of. */
+/** An open file. Disposing of it closes it. */
 export type OpenFile = ByteSource & Disposable;
 
-/** Opens all files, or none: if one cannot be opened, the rest are closed. */
+/** Opens all files. If one cannot be opened, closes the rest and throws. */
 export async function openAll(paths: readonly string[]): Promise<OpenFile[]> {
   const opened = await Promise.allSettled(paths.map(openFile));
   const sources = opened.flatMap((file) => file.status === "fulfilled" ? [file.value] : []);
@@ -23,27 +23,29 @@ export async function openAll(paths: readonly string[]): Promise<OpenFile[]> {
   throw failed.reason;
 }
 
-/** Opens a file of tensors by what it holds, whatever it is called. */
+/** Opens a file of tensors. The format is detected from the content, not from the name. */
 export async function openTensors(source: ByteSource): Promise<TensorFile> {
   const [first, second, , , , , , , ninth] = await source.read(0, Math.min(9, source.size));
   const isZip = first === 0x50 && second === 0x4B;
   const isPickle = first === 0x80;
-  // Safetensors begin with eight bytes of any value, then a bracket.
+  // A safetensors file begins with 8 bytes of any value, followed by an opening brace.
   if (ninth !== 0x7B && (isZip || isPickle)) return await TorchFile.open(source);
   return await SafetensorsFile.open(source);
 }
 
-/** The shapes of all tensors of some files, by name. */
+/** The shapes of all tensors in `files`, by name. */
 export function shapesOf(files: readonly TensorFile[]): Map<string, Shape> {
   return new Map(
     files.flatMap(({ tensors }) => [...tensors].map(([name, { shape }]) => [name, shape] as const)),
   );
 }
 
-/** Files are hashed in chunks of this many bytes: all of a file may not fit into memory. */
+/**
+ * Files are hashed in chunks of this many bytes, because a complete file may not fit into memory.
+ */
 const CHUNK_BYTES = 1 << 24;
 
-/** A hash of files and of what describes them. */
+/** A hash of the contents of files and of their description. */
 export async function fingerprintOf(
   sources: readonly ByteSource[],
   description: string,
