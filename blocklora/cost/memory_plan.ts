@@ -1,5 +1,5 @@
 /**
- * Which of the ways to need less memory a step should take: found by counting, not by trying.
+ * Finds how a step can save enough memory to fit a limit. Candidates are counted, not run.
  *
  * @module
  */
@@ -11,64 +11,67 @@ import { emptyModel } from "./models.ts";
 import { countStep, type PrepareStep, type StepCost, type StepSizes } from "./step_cost.ts";
 
 /**
- * What a step does to need less memory; each costs time, none changes its gradients. Nothing of it
- * by default.
+ * How a step saves memory. Each option costs time; none changes the gradients. All are off by
+ * default.
  */
 export interface MemoryPlan {
   /**
-   * Whether each block keeps only its input, and runs again in the backward pass: a forward pass
-   * more.
+   * Whether each block saves only its input and runs again in the backward pass. This costs one
+   * more forward pass.
    */
   readonly recompute?: boolean;
   /**
-   * Prompts that the text tower takes at once: it runs without a tape first, and again, chunk by
-   * chunk, when the gradients of its features are there (Gao et al., arXiv 2101.06983). A forward
-   * pass of the text tower more, though chunks of short prompts are cut shorter. All at once if 0.
+   * How many prompts the text tower encodes at once; 0 for all. With chunks, the tower first runs
+   * without a tape. When the gradients of its features are known, it runs again, chunk by chunk
+   * (Gao et al., arXiv 2101.06983). This costs one more forward pass of the text tower, but chunks
+   * of short prompts are padded to a shorter length.
    */
   readonly textChunk?: number;
   /**
-   * Images that the image tower takes at once, the gradients of each chunk being computed before
-   * the next. All if 0.
+   * How many images the image tower encodes at once; 0 for all. The gradients of each chunk are
+   * computed before the next chunk runs.
    */
   readonly microBatch?: number;
 }
 
-/** What is to be planned. */
+/** What to find a memory plan for. */
 export interface PlanRequest<Sizes extends StepSizes = StepSizes> {
   /** The model. */
   readonly definition: ModelDefinition;
-  /** How its frozen matrices may be stored: the first precision with which a step fits is taken. */
+  /**
+   * The precisions in which the frozen matrices may be stored. The first one with which the step
+   * fits is used.
+   */
   readonly precisions: readonly Precision[];
-  /** The step; what its memory plan says already is not changed. */
+  /** The step. Options that its memory plan sets are not changed. */
   readonly step: Sizes;
-  /** Bytes that it may hold. */
+  /** How many bytes the step may hold. */
   readonly limit: number;
-  /** The GPU that it will run on. */
+  /** The GPU that the step will run on. */
   readonly gpu?: DryGpu;
 }
 
 /** A memory plan that fits. */
 export interface Planned {
-  /** What the step does. */
+  /** How the step saves memory. */
   readonly memory: Required<MemoryPlan>;
   /** How the frozen matrices are stored. */
   readonly precision: Precision;
-  /** What it costs. */
+  /** The cost of the step. */
   readonly cost: StepCost;
 }
 
 /**
- * What starting a kernel counts as beside its FLOPs when memory plans are compared: some ten
- * microseconds of a GPU, or some thirty of a software driver, whichever has the more FLOPs to
- * spare.
+ * The cost of starting a kernel, in FLOPs, when memory plans are compared. It stands for about
+ * 10 µs on a GPU or about 30 µs with a software driver, whichever is more FLOPs.
  */
 const DISPATCH_FLOPS = 5e7;
 
 /**
- * The fastest memory plan whose bytes stay below the limit, by FLOPs and dispatches: counted on dry
- * engines, beside what the current engine does.
+ * The fastest memory plan that fits the limit, estimated by FLOPs and dispatches. Steps are counted
+ * on dry engines; the current engine is not used.
  *
- * @throws {RangeError} If no memory plan fits; it says the least that would.
+ * @throws {RangeError} If no memory plan fits. The message says how many bytes would suffice.
  */
 export function planMemory<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
@@ -92,7 +95,7 @@ export function planMemory<Sizes extends StepSizes>(
   );
 }
 
-/** The memory plan for one precision, or the least bytes that any of them needs. */
+/** The memory plan for one precision, and the fewest bytes that any tried memory plan needs. */
 function planWith<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
   precision: Precision,
@@ -103,14 +106,14 @@ function planWith<Sizes extends StepSizes>(
     try {
       return countStep(prepare, model, { ...step, memory, warm: false, ...more });
     } catch (error) {
-      // A tensor that the device has no binding for: that memory plan is none.
+      // A tensor is too large for a binding of the device. This memory plan cannot run.
       if (error instanceof RangeError) return null;
       throw error;
     }
   };
   const texts = sizesOf(step.memory?.textChunk, step.promptTokens.length, 4);
   const images = sizesOf(step.memory?.microBatch, step.batch, 5);
-  // How the images are split changes no FLOPs: the other choices are put in order first.
+  // The size of the image chunks does not change the FLOPs, so the other options are ranked first.
   const first = (way: Omit<Required<MemoryPlan>, "microBatch">) => {
     for (const microBatch of images) {
       const cost = count({ ...way, microBatch });
@@ -142,8 +145,8 @@ function planWith<Sizes extends StepSizes>(
 const weigh = ({ flops, dispatches }: StepCost) => flops.total + DISPATCH_FLOPS * dispatches;
 
 /**
- * Sizes of chunks to try: all at once (0), then halves, `times` times at most; or the one that is
- * chosen already.
+ * Chunk sizes to try: only `chosen` if it is set; else 0 (all at once), followed by `all` halved up
+ * to `times` times.
  */
 function sizesOf(chosen: number | undefined, all: number, times: number): number[] {
   if (chosen !== undefined) return [chosen];
@@ -152,9 +155,9 @@ function sizesOf(chosen: number | undefined, all: number, times: number): number
 }
 
 /**
- * A number of bytes as people write it: `4GB`, `512 MiB`, `1.5e9`.
+ * Parses a number of bytes such as `4GB`, `512 MiB` or `1.5e9`.
  *
- * @throws {RangeError} If it is none.
+ * @throws {RangeError} If `text` is not a number of bytes.
  */
 export function parseBytes(text: string): number {
   const [, number, prefix = "", binary] =

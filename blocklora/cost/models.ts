@@ -1,5 +1,5 @@
 /**
- * Models without files: of no values, to be counted, and of random ones.
+ * Models without files: with uninitialized weights, for counting, or with random weights.
  *
  * @module
  */
@@ -13,12 +13,15 @@ import { keep } from "../../tensor/scope.ts";
 import { numel, type Shape } from "../../tensor/shape.ts";
 import { type Dtype, Tensor } from "../../tensor/tensor.ts";
 
-/** A model whose weights are there, in their sizes, and have no values. */
+/** A model whose weights are allocated but not initialized. */
 export function emptyModel(definition: ModelDefinition, precision: Precision = "f32"): Model {
   return modelOf(definition, precision, (_name, shape, dtype) => Tensor.empty(shape, dtype));
 }
 
-/** A model of random weights, by which activations keep about their size from layer to layer. */
+/**
+ * A model with random weights, scaled so that activations stay about the same size from layer to
+ * layer.
+ */
 export function randomModel(
   definition: ModelDefinition,
   precision: Precision,
@@ -44,12 +47,15 @@ function modelOf(
   return build(new Weights(new Map(tensors)));
 }
 
-/** A prime, so that no row of a tensor begins where another does. */
+/**
+ * How many numbers are drawn before they repeat. It is prime, so that the rows of a tensor do not
+ * repeat one another.
+ */
 const DRAWN = 65_521;
 
 /**
- * Numbers of the given mean and standard deviation, spread evenly. Only so many are drawn and
- * repeat: a model of 150 million weights is there in a second.
+ * Uniformly distributed numbers with the given mean and standard deviation. Only {@linkcode DRAWN}
+ * numbers are drawn, and then repeated, so that a model of 150 million weights takes only a second.
  */
 export function noise(
   random: Random,

@@ -1,5 +1,5 @@
 /**
- * What a training step costs: counted without running it on a dry device, or measured.
+ * The cost of a training step: counted on a dry device, which runs nothing, or measured.
  *
  * @module
  */
@@ -22,83 +22,83 @@ import type { MemoryPlan } from "./memory_plan.ts";
 
 /** The sizes of a training step. */
 export interface StepSizes {
-  /** Tokens of each class's prompt, its start and end included. */
+  /** The number of tokens in the prompt of each class, start and end included. */
   readonly promptTokens: readonly number[];
-  /** Images. */
+  /** The number of images. */
   readonly batch: number;
-  /** What the step does to need less memory. */
+  /** How the step saves memory. */
   readonly memory?: MemoryPlan;
   /**
-   * What live and pooled bytes together may not exceed, if live ones alone do not; no limit by
+   * The limit on live and pooled bytes together. Live bytes alone may still exceed it. No limit by
    * default.
    */
   readonly memoryLimit?: number;
   /**
-   * Whether a step comes before the counted one, which then finds its buffers in the pool; true by
-   * default.
+   * Whether another step is taken before the counted one, which then finds its buffers in the pool.
+   * Default true.
    */
   readonly warm?: boolean;
 }
 
-/** A step that is ready to be taken. */
+/** A step that is ready to run. */
 export interface PreparedStep {
-  /** How many numbers train. */
+  /** Number of trainable parameters. */
   readonly parameters: number;
-  /** Takes it, and gives its loss and accuracy, `[2]`. */
+  /** Takes the step, and gives its loss and accuracy, `[2]`. */
   take(): Tensor;
-  /** Gives everything back but the model. */
+  /** Releases everything except the model. */
   release(): void;
 }
 
-/** Makes a step of a model ready, on inputs of zeros if not of random values. */
+/** Prepares a step of a model. Its inputs are random, or all zeros without `random`. */
 export type PrepareStep<Sizes extends StepSizes> = (
   model: Model,
   sizes: Sizes,
   random?: Random,
 ) => PreparedStep;
 
-/** What a step costs. */
+/** The cost of a step. */
 export interface StepCost {
-  /** How many numbers train. */
+  /** Number of trainable parameters. */
   readonly trainableParameters: number;
-  /** The most bytes that were live at once: what the step needs. */
+  /** The most bytes that were live at once, which the step needs. */
   readonly peakGpuBytes: number;
-  /** What they were. */
+  /** The same bytes by memory category. */
   readonly peakBytesByOwner: BytesByCategory;
-  /** The most bytes that were live or in the pool: what the GPU has to have. */
+  /** The most bytes that were live or in the pool at once, which the GPU must have. */
   readonly peakHeldBytes: number;
   /** Arithmetic operations. */
   readonly flops: Readonly<Record<Phase | "total", number>>;
-  /** Those of the adapters. */
+  /** Arithmetic operations of the adapters. */
   readonly adapterFlops: Readonly<Record<Phase | "total", number>>;
-  /** Bytes that the tape keeps for the backward pass on behalf of adapters. */
+  /** Bytes that the tape saves for the backward pass of the adapters. */
   readonly adapterSavedBytes: number;
   /** Bytes that kernels have to read, each operand once. */
   readonly bytesRead: number;
   /** Bytes that kernels have to write. */
   readonly bytesWritten: number;
-  /** Kernels started. */
+  /** How many kernels are started. */
   readonly dispatches: number;
-  /** How often work is handed to the GPU. */
+  /** How often work is submitted to the GPU. */
   readonly submits: number;
-  /** The work, a row for each kernel, phase and label. */
+  /** The work, in one row for each kernel, phase and label. */
   readonly rows: readonly WorkRow[];
 }
 
-/** What a step that ran cost. */
+/** The cost of a step that was run. */
 export interface RealStepCost extends StepCost {
-  /** Its loss. */
+  /** The loss of the step. */
   readonly loss: number;
   /** Wall-clock time until the loss was read. */
   readonly seconds: number;
 }
 
 /**
- * Takes two steps of a model and counts the second, which uses again what the first left in the
- * pool. On a dry engine (`initDry()`) it computes nothing, and counts what a real one does to the
- * byte.
+ * Takes two steps of a model, and counts the second, which reuses the buffers that the first left
+ * in the pool. Without `warm`, it takes and counts only one step. On a dry engine (`initDry()`),
+ * nothing is computed, and the counts are the same as on a real GPU, to the byte.
  *
- * @throws {RangeError} If what learns does not fit the model, or a tensor is too large for the
+ * @throws {RangeError} If the adapters do not fit the model, or a tensor is too large for the
  * device.
  */
 export function countStep<Sizes extends StepSizes>(
@@ -121,7 +121,8 @@ export function countStep<Sizes extends StepSizes>(
 }
 
 /**
- * Counts a step on a dry engine beside the current one; `make` makes the model there.
+ * Counts a step on a dry engine, without using the current one. `make` makes the model on the dry
+ * engine.
  *
  * @throws As {@linkcode countStep}.
  */
@@ -135,9 +136,9 @@ export function countDryStep<Sizes extends StepSizes>(
 }
 
 /**
- * Takes one step on random images and prompts, waits until it is done, and counts it.
+ * Takes one step on random images and prompts, waits until it is finished, and counts and times it.
  *
- * @throws As {@linkcode countStep}, and whatever the GPU refuses.
+ * @throws As {@linkcode countStep}, and if the GPU rejects the work.
  */
 export async function takeRealStep<Sizes extends StepSizes>(
   prepare: PrepareStep<Sizes>,
