@@ -1,5 +1,5 @@
 /**
- * The table that a report is about: accuracies by method and by shots.
+ * The main table of a report: accuracies by method and number of shots.
  *
  * @module
  */
@@ -7,21 +7,21 @@
 import { type Contest, type Row, spread } from "./contests.ts";
 import { shotsName } from "./html.ts";
 
-/** The cells of a table. */
+/** The cells of the table. */
 export interface Accuracies {
-  /** Headings of all columns. */
+  /** The headings of all columns. */
   readonly header: readonly string[];
   /**
-   * A row a method: its label, which the first heading is above, and the cells below the other
-   * headings.
+   * One row for each method: its label, which belongs to the first heading, and the cells for the
+   * other headings.
    */
   readonly rows: readonly { readonly label: string; readonly cells: readonly string[] }[];
 }
 
-/** The accuracies of a contest; `mark` is given the best of each number of shots. */
+/** The accuracies of a contest. `mark` formats the best cell of each number of shots. */
 export function accuracies({ rows, shots }: Contest, mark: (text: string) => string): Accuracies {
   const columns = shots.length > 0 ? shots : [0];
-  // What takes no shots is the same in every column.
+  // Methods that use no shots have the same accuracy in every column.
   const cellOf = ({ cells }: Row, count: number) =>
     cells.find(({ shots }) => shots === count) ?? cells.find(({ shots }) => shots === 0);
   const best = columns.map((count) =>
@@ -43,7 +43,7 @@ export function accuracies({ rows, shots }: Contest, mark: (text: string) => str
   };
 }
 
-/** The accuracies of a contest as a table in Markdown, below its title. */
+/** The accuracies of a contest as a Markdown table, with the title above it. */
 export function markdownOf(contest: Contest): string {
   const { header, rows } = accuracies(contest, (text) => `**${text}**`);
   return [

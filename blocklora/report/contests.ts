@@ -1,5 +1,6 @@
 /**
- * Finished runs summed up: which can be compared, and how far their methods are apart.
+ * Groups finished runs into contests of runs that can be compared, and summarizes their
+ * differences.
  *
  * @module
  */
@@ -8,23 +9,23 @@ import { isMethod, labelOf, orderOf } from "../methods/lookup.ts";
 import type { RunResult } from "../training/result.ts";
 import { contestOf, imagesOf } from "./runs.ts";
 
-/** A value with its spread. */
+/** The mean and standard deviation of some values. */
 export interface Summary {
   /** The mean. */
   readonly mean: number;
-  /** The standard deviation of the sample; null of a single value. */
+  /** The sample standard deviation; null for a single value. */
   readonly deviation: number | null;
   /** How many values there were. */
   readonly count: number;
 }
 
-/** The runs of one method with one number of shots, a run a seed. */
+/** The runs of one method with one number of shots, one for each seed. */
 export interface Cell {
-  /** Training images a class; 0 where nothing is trained. */
+  /** Training images per class; 0 if nothing is trained. */
   readonly shots: number;
-  /** The runs, by seed. */
+  /** The runs, sorted by seed. */
   readonly runs: readonly RunResult[];
-  /** Their accuracy, in percent. */
+  /** Their accuracies, in percent. */
   readonly accuracy: Summary;
 }
 
@@ -32,33 +33,36 @@ export interface Cell {
 export interface Row {
   /** The method's name. */
   readonly method: string;
-  /** What to call the method, with its rank and its blocks. */
+  /** The display name of the method, with its rank and blocks. */
   readonly label: string;
-  /** How many numbers it trains. */
+  /** The number of trained parameters. */
   readonly parameters: number;
-  /** By shots, the fewest first. */
+  /** One cell for each number of shots, the smallest first. */
   readonly cells: readonly Cell[];
 }
 
 /** The runs of one model on one set of test images. */
 export interface Contest {
-  /** The data set's name, and what tells it from another of that name in the same report. */
+  /**
+   * The name of the data set, with an addition if another contest of the report has the same name.
+   */
   readonly title: string;
   /** The data set's name. */
   readonly data: string;
   /**
-   * What tells its test images from any other, {@linkcode Identity.test}; its name for runs of 0.1.
+   * Identifies the test images: {@linkcode Identity.test}, or the name of the data set for runs of
+   * version 0.1.
    */
   readonly images: string;
   /** The names of its classes. */
   readonly classes: readonly string[];
-  /** Every number of shots that was tried, the fewest first; none if only zero-shot was. */
+  /** All numbers of shots that were used, the smallest first; empty if all runs are zero-shot. */
   readonly shots: readonly number[];
-  /** The methods. */
+  /** One row for each method. */
   readonly rows: readonly Row[];
 }
 
-/** Mean and standard deviation (of the sample) of some values. */
+/** The mean and sample standard deviation of some values. */
 export function summarize(values: readonly number[]): Summary {
   const count = values.length;
   const mean = values.reduce((sum, value) => sum + value, 0) / count;
@@ -67,9 +71,9 @@ export function summarize(values: readonly number[]): Summary {
 }
 
 /**
- * Sorts runs into contests, by data set and model, and there by method and shots. Contests on data
- * sets of one name are told apart in their titles, by their models where those differ, else by
- * numbers.
+ * Groups runs into contests by data set and model, and within a contest by method and shots. If
+ * several contests have data sets of the same name, their titles also have the model, or a number
+ * where the models are the same too.
  */
 export function contestsOf(runs: readonly RunResult[]): Contest[] {
   const contests = [...Map.groupBy(runs, contestOf).values()];
@@ -107,7 +111,7 @@ export function contestsOf(runs: readonly RunResult[]): Contest[] {
   });
 }
 
-/** Whether a row is of a method that is trained in steps, as no baseline is. */
+/** Whether a row is of a method that is trained, and not of a baseline. */
 export function isTrained({ method }: Row): boolean {
   return isMethod(method);
 }
@@ -118,8 +122,8 @@ export function learns({ cells }: Row): boolean {
 }
 
 /**
- * How much one method is ahead of another with the same shots, in percent points, its runs paired
- * by seed; null if there are no pairs.
+ * How far one method is ahead of another with the same shots, in percentage points. Runs are paired
+ * by seed. Null if there are no pairs.
  */
 export function difference(row: Row, other: Row, shots: number): Summary | null {
   const runsOf = ({ cells }: Row) => cells.find((cell) => cell.shots === shots)?.runs ?? [];
@@ -130,7 +134,10 @@ export function difference(row: Row, other: Row, shots: number): Summary | null 
   return pairs.length > 0 ? summarize(pairs) : null;
 }
 
-/** `62.2 ± 0.8`, or `62.2` of a single value; `signed` with its sign. */
+/**
+ * Formats a summary as `62.2 ± 0.8`, or as `62.2` for a single value. With `signed`, a plus sign
+ * precedes values from 0 on.
+ */
 export function spread({ mean, deviation }: Summary, signed = false): string {
   const sign = signed && mean >= 0 ? "+" : "";
   const value = `${sign}${mean.toFixed(1)}`.replace("-", "−");

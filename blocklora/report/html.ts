@@ -1,38 +1,38 @@
 /**
- * Pieces of the report's page. What they are given is markup, unless it is said to be text.
+ * HTML elements of the report page. Arguments are markup, unless they are documented as text.
  *
  * @module
  */
 
-/** Text as markup. */
+/** Text with the special characters of HTML escaped. */
 export function escaped(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
     .replaceAll('"', "&quot;");
 }
 
-/** A plot with a title and a note, both text. */
+/** A plot with a title and a note. Both are text. */
 export function figure(title: string, note: string, svg: string): string {
   return `<figure><figcaption><b>${escaped(title)}</b> · ${
     escaped(note)
   }</figcaption>${svg}</figure>`;
 }
 
-/** A little square of a colour. */
+/** A small square of one colour. */
 export function swatch(color: string): string {
   return `<span class="swatch" style="background:${color}"></span>`;
 }
 
-/** A name in camel case as words, `frozenWeights` as `frozen weights`. */
+/** Splits a camel-case name into words: `frozenWeights` becomes `frozen weights`. */
 export function wordsOf(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
 
-/** A number of shots: `1 shot`, `4 shots`. */
+/** A number of shots in words: `1 shot`, `4 shots`. */
 export function shotsName(shots: number): string {
   return `${shots} shot${shots > 1 ? "s" : ""}`;
 }
 
-/** A table of a row of headings and rows of cells; the first cell heads its row. */
+/** A table with a row of headings and rows of cells. The first cell of a row is its heading. */
 export function table(
   caption: string,
   header: readonly string[],

@@ -1,5 +1,5 @@
 /**
- * The report's page: one HTML file that loads nothing and runs nothing.
+ * The report page: one HTML file that loads nothing and runs no script.
  *
  * @module
  */
@@ -22,12 +22,12 @@ import {
 import { accuracyTable, configurationTable, differenceTable } from "./tables.ts";
 import { testImages } from "./test_images.ts";
 
-/** Bytes that all images of a page may take. */
+/** How many bytes all test images of a page may take together. */
 const IMAGE_BYTES = 400_000;
 
 /**
- * The page of some runs; `roots` says where the images of a data set are, by
- * {@linkcode Contest.images}.
+ * The HTML of the page for `runs`. `roots` maps {@linkcode Contest.images} to the directory of
+ * these images.
  */
 export async function pageOf(
   runs: readonly RunResult[],
@@ -126,7 +126,7 @@ async function sectionOf(
   ].filter((markup) => markup !== "").join("\n");
 }
 
-/** The method that is best at the most shots. */
+/** The method with the best accuracy at the largest number of shots. */
 function bestRow({ rows, shots }: Contest): Row {
   const most = shots.at(-1) ?? 0;
   const rated = rows.map((row) => ({ row, cell: row.cells.find((cell) => cell.shots === most) }))
@@ -134,7 +134,7 @@ function bestRow({ rows, shots }: Contest): Row {
   return rated.reduce((a, b) => b.cell!.accuracy.mean > a.cell!.accuracy.mean ? b : a).row;
 }
 
-/** What the colours of the bars of memory mean. */
+/** The legend for the colours of the memory bars. */
 function memoryLegend(): string {
   const items = MEMORY_CATEGORIES.map((name, i) =>
     `<li>${swatch(CATEGORY_COLORS[i])}${wordsOf(name)}</li>`

@@ -1,5 +1,5 @@
 /**
- * The report's plots: SVG, drawn here once, so that the page needs no script.
+ * The plots of the report. They are drawn as SVG here, so that the page needs no script.
  *
  * @module
  */
@@ -9,10 +9,12 @@ import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { type Cell, type Contest, isTrained, learns, type Row } from "./contests.ts";
 import { SvgDocument } from "./svg_document.ts";
 
-/** As wide as a phone's page, so that text keeps its size there. */
+/** Width of a plot in pixels. A phone's page is as wide, so the text is not scaled there. */
 const WIDTH = 358;
 
-/** A colour for each method in turn, told apart on light and on dark ground. */
+/**
+ * The colours of the methods, in order. They can be told apart on light and on dark backgrounds.
+ */
 const COLORS = [
   "#8a8f98",
   "#b58900",
@@ -24,7 +26,7 @@ const COLORS = [
   "#e377c2",
 ];
 
-/** Where Plot makes its elements; no page is needed. */
+/** The document in which Plot creates its elements. No real DOM is needed. */
 const document = new SvgDocument() as unknown as Plot.PlotOptions["document"];
 
 function draw(label: string, options: Plot.PlotOptions): string {
@@ -52,14 +54,14 @@ export function colorsOf({ rows }: Contest): Map<string, string> {
   return new Map(rows.map(({ label }, i) => [label, COLORS[i % COLORS.length]]));
 }
 
-/** Accuracy against shots, with bars of one standard deviation. */
+/** Accuracy against shots, with error bars of one standard deviation. */
 export function accuracyByShots(contest: Contest): string {
   const colors = colorsOf(contest);
   const points = learning(contest).flatMap(({ label, cells }, i, { length }) =>
     cells.map(({ shots, accuracy: { mean, deviation } }) => ({
       label,
       mean,
-      // Side by side, or bars would cover each other.
+      // Shift the methods slightly, so that their error bars do not overlap.
       x: Math.log2(shots) + (i - (length - 1) / 2) * 0.06,
       least: mean - (deviation ?? 0),
       most: mean + (deviation ?? 0),
@@ -87,7 +89,7 @@ export function accuracyByShots(contest: Contest): string {
   });
 }
 
-/** Accuracy at the most shots against trained numbers. */
+/** Accuracy against the number of trained parameters, at the largest number of shots. */
 export function accuracyByParameters(contest: Contest): string {
   const colors = colorsOf(contest);
   const points = learning(contest).map((row) => {
@@ -117,7 +119,7 @@ export function accuracyByParameters(contest: Contest): string {
   });
 }
 
-/** What the peak of GPU memory was made of, a bar for each method. */
+/** Peak GPU memory by category, with one bar for each method. */
 export function memoryByCategory(contest: Contest): string {
   const bars = trained(contest).flatMap((row) => {
     const bytes = lastCell(row).runs[0].peakBytesByOwner;
@@ -139,10 +141,12 @@ export function memoryByCategory(contest: Contest): string {
   });
 }
 
-/** The colours of {@linkcode MEMORY_CATEGORIES}. */
+/** The colours of the {@linkcode MEMORY_CATEGORIES}, in the same order. */
 export const CATEGORY_COLORS = ["#8a8f98", "#e0604c", "#b58900", "#a463f2", "#4c86e8", "#2aa198"];
 
-/** Losses at the most shots: each seed thin, their mean thick. */
+/**
+ * Training loss at the largest number of shots. Each seed is a thin line, their mean a thick one.
+ */
 export function lossCurves(contest: Contest): string {
   const colors = colorsOf(contest);
   const curves = trained(contest).flatMap((row) => {
@@ -184,10 +188,13 @@ export function lossCurves(contest: Contest): string {
   });
 }
 
-/** More classes than this make no matrix that can be read. */
+/** The most classes for which a confusion matrix is readable. */
 export const MOST_CLASSES = 24;
 
-/** Of the images of each class, the share that was taken for each class, over all seeds. */
+/**
+ * Confusion matrix: for each true class, the percentage of its images that was predicted as each
+ * class, over all seeds.
+ */
 export function confusion(contest: Contest, { runs }: Cell): string {
   const { classes } = contest;
   const counts = classes.map(() => classes.map(() => 0));
@@ -205,7 +212,7 @@ export function confusion(contest: Contest, { runs }: Cell): string {
   });
   const longest = Math.max(...classes.map((name) => name.length));
   const margin = Math.min(160, 12 + 5.8 * longest);
-  // The last name above the columns leans to the right, out of the matrix.
+  // The rotated name above the last column extends to the right of the matrix.
   const lean = Math.min(60, 4 * classes.at(-1)!.length);
   const size = Math.max(14, (WIDTH - margin - lean) / classes.length);
   return draw(`Confusion matrix on ${contest.data}`, {

@@ -1,5 +1,5 @@
 /**
- * Finished runs, read from the directories that they left.
+ * Reads finished runs from their directories.
  *
  * @module
  */
@@ -10,26 +10,27 @@ import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
 
 /**
- * Tells the test images of a run from any other: by their contents, or by their data set's name in
- * runs of 0.1.
+ * Identifies the test images of a run by their contents, or by the name of the data set for runs of
+ * version 0.1.
  */
 export function imagesOf({ data, identity }: RunResult): string {
   return identity?.test ?? data;
 }
 
 /**
- * Tells what a run is compared with: runs of the same model and classes on the same test images.
+ * The key of the contest that a run belongs to. Runs in a contest have the same model, the same
+ * classes and the same test images.
  */
 export function contestOf(run: RunResult): string {
   return JSON.stringify([run.data, run.identity?.model ?? run.model, imagesOf(run), run.classes]);
 }
 
 /**
- * Reads the runs that lie in some directories, or below them at any depth, ordered by their paths.
+ * Reads the runs in `directories` and at any depth below them, sorted by path.
  *
- * @throws {Error} If there is none, one is not finished, or two are of the same method, shots and
- * seed: a mean over seeds must not count one of them twice.
- * @throws {RangeError} If one is of a method that is not known.
+ * @throws {Error} If there are no runs, a result cannot be read, or two runs have the same method,
+ * shots and seed. Such a pair would count twice in the mean over seeds.
+ * @throws {RangeError} If a run is of an unknown method.
  */
 export async function readRuns(directories: readonly string[]): Promise<RunResult[]> {
   const found: { path: string; run: RunResult }[] = [];
@@ -38,7 +39,7 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
       throw new Error(`Cannot read runs from ${directory}: there is no such directory`);
     });
     for (const { name, isDirectory } of entries) {
-      // A dot begins the names of directories whose runs are not complete.
+      // Directories of unfinished runs have names that begin with a dot.
       if (isDirectory && !name.startsWith(".")) await visit(join(directory, name));
       else if (name === "result.json") {
         const path = join(directory, name);

@@ -1,13 +1,13 @@
 /**
- * As much of a document as Plot needs to draw SVG, and no more: a complete one is a third of what
- * `train` would fetch.
+ * The small subset of the DOM that Plot needs to draw SVG. A complete DOM would be a third of all
+ * that `train` has to download.
  *
  * @module
  */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** What text may not hold as it is. */
+/** Characters that must be escaped in text. */
 const ESCAPED: Readonly<Record<string, string>> = {
   "&": "&amp;",
   "<": "&lt;",
@@ -15,7 +15,7 @@ const ESCAPED: Readonly<Record<string, string>> = {
   "\u00a0": "&#160;",
 };
 
-/** Text within an element. */
+/** A text node. */
 class TextNode {
   constructor(readonly text: string) {}
 
@@ -24,7 +24,7 @@ class TextNode {
   }
 }
 
-/** An element of SVG. D3 hangs what it draws on it, as properties that nobody else reads. */
+/** An SVG element. D3 also stores its data on elements, in properties that nothing else reads. */
 class SvgElement {
   readonly namespaceURI = SVG;
   readonly #attributes = new Map<string, string>();
@@ -75,8 +75,8 @@ class SvgElement {
   }
 
   /**
-   * The attribute that was set last comes first, and of values only quotes are escaped: reports
-   * stay as they have always been, byte for byte.
+   * The element as markup. The attribute that was set last comes first, and only quotes are escaped
+   * in values, so that reports remain byte for byte the same as those of earlier versions.
    */
   get outerHTML(): string {
     const attributes = [...this.#attributes].reverse()
@@ -87,17 +87,17 @@ class SvgElement {
   }
 }
 
-/** A document that makes elements of SVG. */
+/** A document that creates SVG elements. */
 export class SvgDocument {
-  /** What D3 asks for the namespace and the document of what it makes. */
+  /** The element from which D3 takes the namespace and the document of new elements. */
   readonly documentElement: SvgElement = new SvgElement(this, "svg");
 
-  /** An element, whatever the namespace. */
+  /** Creates an SVG element. The namespace is ignored. */
   createElementNS(_namespace: string, name: string): SvgElement {
     return new SvgElement(this, name);
   }
 
-  /** A piece of text. */
+  /** Creates a text node. */
   createTextNode(text: string): TextNode {
     return new TextNode(text);
   }

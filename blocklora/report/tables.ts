@@ -1,5 +1,5 @@
 /**
- * The tables of the report's page.
+ * The tables of the report page.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { type Contest, difference, learns, spread } from "./contests.ts";
 import { escaped, shotsName, swatch, table, wordsOf } from "./html.ts";
 import { colorsOf } from "./plots.ts";
 
-/** The accuracies of a contest, each method with its colour in the plots. */
+/** The accuracies of a contest. Each method is marked with its colour in the plots. */
 export function accuracyTable(contest: Contest): string {
   const colors = colorsOf(contest);
   const { header, rows } = accuracies(contest, (text) => `<span class="best">${text}</span>`);
@@ -24,8 +24,8 @@ export function accuracyTable(contest: Contest): string {
 }
 
 /**
- * How far the default method is ahead of each other one that learns, seed by seed; empty if there
- * is nothing to compare.
+ * How far the default method is ahead of every other method that learns, with runs paired by seed.
+ * Empty if there is nothing to compare.
  */
 export function differenceTable({ rows, shots }: Contest): string {
   const leading = rows.find(({ method }) => method === DEFAULT_ADAPTER.method);
@@ -47,7 +47,7 @@ export function differenceTable({ rows, shots }: Contest): string {
 
 const inOrder = (a: string, b: string) => a.localeCompare(b, "en", { numeric: true });
 
-/** Every value that the configurations of runs have, by its name. */
+/** All values in the configurations of runs, by name. */
 export function configurationTable(runs: readonly RunResult[]): string {
   const values = new Map<string, Set<string>>();
   const note = (key: string, value: unknown) => {

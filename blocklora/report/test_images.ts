@@ -1,5 +1,5 @@
 /**
- * Test images on the report's page, with what was predicted of them.
+ * Test images on the report page, with their predicted classes.
  *
  * @module
  */
@@ -9,15 +9,16 @@ import { extname, join } from "node:path";
 import type { RunResult } from "../training/result.ts";
 import { escaped } from "./html.ts";
 
-/** How many images of a data set are shown. */
+/** How many images of a data set are shown at most. */
 const SHOWN = 24;
 
-/** MIME types by the extensions of files; all other ones are JPEGs. */
+/** Image types by file extension. All other files are JPEG. */
 const TYPES: Readonly<Record<string, string>> = { ".png": "png", ".webp": "webp" };
 
 /**
- * Images that a run got right and images that it got wrong, in turn, as long as their bytes in the
- * page stay below `budget`. They are read from the data set's directory `root`.
+ * Test images of a run, alternately one that was classified correctly and one that was not, as long
+ * as their bytes in the page stay below `budget`. The images are read from `root`, the directory of
+ * the data set.
  */
 export async function testImages(
   { images, labels, predictions, classes }: RunResult,
@@ -48,7 +49,7 @@ export async function testImages(
   return figures.length > 0 ? `<div class="images">\n${figures.join("\n")}\n</div>` : "";
 }
 
-/** So many of a list, evenly spread over it. */
+/** `count` items of a list, evenly spaced; all of them if the list is shorter. */
 function evenly<T>(list: readonly T[], count: number): T[] {
   const size = Math.min(count, list.length);
   return Array.from({ length: size }, (_, i) => list[Math.floor((i + 0.5) * list.length / size)]);

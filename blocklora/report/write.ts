@@ -1,10 +1,11 @@
 /**
- * Writes reports: of any runs, or of the one run that a directory holds.
+ * Writes report pages, for any runs or for the one run in a directory.
  *
  * @module
  */
 
-// Not the page itself: what draws its plots takes a while to load, and other commands do without.
+// `page.ts` is imported only when a page is written: its plot library takes a while to load, and
+// most commands do not need it.
 import { join } from "node:path";
 import type { Dataset } from "../data/dataset.ts";
 import { writeAtomically } from "../system/files.ts";
@@ -13,8 +14,8 @@ import type { RunResult } from "../training/result.ts";
 import { imagesOf, readRuns } from "./runs.ts";
 
 /**
- * Writes the page of some runs, and gives its size in bytes; `roots` says by {@linkcode imagesOf}
- * where their test images are.
+ * Writes the page of `runs` to `path`, and gives its size in bytes. `roots` maps
+ * {@linkcode imagesOf} to the directory of the test images.
  */
 export async function writePage(
   path: string,
@@ -27,7 +28,7 @@ export async function writePage(
   return page.length;
 }
 
-/** Writes the page of one finished run into its directory. */
+/** Writes the page of one finished run into the directory of the run. */
 export async function writeReport(
   directory: string,
   { root }: Pick<Dataset, "root">,
@@ -37,8 +38,8 @@ export async function writeReport(
 }
 
 /**
- * Where the test images of runs are, by {@linkcode imagesOf}: in the data sets that have the same
- * ones now.
+ * Maps {@linkcode imagesOf} of the runs to the directory of these test images, for those that one
+ * of the data sets still has.
  */
 export async function rootsOf(
   runs: readonly RunResult[],
@@ -46,7 +47,8 @@ export async function rootsOf(
 ): Promise<Map<string, string>> {
   const roots = new Map<string, string>();
   for (const dataset of datasets) {
-    // Another data set may have the same name, and this one may have other images than it had.
+    // Do not go by the name alone: another data set may have the same name, and the images of this
+    // one may have changed.
     const wanted = runs.filter((run) => run.data === dataset.name).map(imagesOf);
     const names = [dataset.name, await new ImageHashes(dataset).of(dataset.test)];
     for (const name of names.filter((name) => wanted.includes(name))) {

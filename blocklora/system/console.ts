@@ -1,47 +1,48 @@
 /**
- * What a command says: results on stdout, everything else on stderr. If JSON is asked for, one
- * document of all results is all that stdout gets.
+ * The output of a command: results go to stdout, everything else to stderr. With `--json`, stdout
+ * gets only one document with all results.
  *
  * @module
  */
 
 /**
- * Text without the characters that a terminal obeys, except line breaks and tabs: names of folders,
- * files and classes, and what a hub says, are other people's.
+ * Text with control characters (except line breaks and tabs) and text-direction marks replaced. The
+ * names of folders, files and classes and the messages of a hub are untrusted, and could otherwise
+ * control the terminal.
  */
 export function printable(text: string): string {
   // deno-lint-ignore no-control-regex -- control characters are what it removes
   return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
-/** Where a command's words go. */
+/** Prints the output of a command. */
 export class Console {
   readonly #json: boolean;
   readonly #terminal = Deno.stderr.isTerminal();
   #lineOpen = false;
   #lastReport = 0;
 
-  /** With `json`, stdout gets nothing but the document that {@linkcode finish} prints. */
+  /** With `json`, stdout gets only the document that {@linkcode finish} prints. */
   constructor(json: boolean) {
     this.#json = json;
   }
 
-  /** A result, for people. */
+  /** Prints a result in readable form: to stdout, or to stderr with `json`. */
   say(line: string): void {
     this.#endLine();
     if (this.#json) console.error(printable(line));
     else console.log(printable(line));
   }
 
-  /** A remark that is no result. */
+  /** Prints a remark to stderr. */
   note(line: string): void {
     this.#endLine();
     console.error(printable(line));
   }
 
   /**
-   * How far the work is: on a terminal one line that changes, elsewhere a line every ten seconds
-   * and the last.
+   * Prints progress to stderr. A terminal shows one line, which is overwritten. Elsewhere a new
+   * line is printed at most every ten seconds, and for the last one.
    */
   progress(line: string, last = false): void {
     if (this.#terminal) {
@@ -56,7 +57,7 @@ export class Console {
     }
   }
 
-  /** All of the command's results, if JSON is asked for. */
+  /** Prints all results of the command as JSON, if `json` is set. */
   finish(result: Record<string, unknown>): void {
     this.#endLine();
     if (this.#json) console.log(JSON.stringify(result, null, 2));
@@ -68,7 +69,7 @@ export class Console {
   }
 }
 
-/** Seconds in a form that fits a progress line: `45 s`, `3 min 20 s`, `1 h 5 min`. */
+/** A duration in a short form for progress lines: `45 s`, `3 min 20 s`, `1 h 5 min`. */
 export function duration(seconds: number): string {
   const rounded = Math.round(seconds);
   if (rounded < 60) return `${rounded} s`;
@@ -76,12 +77,12 @@ export function duration(seconds: number): string {
   return `${Math.floor(rounded / 3600)} h ${Math.floor(rounded % 3600 / 60)} min`;
 }
 
-/** Bytes in a form that fits a progress line: `12.3 MB`. */
+/** A number of bytes in a short form for progress lines: `12.3 MB`. */
 export function megabytes(bytes: number): string {
   return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** A share as a percentage: `58.4 %`. */
+/** A fraction as a percentage: `58.4 %`. */
 export function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
 }

@@ -1,5 +1,5 @@
 /**
- * Files: read at any offset, written completely or not at all.
+ * Reads files at any offset, and writes them completely or not at all.
  *
  * @module
  */
@@ -8,7 +8,8 @@ import { basename, dirname, join } from "node:path";
 import type { ByteSource } from "../../tensor/tensor_file.ts";
 
 /**
- * Why a file could not be used: what the operating system says, without its number and the path.
+ * Why a file could not be used: the message of the operating system, without its error number and
+ * the path.
  */
 export function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "no such file or directory";
@@ -19,12 +20,12 @@ export function reasonOf(error: unknown): string {
   );
 }
 
-/** Whether a path leads to something. */
+/** Whether a path exists. */
 export async function exists(path: string): Promise<boolean> {
   return await Deno.stat(path).then(() => true, () => false);
 }
 
-/** The names of what a directory holds; none where there is none. */
+/** The names of all entries of a directory; empty if there is no such directory. */
 export async function namesIn(directory: string): Promise<string[]> {
   try {
     return (await Array.fromAsync(Deno.readDir(directory))).map(({ name }) => name);
@@ -36,8 +37,8 @@ export async function namesIn(directory: string): Promise<string[]> {
 }
 
 /**
- * The content of a text file, or null where there is none. The byte order mark that Windows'
- * editors put before UTF-8 is left out.
+ * The content of a text file, or null if there is no such file. A byte order mark, which some
+ * Windows editors write, is removed.
  *
  * @throws {Error} If it cannot be read, or is not UTF-8.
  */
@@ -55,7 +56,7 @@ export async function readText(...segments: string[]): Promise<string | null> {
 }
 
 /**
- * The content of a JSON file, or null where there is none.
+ * The content of a JSON file, or null if there is no such file.
  *
  * @throws {Error} If it cannot be read, or is not JSON.
  */
@@ -90,7 +91,8 @@ class FileSource implements ByteSource, Disposable {
       );
     }
     const bytes = new Uint8Array(length);
-    // Nothing may come between seek and read, so that calls can overlap: both are synchronous.
+    // Seek and read are synchronous, so that no other call can come between them when calls
+    // overlap.
     this.#file.seekSync(offset, Deno.SeekMode.Start);
     for (let at = 0; at < length;) {
       const count = this.#file.readSync(bytes.subarray(at));
@@ -126,9 +128,9 @@ export async function openFile(path: string): Promise<ByteSource & Disposable> {
 }
 
 /**
- * Writes a file so that nobody ever finds it half written: under another name in the same
- * directory, then renamed once everything has reached the disk. What was at `path` before stays if
- * this fails.
+ * Writes a file so that a half-written file is never seen at `path`. It is written under another
+ * name in the same directory, and renamed once all bytes have reached the disk. If this fails, an
+ * existing file at `path` stays.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -140,8 +142,8 @@ export async function writeAtomically(
 }
 
 /**
- * Writes files of a directory that belong together: what was there before is replaced once all of
- * them have reached the disk, and stays if that fails.
+ * Writes several files of a directory that belong together. Existing files are replaced only once
+ * all new ones have reached the disk, and stay if that fails.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -173,8 +175,8 @@ export async function writeTogether(
 }
 
 /**
- * Makes sure that so many bytes can be written to a directory, before work begins whose results
- * would be lost otherwise: by writing as many there. Nothing of it stays.
+ * Checks that `bytes` bytes can be written to a directory, before work begins whose results would
+ * otherwise be lost. Writes a file of that size, and removes it again.
  *
  * @throws {Error} If the directory cannot be written to, or its file system is full.
  */
@@ -192,16 +194,16 @@ export async function assertWritable(directory: string, bytes: number): Promise<
 }
 
 /**
- * Makes a directory and those above it. Disposing removes those that were made, unless something is
- * in them by then.
+ * Creates a directory and its missing parents. Disposing of the result removes the created
+ * directories again, unless they are no longer empty.
  *
- * @throws {Error} If it cannot be made.
+ * @throws {Error} If the directory cannot be created.
  */
 export async function makeDirectory(directory: string): Promise<AsyncDisposable> {
   const missing: string[] = [];
   for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
   const made = {
-    // Not recursively: another run may have written there meanwhile.
+    // Not recursive, because another run may have written files there in the meantime.
     async [Symbol.asyncDispose]() {
       for (const path of missing) await Deno.remove(path).catch(() => {});
     },

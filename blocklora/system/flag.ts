@@ -1,5 +1,5 @@
 /**
- * What a flag is: declared once, for parsing, checking and the help text.
+ * Command-line flags. A flag is declared once, for parsing, checking and the help text.
  *
  * @module
  */
@@ -10,28 +10,31 @@ export class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** What type a flag's value may have. */
+/** The possible types of a flag's value. */
 export type FlagValue = string | number | boolean | readonly number[] | undefined;
 
-/** One flag: its help, and how its text becomes a value. */
+/** One flag: its help text, its default and its parser. */
 export interface Flag<T extends FlagValue> {
-  /** What stands for the value in the help; none for a switch. */
+  /** The name of the value in the help text; undefined for a switch. */
   readonly placeholder?: string;
-  /** What it does. */
+  /** What the flag does, for the help text. */
   readonly help: string;
-  /** What it is when it is not given. */
+  /** The value if the flag is not given. */
   readonly preset: T;
-  /** Its value; throws a {@linkcode UsageError} that completes "Cannot use --flag: ". */
+  /**
+   * Parses the value. Throws a {@linkcode UsageError} whose message completes "Cannot use --flag:
+   * ".
+   */
   readonly parse: (text: string) => T;
 }
 
 /** A command's flags by name. */
 export type Flags = Readonly<Record<string, Flag<FlagValue>>>;
 
-/** The values of flags, in camel case names. */
+/** The values of flags, by their camel-case names. */
 export type Values<F extends Flags> = { readonly [K in keyof F]: F[K]["preset"] };
 
-/** A flag that takes any text. */
+/** A flag whose value is any text. */
 export function text<T extends string | undefined = string>(
   placeholder: string,
   help: string,
@@ -40,7 +43,7 @@ export function text<T extends string | undefined = string>(
   return { placeholder, help, preset, parse: (given) => given };
 }
 
-/** A flag that takes one of some words. */
+/** A flag whose value is one of several words. */
 export function oneOf<T extends string>(words: readonly T[], help: string, preset: T): Flag<T> {
   return {
     placeholder: words.join("|"),
@@ -53,15 +56,15 @@ export function oneOf<T extends string>(words: readonly T[], help: string, prese
   };
 }
 
-/** A switch. */
+/** A flag without a value, which is on or off. */
 export function toggle(help: string, preset = false): Flag<boolean> {
   return { help, preset, parse: (given) => given !== "false" };
 }
 
-/** The values of flags whose names only a method knows. */
+/** The values of flags whose names are known only to a method. */
 export type FlagValues = Readonly<Record<string, FlagValue>>;
 
-/** What numbers a flag takes. */
+/** The numbers that a flag accepts. */
 interface Range {
   readonly from?: number;
   readonly to?: number;
@@ -69,7 +72,7 @@ interface Range {
 }
 
 /**
- * Whether kernels can take a number: as a float32 it is finite, and not 0 unless it is 0 itself.
+ * Whether kernels can use a number: as a float32 it must be finite, and it must not underflow to 0.
  */
 function isFloat(value: number): boolean {
   const float = Math.fround(value);
@@ -92,7 +95,7 @@ function numberIn(
   );
 }
 
-/** A flag that takes a number. */
+/** A flag whose value is a number. */
 export function number<T extends number | undefined = number>(
   range: Range,
   help: string,
@@ -106,7 +109,7 @@ export function number<T extends number | undefined = number>(
   };
 }
 
-/** A flag that takes a pair of numbers, `A,B`. */
+/** A flag whose value is a pair of numbers, `A,B`. */
 export function pair(
   range: Range,
   help: string,

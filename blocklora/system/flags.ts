@@ -1,5 +1,5 @@
 /**
- * The command line: its flags parsed, and its help text.
+ * Parses command lines, and makes the help text.
  *
  * @module
  */
@@ -7,14 +7,14 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Flags, UsageError, type Values } from "./flag.ts";
 
-/** A name as the command line has it: `learningRate` is `learning-rate`. */
+/** A name in the form of the command line: `learningRate` becomes `learning-rate`. */
 export const kebab = (name: string): string =>
   name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 /**
- * Reads a command line into the flags' values, and what belongs to no flag.
+ * Parses a command line into the values of flags, and the remaining arguments in `rest`.
  *
- * @throws {UsageError} If a flag is unknown, lacks its value, or has a wrong one.
+ * @throws {UsageError} If a flag is unknown, or its value is missing or wrong.
  */
 export function parseFlags<F extends Flags>(
   args: readonly string[],
@@ -61,7 +61,11 @@ export function parseFlags<F extends Flags>(
   return { values: values as Values<F>, rest: parsed._ };
 }
 
-/** The values of a command line that has flags only. */
+/**
+ * Parses a command line that must have only flags.
+ *
+ * @throws {UsageError} As {@linkcode parseFlags}, or if there is any other argument.
+ */
 export function parseOnlyFlags<F extends Flags>(args: readonly string[], flags: F): Values<F> {
   const { values, rest: [stray] } = parseFlags(args, flags);
   if (stray === undefined) return values;
@@ -69,8 +73,8 @@ export function parseOnlyFlags<F extends Flags>(args: readonly string[], flags: 
 }
 
 /**
- * The name that was probably meant: one that begins like it, or is two changes of a letter away at
- * most.
+ * The name that the user probably meant: one that is a prefix of `key` or begins with it, or one at
+ * a Levenshtein distance of at most 2.
  */
 function nearest(key: string, names: readonly string[]): string | undefined {
   const near = names.find((name) => name.startsWith(key) || key.startsWith(name));
@@ -80,7 +84,7 @@ function nearest(key: string, names: readonly string[]): string | undefined {
   return least <= 2 ? names[distances.indexOf(least)] : undefined;
 }
 
-/** Levenshtein's distance: the letters to insert, remove or change. */
+/** The Levenshtein distance of two strings: how many letters to insert, remove or replace. */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
@@ -94,7 +98,7 @@ function distance(a: string, b: string): number {
   return row[b.length];
 }
 
-/** The help of a command: its usage line, what it does, its flags with their presets. */
+/** The help text of a command: its usage line, what it does, and its flags with their defaults. */
 export function helpText(usage: string, about: string, flags: Flags): string {
   const rows = Object.entries(flags).map(([name, { placeholder, help, preset }]) => {
     const written = placeholder === undefined

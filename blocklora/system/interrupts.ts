@@ -1,22 +1,23 @@
 /**
- * Ctrl-C, for work that can stop at a good moment.
+ * Handles Ctrl-C for work that wants to finish its current step before it stops.
  *
  * @module
  */
 
-/** The exit code of a run that Ctrl-C ended. */
+/** The exit code of a run that was ended by Ctrl-C. */
 export const INTERRUPTED = 130;
 
 /**
- * Whether somebody wants to stop. Once it is disposed of, Ctrl-C ends the process at once again.
+ * Tells whether the user wants to stop. Once it is disposed of, Ctrl-C again ends the process at
+ * once.
  */
 export interface Interrupt extends Disposable {
-  /** Whether Ctrl-C was pressed, or the process was asked to end. */
+  /** Whether Ctrl-C was pressed, or the process got SIGTERM. */
   readonly wanted: boolean;
 }
 
 /**
- * Listens for Ctrl-C and for the signal to end. The first calls `onFirst`, the second ends the
+ * Listens for Ctrl-C (SIGINT) and SIGTERM. The first signal calls `onFirst`, the second ends the
  * process.
  */
 export function catchInterrupts(onFirst: () => void): Interrupt {

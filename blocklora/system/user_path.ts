@@ -1,5 +1,5 @@
 /**
- * Paths as users type them.
+ * Resolves the paths that users type.
  *
  * @module
  */
@@ -7,8 +7,9 @@
 import { resolve } from "node:path";
 
 /**
- * The path that the user meant. A relative one begins where the command was typed, not where its
- * task runs: the task tells it in `INIT_CWD`.
+ * The absolute path that the user meant. A relative path starts at the directory where the user
+ * typed the command, which `deno task` passes in `INIT_CWD`. The task itself may run in another
+ * directory.
  */
 export function userPath(path: string): string {
   return resolve(Deno.env.get("INIT_CWD") ?? ".", path);
