@@ -1,5 +1,5 @@
 /**
- * The command line: `deno task train` and all other commands.
+ * The entry point of the command line: `deno task train` and all other commands.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * The public face of this folder: few-shot methods, and what trains and uses them.
+ * The public API of this folder: few-shot methods, and the code that trains and uses them.
  *
  * @module
  */

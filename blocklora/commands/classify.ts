@@ -1,5 +1,5 @@
 /**
- * `deno task classify IMAGE...`: what is in the pictures.
+ * `deno task classify IMAGE...`: the most likely classes of images.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { COMMON_FLAGS } from "./common_flags.ts";
 import { userPath } from "../system/user_path.ts";
 import { promptsFor } from "../training/prompts.ts";
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd classify IMAGE... (--adapter DIR | --classes NAME,NAME,...) [flags]",
   about: `Prints the likeliest classes of each image, with their probabilities: the classes that an

@@ -1,5 +1,5 @@
 /**
- * How a command runs: its help, its errors, its exit code.
+ * Runs commands: prints their help and errors, and determines their exit codes.
  *
  * @module
  */
@@ -11,18 +11,18 @@ import { helpText } from "../system/flags.ts";
 
 /** A command. */
 export interface Command {
-  /** The usage line and the paragraph of the help. */
+  /** The usage line and the description in the help text. */
   readonly ABOUT: { readonly usage: string; readonly about: string };
-  /** The flags of the help. */
+  /** The flags in the help text. */
   readonly FLAGS: Flags;
-  /** Does it, and gives the exit code. */
+  /** Runs the command, and gives its exit code. */
   readonly run: (args: readonly string[]) => Promise<number>;
 }
 
 /**
- * Runs a command, or prints its help, and gives the exit code: 0 done, 1 it cannot be done (the
- * reason is one line on stderr), 2 the command line is wrong, 3 there is no GPU, 130 interrupted,
- * with what was trained so far saved.
+ * Runs a command or prints its help, and gives the exit code: 0 for success, 1 for a failure (with
+ * the reason in one line on stderr), 2 for a wrong command line, 3 if there is no GPU, and 130 if
+ * Ctrl-C ended the command, in which case `train` has saved what was trained so far.
  */
 export async function runCommand(
   name: string,

@@ -1,5 +1,5 @@
 /**
- * `deno task cost`: what a training step needs, on a machine that has no GPU.
+ * `deno task cost`: the cost of a training step, counted on a machine without a GPU.
  *
  * @module
  */
@@ -31,7 +31,7 @@ import type { RealStepCost, StepCost } from "../cost/step_cost.ts";
 import { dryStepCost, realStep, type StepOptions } from "../training/step.ts";
 import { COMMON_FLAGS } from "./common_flags.ts";
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd cost [--model NAME|DIR|FILE|ID] [--classes N] [--batch N] [flags]",
   about:
@@ -79,7 +79,7 @@ export async function cost(args: readonly string[]): Promise<number> {
   const given = memoryPlanOf(flags);
   if (flags.real) await init();
   const twin = flags.real ? dryTwin() : undefined;
-  // The plain step may need larger tensors than this GPU binds.
+  // The plain step may need larger tensors than this GPU can bind.
   const larger = flags.real ? dryTwin({ anySize: true }) : undefined;
   const planned = limit === undefined ? null : planStep({
     definition,
@@ -99,7 +99,7 @@ export async function cost(args: readonly string[]): Promise<number> {
   console.say(`${planned ? "chosen: " : ""}${planText(memory)}, frozen matrices in ${precision}`);
 
   const chosen = { ...step, memory, ...(limit !== undefined && { memoryLimit: limit }) };
-  // With a real step beside it, the first step of a process is the one to count.
+  // With --real, count the first step of a process, because that is the one that is measured.
   const count = (gpu: DryGpu | undefined, precision: Precision, options: StepOptions) =>
     dryStepCost(definition, precision, { ...options, warm: !flags.real }, gpu);
   const counted = planned && !flags.real ? planned.cost : count(twin, precision, chosen);
@@ -125,7 +125,7 @@ export async function cost(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Takes a step of a random model on the GPU. */
+/** Takes one step of a random model on the GPU. */
 async function takeStep(
   definition: ModelDefinition,
   precision: Precision,
@@ -159,7 +159,7 @@ const share = (count: number, total: number) => `${(100 * count / total).toFixed
 
 type Column = readonly [title: string, cost: StepCost];
 
-/** Counts side by side. */
+/** A table of the counts, one column for each cost. */
 function table(columns: readonly Column[]): string[] {
   const row = (label: string, cell: (cost: StepCost) => string) =>
     label.padEnd(28) + columns.map(([, cost]) => cell(cost).padStart(16)).join("");

@@ -18,7 +18,7 @@ import { userPath } from "../system/user_path.ts";
 import { promptsFor } from "../training/prompts.ts";
 import { score } from "../training/score.ts";
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd evaluate [--adapter DIR] [--data DIR] [flags]",
   about:

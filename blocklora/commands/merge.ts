@@ -1,5 +1,5 @@
 /**
- * `deno task merge`: a model with its adapters folded in, or the adapter in PEFT's format.
+ * `deno task merge`: writes a model with its adapters merged, or the adapter in PEFT's format.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { checkOutput, mergedFiles, peftFiles } from "../training/merged_model.ts
 import { COMMON_FLAGS } from "./common_flags.ts";
 import { MODEL_FLAGS } from "./model_flags.ts";
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd merge --adapter DIR --output DIR [--format model|peft] [flags]",
   about:
@@ -23,7 +23,7 @@ program that reads CLIP; or, with --format peft, the adapter alone as PEFT reads
 the rank r/n LoRA that it equals).`,
 };
 
-// What is written must not have been rounded on the way: a merged model is always read in f32.
+// The model is always read in f32, so that its weights are not rounded before they are written.
 const { precision: _, ...modelFlags } = MODEL_FLAGS;
 
 /** The flags of `merge`. */

@@ -1,5 +1,5 @@
 /**
- * `deno task report`: finished runs as one page to read, send and keep.
+ * `deno task report`: makes one HTML page of finished runs.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { parseOnlyFlags } from "../system/flags.ts";
 import { userPath } from "../system/user_path.ts";
 import { COMMON_FLAGS } from "./common_flags.ts";
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd report [--runs DIR,DIR] [--data DIR,DIR] [flags]",
   about:

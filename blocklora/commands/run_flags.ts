@@ -1,5 +1,5 @@
 /**
- * What a command line may say of a training: the method, its recipe, and what saves memory.
+ * Flags that configure a training run: the method, its recipe, and how it saves memory.
  *
  * @module
  */
@@ -25,7 +25,7 @@ import { kebab } from "../system/flags.ts";
 import { recipeOf, type RunConfig } from "../training/run_config.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
 
-/** The flags of all methods. One that is not given has the preset of the method that is chosen. */
+/** The flags of all methods. A flag that is not given has the preset of the selected method. */
 const OF_METHODS: Flags = Object.fromEntries(
   METHODS.toReversed().flatMap(({ flags }) =>
     Object.entries(flags).map(([name, flag]) => [name, {
@@ -36,7 +36,9 @@ const OF_METHODS: Flags = Object.fromEntries(
   ),
 );
 
-/** Flags that say what learns. Those of a method are known to it alone. */
+/**
+ * Flags that select and configure the method. The flags of a method are known only to that method.
+ */
 export const METHOD_FLAGS: { readonly method: Flag<string> } = {
   method: oneOf(METHODS.map(({ name }) => name), "what learns", DEFAULT_ADAPTER.method),
   ...OF_METHODS,
@@ -63,7 +65,7 @@ export function methodConfigOf(values: Values<typeof METHOD_FLAGS>): MethodConfi
   ));
 }
 
-/** Flags that say what a step does to need less memory. */
+/** Flags that say how a training step saves memory. */
 export const MEMORY_FLAGS = {
   memoryLimit: text<string | undefined>(
     "BYTES",
@@ -87,7 +89,7 @@ export const MEMORY_FLAGS = {
   ),
 };
 
-/** What the memory flags ask for outright. */
+/** The memory plan that the flags set explicitly. */
 export function memoryPlanOf(
   { recompute, textChunk, microBatch }: Omit<Values<typeof MEMORY_FLAGS>, "memoryLimit">,
 ): MemoryPlan {
@@ -98,7 +100,7 @@ export function memoryPlanOf(
   };
 }
 
-/** Bytes of `--memory-limit`. */
+/** The bytes of `--memory-limit`; undefined without the flag. */
 export function memoryLimitOf(
   { memoryLimit }: Values<typeof MEMORY_FLAGS>,
 ): number | undefined {
@@ -110,7 +112,7 @@ export function memoryLimitOf(
   }
 }
 
-/** A memory plan in words. */
+/** Describes a memory plan in words. */
 export function planText({ recompute, textChunk, microBatch }: MemoryPlan): string {
   const parts = [
     recompute ? "blocks recomputed" : "",
@@ -120,7 +122,7 @@ export function planText({ recompute, textChunk, microBatch }: MemoryPlan): stri
   return parts.filter((words) => words !== "").join(", ") || "the plain step";
 }
 
-/** Flags that say how adapters are trained. */
+/** Flags for the hyperparameters of the training. */
 export const TRAINING_FLAGS = {
   iterations: number<number | undefined>(
     { from: 1, integer: true },
@@ -142,13 +144,13 @@ export const TRAINING_FLAGS = {
   flip: toggle("mirror half of the training images", true),
 };
 
-/** What the embedded model takes where CLIP-LoRA's recipe, made for ViT-B/16, hardly moves it. */
+/** The recipe of the embedded model. CLIP-LoRA's recipe, made for ViT-B/16, hardly changes it. */
 const EMBEDDED_RECIPE = { learningRate: 5e-3, iterations: 300 } as const;
 const EMBEDDED_CROP_SCALE = [0.8, 1] as const;
 const CROP_SCALE = [0.08, 1] as const;
 const ITERATIONS_A_SHOT = 500;
 
-/** The values of the flags above, and of those that say what is trained on. */
+/** The values of the flags above, and of the flags for the model, the shots and the seed. */
 type Chosen =
   & Values<typeof METHOD_FLAGS>
   & Values<typeof TRAINING_FLAGS>
@@ -156,8 +158,8 @@ type Chosen =
   & { readonly model: string | undefined; readonly shots: number; readonly seed: number };
 
 /**
- * What a command line asks for; without a model it means the embedded one, which has other
- * presets.
+ * The configuration that a command line asks for. Without `--model` it is for the embedded model,
+ * which has different presets.
  */
 export function runConfigOf(flags: Chosen): RunConfig {
   const embedded = flags.model === undefined;

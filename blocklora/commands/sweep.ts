@@ -1,5 +1,6 @@
 /**
- * `deno task sweep`: methods × shots × seeds × data sets, each run in its directory.
+ * `deno task sweep`: runs all combinations of methods, shots, seeds and data sets. Each run has a
+ * separate directory.
  *
  * @module
  */
@@ -29,7 +30,7 @@ import { promptsFor } from "../training/prompts.ts";
 const BASELINE_NAMES = BASELINES.map(({ name }) => name).join(", ");
 const METHOD_NAMES = METHODS.map(({ name }) => name).join(", ");
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd sweep [--model DIR|FILE|ID] [--data DIR,DIR] [flags]",
   about:
@@ -76,17 +77,17 @@ export const FLAGS = {
 export interface ListedRun {
   /** The data set, as the command line named it. */
   readonly data: string | undefined;
-  /** What is run, as the command line named it. */
+  /** The method or baseline with its variant, as the command line named it. */
   readonly name: string;
-  /** A baseline; null where a method is trained. */
+  /** The baseline; null if a method is trained. */
   readonly baseline: Baseline | null;
-  /** A method; null for a baseline. */
+  /** The method; null for a baseline. */
   readonly method: Method | null;
-  /** The flags' values that the name has in it. */
+  /** The values of flags that the name contains, such as the rank. */
   readonly values: FlagValues;
-  /** Training images a class; 0 where nothing is trained. */
+  /** Training images per class; 0 if nothing is trained. */
   readonly shots: number;
-  /** The seed; 0 where there is none. */
+  /** The seed; 0 if nothing is trained. */
   readonly seed: number;
 }
 
@@ -149,23 +150,26 @@ export async function sweep(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** The variables that name a share; a task may read no more. */
+/**
+ * The environment variables that name a shard. They are read one by one, because the task has no
+ * permission to read all variables.
+ */
 const environment = () =>
   Object.fromEntries(ARRAY_VARIABLES.map((name) => [name, Deno.env.get(name)]));
 
 /**
- * Training steps of the embedded model: it soon knows few images by heart, and a sweep has many
- * runs.
+ * The default number of training steps for the embedded model. It soon memorizes a few images, and
+ * a sweep has many runs.
  */
 const embeddedIterations = (shots: number) => Math.min(300, 100 + 12 * shots);
 
-/** What is asked of one run; of a baseline only its shots, seed and logit scale count. */
+/** The configuration of one run. A baseline uses only its shots, seed and logit scale. */
 function configOf(
   { method, values, shots, seed }: ListedRun,
   flags: Values<typeof FLAGS>,
 ): RunConfig {
   const { name, flags: known } = method ?? METHODS[0];
-  // A flag that a method of the sweep does not have is for its other methods.
+  // Leave out the flags that this method does not have. They are for other methods of the sweep.
   const given = Object.entries(flags as FlagValues)
     .filter(([flag]) => !isMethodFlag(flag) || flag in known);
   const preset = flags.model === undefined ? embeddedIterations(shots) : undefined;
@@ -181,7 +185,10 @@ function configOf(
 
 const isMethodFlag = (flag: string) => METHODS.some(({ flags }) => flag in flags);
 
-/** Every run that the flags ask for, in an order that a sweep always has. */
+/**
+ * All runs that the flags ask for. Their order depends only on the flags, so that all shards agree
+ * on it.
+ */
 export function runsOf(
   flags: Pick<Values<typeof FLAGS>, "data" | "methods" | "shots" | "seeds">,
 ): ListedRun[] {

@@ -1,5 +1,5 @@
 /**
- * `deno task train`: from a model and a folder of images to an adapter.
+ * `deno task train`: trains an adapter for a model on a folder of images.
  *
  * @module
  */
@@ -40,7 +40,7 @@ import { openData } from "../data/open_data.ts";
 import { userPath } from "../system/user_path.ts";
 import { promptsFor } from "../training/prompts.ts";
 
-/** The usage line and the paragraph of the help. */
+/** The usage line and the description in the help text. */
 export const ABOUT = {
   usage: "octograd train [--model DIR|FILE|ID] [--data DIR] [flags]",
   about:
@@ -80,7 +80,7 @@ export const FLAGS = {
   ...COMMON_FLAGS,
 };
 
-/** Room for the metrics and the configuration, beside the adapters. */
+/** Bytes to reserve for the metrics and the configuration, besides the adapters. */
 const SPARE_BYTES = 2 ** 20;
 
 /** Runs the command and returns its exit code. */
@@ -107,7 +107,7 @@ export async function train(args: readonly string[]): Promise<number> {
     const wanted = userPath(
       flags.output ?? defaultOutput(dataset, config),
     );
-    // Nothing new is written beside what another run has left, or is writing.
+    // Never write into a directory that another run has written to or is writing to.
     const bytes = SPARE_BYTES + 4 * method.countParameters(taskOf(context), config.method);
     await using claim = await claimDirectory(wanted, bytes);
     const directory = claim.path;
@@ -131,8 +131,8 @@ export async function train(args: readonly string[]): Promise<number> {
       console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
       return scored;
     };
-    // Broken images show themselves before anything is written: those to test on in the zero-shot
-    // evaluation.
+    // Find broken images before anything is written. The test images are read by the zero-shot
+    // evaluation below.
     if (flags.onError === "fail") {
       let read = 0;
       for await (const { labels } of loader.evaluation(shots, batchSize)) {
@@ -228,7 +228,7 @@ export async function train(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Of the method's configuration, what the JSON document says. */
+/** The fields of the method's configuration that go into the JSON document. */
 function told({ method: { method, rank, blocks, ...more } }: RunConfig): Record<string, unknown> {
   const { alpha } = more as { readonly alpha?: number };
   return { method, rank, blocks, alpha };
