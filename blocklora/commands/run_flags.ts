@@ -144,7 +144,7 @@ export const TRAINING_FLAGS = {
   flip: toggle("mirror half of the training images", true),
 };
 
-/** The recipe of the embedded model. CLIP-LoRA's recipe, made for ViT-B/16, hardly changes it. */
+/** The recipe of the embedded model. CLIP-LoRA's recipe, made for ViT-B/16, hardly trains it. */
 const EMBEDDED_RECIPE = { learningRate: 5e-3, iterations: 300 } as const;
 const EMBEDDED_CROP_SCALE = [0.8, 1] as const;
 const CROP_SCALE = [0.08, 1] as const;

@@ -54,8 +54,8 @@ function modelOf(
 const DRAWN = 65_521;
 
 /**
- * Uniformly distributed numbers with the given mean and standard deviation. Only {@linkcode DRAWN}
- * numbers are drawn, and then repeated, so that a model of 150 million weights takes only a second.
+ * Uniformly distributed numbers with the given mean and standard deviation. Only `DRAWN` numbers
+ * are drawn, and then repeated, so that a model of 150 million weights takes only a second.
  */
 export function noise(
   random: Random,

@@ -22,8 +22,8 @@ export interface Flag<T extends FlagValue> {
   /** The value if the flag is not given. */
   readonly preset: T;
   /**
-   * Parses the value. Throws a {@linkcode UsageError} whose message completes "Cannot use --flag:
-   * ".
+   * Parses the value. Throws a {@linkcode UsageError}, whose message is shown after
+   * `Cannot use --flag: `.
    */
   readonly parse: (text: string) => T;
 }

@@ -135,7 +135,7 @@ async function sourceOfBase(base: Base, directory: string): Promise<ModelSource>
 /** Throws if the model that an adapter names has changed since the adapter was trained. */
 function checkSame({ fingerprint, origin }: ChosenModel, base: Base, directory: string): void {
   if (base.fingerprint === undefined || base.fingerprint === fingerprint) return;
-  if (origin.model === EMBEDDED_NAME) return; // its weights are compared when the adapters are loaded
+  if (origin.model === EMBEDDED_NAME) return; // loadAdapters() compares its weights
   throw new Error(
     `Cannot use the adapter in ${directory}: ${base.model} is not the model any more that it was ` +
       "trained on (other weights, tokenizer or settings), say with --model where that is",

@@ -11,7 +11,7 @@ import type { RunResult } from "./result.ts";
 
 /**
  * The result in a directory, if the run there is complete and used the same model and images; null
- * if the run has to be done (again).
+ * if the run still has to be done.
  *
  * @throws {Error} If the directory holds an unfinished run, or a run with different `settings`.
  */

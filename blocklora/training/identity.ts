@@ -30,8 +30,8 @@ export class ImageHashes {
   }
 
   /**
-   * A hash of `samples`, their order, their labels and the names of all classes. All unreadable
-   * images count as equal to one another, and as different from every readable one.
+   * A hash of `samples`, their order, their labels and the names of all classes. An image that
+   * cannot be read never equals one that can.
    */
   async of(samples: readonly Sample[]): Promise<string> {
     const { root, classes } = this.#dataset;

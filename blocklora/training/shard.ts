@@ -1,5 +1,5 @@
 /**
- * Which runs of a sweep this process does.
+ * Determines which runs of a sweep this process does.
  *
  * @module
  */

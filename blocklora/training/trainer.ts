@@ -231,8 +231,8 @@ export class Trainer {
   }
 
   /**
-   * Releases the state of the optimizer and the text features. The learner, the prompts and the
-   * model stay.
+   * Releases the optimizer state, the text features and the prompt chunks. The learner, the prompts
+   * and the model stay.
    */
   release(): void {
     this.#optimizer.release();
