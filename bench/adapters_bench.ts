@@ -1,7 +1,8 @@
 /**
- * What an adapter adds to a training step's time: forward and backward of one projection, and of one transformer block
- * with adapters on q, k and v, of ViT-B/16 and ViT-L/14. LoRA in thin products is the baseline of each group. A GPU
- * takes 32 images, a software adapter one.
+ * What an adapter adds to the time of a training step of ViT-B/16 and ViT-L/14: forward and
+ * backward of one projection, and of one transformer block with adapters on q, k and v. LoRA in
+ * thin products is the baseline of each group. The batch is 32 images on a GPU, and one on a
+ * software GPU.
  *
  * @module
  */
@@ -22,7 +23,7 @@ import { adapted, type Shape, trainLayer } from "./layers.ts";
 await init();
 const IMAGES = isSoftware() ? 1 : 32;
 
-/** The baseline first. */
+/** The adapters to time, the baseline first. */
 const SHAPES: readonly Shape[] = [
   { method: "lora", rank: 8, blocks: 1 },
   { method: "lora-dense", rank: 8, blocks: 1 },
@@ -40,7 +41,7 @@ const normal = (shape: readonly number[], deviation = 1): Tensor =>
     shape,
   ));
 
-/** Runs `body` and waits for the first of what it makes. */
+/** Runs `body` and waits for the tensor that it returns. */
 async function waited(body: () => Tensor): Promise<void> {
   const made = scope(body);
   await made.data();
@@ -61,7 +62,7 @@ for (const model of ["vit-b-16", "vit-l-14"]) {
   }
 
   const x = normal([IMAGES, tokens, width]);
-  const flow = normal([IMAGES, tokens, width]);
+  const gradient = normal([IMAGES, tokens, width]);
   const blockGroup =
     `${model}: a transformer block, ${IMAGES} × ${tokens} tokens of width ${width}`;
   for (const [i, shape] of SHAPES.entries()) {
@@ -69,14 +70,14 @@ for (const model of ["vit-b-16", "vit-l-14"]) {
     const run = () =>
       waited(() => {
         const { backward } = vjp(() => block.forward(x, { seed: 1 }), [x, ...parameters]);
-        return backward(flow)[0];
+        return backward(gradient)[0];
       });
     await run();
     Deno.bench({ name: nameOf(shape), group: blockGroup, baseline: i === 0, n: 5 }, run);
   }
 }
 
-/** A block of random weights, with adapters on q, k and v. */
+/** A transformer block of random weights, with adapters on q, k and v. */
 function blockOf(
   config: VisionConfig,
   shape: Shape,

@@ -1,6 +1,6 @@
 /**
- * `deno task bench:gpu`: everything that is to be known of a GPU, within ten minutes. Each section is a process of its
- * own with a time limit; what it prints is saved as it ends, and all of it printed last.
+ * `deno task bench:gpu`: measures a GPU within ten minutes. Each section is a separate process with
+ * a time limit. What it prints is saved when it ends, and is printed once more at the very end.
  *
  * @module
  */
@@ -14,12 +14,12 @@ import { parseOnlyFlags } from "../blocklora/system/flags.ts";
 import { COMMON_FLAGS } from "../blocklora/commands/common_flags.ts";
 import { userPath } from "../blocklora/system/user_path.ts";
 
-/** A part of the bench. */
+/** A section of the bench: one program. */
 interface Section {
   readonly name: string;
-  /** Its share of the time that is left to it and those that follow. */
+  /** The share that it gets of the time that is left when it starts. */
   readonly share: number;
-  /** The program and its arguments, given its minutes and a directory for what it saves. */
+  /** The program and its arguments, for so many minutes and a directory to save to. */
   command(minutes: string, directory: string): readonly string[];
 }
 
@@ -46,10 +46,13 @@ const SECTIONS: readonly Section[] = [
   },
 ];
 
-/** What a section may take beyond its minutes, to end what it has begun. */
+/** Milliseconds that a section may take beyond its minutes, to end what it has begun. */
 const GRACE = 15_000;
 
-/** Runs a program to its end or its time limit, and gives what it printed, and why it failed. */
+/**
+ * Runs a program until it ends or reaches its limit in milliseconds. Returns what it printed, and
+ * why it failed, if it did.
+ */
 async function runSection(
   [program, ...args]: readonly string[],
   limit: number,
@@ -75,7 +78,7 @@ async function runSection(
   };
 }
 
-/** The same tables without the spaces that align them. */
+/** The text with its tables narrowed: without the spaces that align them. */
 const narrow = (text: string): string =>
   text.replaceAll(/^\|.*$/gm, (row) => row.replaceAll(/ {2,}/g, " ").replaceAll(/-{4,}/g, "---"));
 
@@ -83,7 +86,8 @@ const ABOUT = {
   usage: "deno task bench:gpu [--minutes N] [--only TEXT] [--output DIR]",
   about:
     `Measures each kernel beside its floors, training steps at CLIP's sizes, PyTorch's where it is
-installed, and the peers, one after the other. What they print goes to stderr as it comes, and to stdout at the end, in narrow tables.`,
+installed, and the peers, one after the other. What they print goes to stderr as it comes, and to
+stdout at the end, in narrow tables.`,
 };
 
 const FLAGS = {
@@ -116,7 +120,7 @@ async function run(args: readonly string[]): Promise<number> {
       if (failure) text += `\n${name}: ${failure}\n`;
       failed += failure ? 1 : 0;
     } catch (error) {
-      const isAbsent = error instanceof Deno.errors.NotFound; // as python3 may be
+      const isAbsent = error instanceof Deno.errors.NotFound; // there may be no python3
       text += isAbsent ? "no comparison: its program is not here\n" : `${reasonOf(error)}\n`;
       failed += isAbsent ? 0 : 1;
     }

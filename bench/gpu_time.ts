@@ -1,5 +1,5 @@
 /**
- * How long the GPU works: by its own clock where the adapter has one.
+ * How long the GPU works, by its clock if it has one.
  *
  * @module
  */
@@ -12,12 +12,13 @@ import { scope } from "../tensor/scope.ts";
 import { adapted, type Shape, trainLayer } from "./layers.ts";
 import { median } from "./table.ts";
 
-/** Runs that are timed together, and how often. */
+/** How many runs are timed together, and how often that is done. */
 const [RUNS, ROUNDS] = [4, 5];
 
 /**
- * Milliseconds of one run of `body`, the median of several: by the GPU's timestamps before and after, where it has the
- * feature `timestamp-query`, else by the wall clock up to the end of the work.
+ * Milliseconds that one run of `body` takes the GPU, the median of several. If the GPU has the
+ * feature `timestamp-query`, they are measured by timestamps before and after; else by the wall
+ * clock, until the work has ended.
  */
 export async function gpuTime(body: () => void): Promise<number> {
   const round = () => {
@@ -65,7 +66,10 @@ async function stamped(round: () => void): Promise<number> {
   return milliseconds;
 }
 
-/** Milliseconds of a projection, forward and backward, frozen and with each adapter. */
+/**
+ * Milliseconds of a projection's forward and backward pass: of the frozen layer alone, and with
+ * each adapter.
+ */
 export async function adapterTimes(
   shapes: readonly Shape[],
   { width, rows }: { readonly width: number; readonly rows: number },

@@ -1,5 +1,5 @@
 /**
- * Single layers with adapters, to be timed.
+ * Single layers with adapters, for timing.
  *
  * @module
  */
@@ -16,17 +16,17 @@ import { keep } from "../tensor/scope.ts";
 import type { Shape as Sizes } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** One adapter. */
+/** The method and the sizes of an adapter. */
 export interface Shape {
   /** The name of its method. */
   readonly method: string;
   /** The nominal rank. */
   readonly rank: number;
-  /** In how many blocks it is cut; 1 for a method that cuts none. */
+  /** How many blocks it is cut into; 1 for a method that does not cut. */
   readonly blocks: number;
 }
 
-/** Its method, and its configuration by that method's presets. */
+/** The method of an adapter, and its configuration, with the method's presets for the rest. */
 export function configured(
   { method: name, rank, blocks }: Shape,
 ): { method: Method; config: MethodConfig } {
@@ -35,7 +35,10 @@ export function configured(
   return { method, config: presetConfig(method, values) };
 }
 
-/** A linear layer `[width, width]` with an adapter of random matrices, or none. */
+/**
+ * A linear layer `[width, width]` with an adapter of random matrices; a `shape` of null means no
+ * adapter.
+ */
 export function adapted(
   shape: Shape | null,
   width: number,
@@ -66,7 +69,10 @@ export function adapted(
   return { layer, parameters, release };
 }
 
-/** One pass of training through a layer: forward, and the gradients of its adapter and its input, which it gives. */
+/**
+ * One training pass through a layer: forward, then the gradients of its input and its adapter. `g`
+ * is the gradient of its output. Returns the gradient of the input.
+ */
 export function trainLayer(
   { layer, parameters }: Pick<ReturnType<typeof adapted>, "layer" | "parameters">,
   x: Tensor,

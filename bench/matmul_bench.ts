@@ -1,6 +1,6 @@
 /**
- * Matrix products of CLIP's shapes against a plain loop. Each measurement runs several products and waits once, since
- * a wait costs what a small product does.
+ * Matrix products of CLIP's shapes against a plain loop. Each measurement runs several products and
+ * waits once, since a wait costs as much as a small product.
  *
  * @module
  */

@@ -1,6 +1,7 @@
 /**
- * `deno task bench:peers`: octograd beside TensorFlow.js and jax-js on the same device, case by case. Each run of an
- * engine is a process of its own, so that the first call is one, and the engines take turns.
+ * `deno task bench:peers`: octograd beside TensorFlow.js and jax-js on the same device, case by
+ * case. The engines take turns. Each case of an engine runs in a separate process, so that its
+ * first run finds nothing compiled.
  *
  * @module
  */
@@ -19,35 +20,35 @@ import { type Column, digits, median, tableHead, tableRow } from "./table.ts";
 const ENGINES = ["octograd", "tfjs", "jaxjs"] as const;
 type Engine = typeof ENGINES[number];
 
-/** Errors above this, relative to the largest number, are wrong results and no rounding. */
+/** An error above this, relative to the largest number, is a wrong result and not rounding. */
 const TOLERANCE = 1e-3;
 
-/** A number of each engine; null where it has nothing like the case. */
+/** A number for each engine; null if the engine cannot run the case. */
 type OfEach = Readonly<Record<Engine, number | null>>;
 
 /** A line of the table. */
 export interface Row {
   /** The case's name. */
   readonly case: string;
-  /** Milliseconds of a run and the wait for its result, median. */
+  /** Milliseconds of a run and of the wait for its result, median. */
   readonly ms: OfEach;
   /** The best peer's milliseconds over octograd's. */
   readonly ratio: number | null;
-  /** Milliseconds of a run where up to twenty share a wait. */
+  /** Milliseconds of a run if up to twenty runs share one wait. */
   readonly many: OfEach;
-  /** The ratio of `many`. */
+  /** The best peer's `many` over octograd's. */
   readonly manyRatio: number | null;
-  /** Milliseconds of the first run in a fresh process, with no kernel compiled before. */
+  /** Milliseconds of the first run in a new process, with no kernel compiled before. */
   readonly first: OfEach;
-  /** The ratio of `first`. */
+  /** The best peer's `first` over octograd's. */
   readonly firstRatio: number | null;
-  /** Images a second of such runs, one after the other; null where there are none. */
+  /** Images a second, if each run takes `ms`; null if the case has no images. */
   readonly imagesPerSecond: OfEach;
-  /** Kernels that a run starts. */
+  /** How many dispatches a run records. */
   readonly dispatches: OfEach;
-  /** How often a run hands work to the GPU. */
+  /** How often a run submits to the GPU's queue. */
   readonly submits: OfEach;
-  /** Microseconds of the host for each kernel. */
+  /** Microseconds that the host takes for each dispatch. */
   readonly hostMicroseconds: OfEach;
 }
 
@@ -65,16 +66,21 @@ const FLAGS = {
   warm: toggle("leave the driver the kernels that it compiled for earlier runs"),
 };
 
-/** What hangs is stopped after so many milliseconds. */
+/** Milliseconds after which a process is taken to hang and is stopped. */
 const LONGEST = 300_000;
 
-/** Stops the engine that runs. */
+/** Stops the process that runs. */
 const stop = new AbortController();
 
-/** What points the drivers of Mesa and NVIDIA to a cache of compiled kernels. */
+/** The variables that tell the drivers of Mesa and NVIDIA where to cache compiled kernels. */
 const CACHES = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
 
-/** Runs a case in an engine, and holds it to what it should give. */
+/**
+ * Runs a case in an engine, in a new process. `expected` is the digest of the right result; `cache`
+ * is a directory for compiled kernels, or null for the driver's usual one.
+ *
+ * @throws {Error} If the process fails, or its result differs by more than {@linkcode TOLERANCE}.
+ */
 async function measure(
   engine: Engine,
   name: string,
@@ -85,7 +91,7 @@ async function measure(
     new URL(`./peers/${name}`, import.meta.url)
   );
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    // The peers' packages are large: those who do not compare do not fetch them.
+    // The peers' packages are large. With a separate configuration, only this bench fetches them.
     args: [
       "run",
       "-A",
@@ -106,7 +112,7 @@ async function measure(
   }
   const measured: Measured = JSON.parse(line);
   const scale = expected.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-  // NaN where a number is missing or none.
+  // NaN if a number is missing or not finite.
   const error = expected.reduce(
     (most, value, i) => Math.max(most, Math.abs(value - (measured.digest[i] ?? NaN))),
     0,
@@ -127,7 +133,7 @@ interface Compared {
   readonly failures: readonly string[];
 }
 
-/** Compares the engines in one case, and says what of that failed. */
+/** Compares the engines in one case. An engine that fails is left out, and its error returned. */
 async function compare(of: Case, rounds: number, warm: boolean): Promise<Compared> {
   const expected = of.expect(draw(of));
   const engines = new Set(of.alone ? ENGINES.slice(0, 1) : ENGINES);
@@ -175,7 +181,7 @@ async function compare(of: Case, rounds: number, warm: boolean): Promise<Compare
   return { row, measured: [...all.values()].flat(), failures };
 }
 
-/** `3.14/27/200`, and the ratio if there is one; `3.14` of octograd alone. */
+/** `3.14/27/200`, and the ratio if there is one; just `3.14` if only octograd has a number. */
 function three(values: OfEach, ratio?: number | null): string {
   const text = (value: number | null) =>
     value === null ? "-" : Number.isInteger(value) ? String(value) : digits(value);
@@ -214,8 +220,8 @@ const ABOUT = {
 };
 
 const LEGEND =
-  "Milliseconds of octograd / tfjs / jax-js, and the best peer's over octograd's; the rest likewise. A peer that waits " +
-  "maps a buffer, for which Deno looks every 10 ms.";
+  "Milliseconds of octograd / tfjs / jax-js, and the best peer's over octograd's; the rest " +
+  "likewise. A peer that waits maps a buffer, for which Deno looks every 10 ms.";
 
 async function run(args: readonly string[]): Promise<number> {
   const { json, only, rounds, minutes, warm, output } = parseOnlyFlags(args, FLAGS);

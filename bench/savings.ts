@@ -1,6 +1,6 @@
 /**
- * `deno task savings`: what Block-LoRA saves over LoRA, counted and beside its formulas, and how much of a whole
- * training step that is.
+ * `deno task savings`: what Block-LoRA saves over LoRA, as counted by the engine and by formula,
+ * and what share of a full training step that is.
  *
  * @module
  */
@@ -26,7 +26,10 @@ import { configured, type Shape } from "./layers.ts";
 /** The nominal ranks and blocks that are compared. */
 export const RANKS = [[2, 2], [4, 2], [4, 4], [8, 2], [8, 4], [8, 8], [16, 8]] as const;
 
-/** Every adapter that is compared: by rank, LoRA first, then Block-LoRA by its blocks. */
+/**
+ * Every adapter that is compared: rank by rank, first the methods without blocks, then those with
+ * blocks.
+ */
 export const SHAPES: readonly Shape[] = [...new Set(RANKS.map(([rank]) => rank))].flatMap((
   rank,
 ) => [
@@ -38,33 +41,33 @@ export const SHAPES: readonly Shape[] = [...new Set(RANKS.map(([rank]) => rank))
   ),
 ]);
 
-/** What is counted. */
+/** The step that is counted. */
 export interface SavingsOptions {
   /** A name of {@linkcode ARCHITECTURES}. */
   readonly model: string;
   /** Class prompts, as long as ImageNet's. */
   readonly classes: number;
-  /** Images. */
+  /** Images a step. */
   readonly batch: number;
 }
 
 /** One adapter's row. */
 export interface SavingsRow extends Shape {
-  /** What the engine counted in a whole training step. */
+  /** What the engine counted for the adapters in one training step. */
   readonly counted: MethodCost;
-  /** What the formulas say. */
+  /** The same numbers by formula. */
   readonly formula: MethodCost;
-  /** FLOPs of the whole step. */
+  /** FLOPs of the full step. */
   readonly stepFlops: number;
-  /** Peak bytes of the whole step. */
+  /** Peak bytes of the full step. */
   readonly stepBytes: number;
-  /** What the tape keeps in the whole step. */
+  /** Bytes that the tape saves in the full step. */
   readonly stepSaved: number;
-  /** The generalization bound over that of LoRA of the same rank. */
+  /** The generalization bound, divided by that of LoRA of the same rank. */
   readonly bound: number;
 }
 
-/** Counts a training step with every adapter, on a device that computes nothing. */
+/** Counts a training step with each adapter, on a dry engine, which computes nothing. */
 export function savings(
   { model, classes, batch }: SavingsOptions,
 ): SavingsRow[] {
@@ -104,9 +107,10 @@ export function savings(
 const ABOUT = {
   usage: "octograd savings [--model NAME] [--classes N] [--batch N] [flags]",
   about:
-    `Counts what every adapter costs in a training step: parameters, AdamW's bytes, FLOPs, what is kept for the
-backward pass, and sets each beside its formula. "bound" is the generalization bound over that of LoRA of the same rank;
-"time" is one projection, forward and backward, on this machine's GPU if it has one.`,
+    `Counts what every adapter costs in a training step: parameters, AdamW's bytes, FLOPs, and what
+is saved for the backward pass, and sets each beside its formula. "bound" is the generalization
+bound over that of LoRA of the same rank; "time" is one projection, forward and backward, on this
+machine's GPU if it has one.`,
 };
 
 const FLAGS = {
@@ -124,14 +128,15 @@ async function run(args: readonly string[]): Promise<number> {
   const rows = savings(flags);
   const times = flags.time ? await timed(flags.model, console) : null;
   console.say(
-    `${flags.model}, q k v of both towers, ${flags.classes} classes, ${flags.batch} images: the adapters of one training step`,
+    `${flags.model}, q k v of both towers, ${flags.classes} classes, ${flags.batch} images: ` +
+      "the adapters of one training step",
   );
   console.say(
-    "counted by the engine; = where the formula gives the same number, to the last digit, ≈ to one in a hundred; " +
-      "in brackets the share of the whole step",
+    "counted by the engine; = where the formula gives the same number, to the last digit, " +
+      "≈ to one in a hundred; in brackets the share of the full step",
   );
   const header = ["r,n", "adapter", "parameters", "AdamW", "forward", "backward"];
-  const lines = [[...header, "kept for backward", "bound", ...(times ? ["time"] : [])]];
+  const lines = [[...header, "saved for backward", "bound", ...(times ? ["time"] : [])]];
   for (const row of rows) {
     const { counted, formula, stepFlops, stepSaved } = row;
     const same = (of: keyof MethodCost) =>
@@ -162,17 +167,20 @@ async function run(args: readonly string[]): Promise<number> {
   for (const line of lines) {
     console.say(line.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd());
   }
-  const whole = rows[0];
+  const [first] = rows;
   console.say(
-    `the whole step: ${(whole.stepFlops / 1e9).toFixed(0)} GFLOP, ${
-      (whole.stepBytes / 1e9).toFixed(2)
-    } GB at most with ${whole.method} (${whole.rank},${whole.blocks})`,
+    `the full step: ${(first.stepFlops / 1e9).toFixed(0)} GFLOP, ${
+      (first.stepBytes / 1e9).toFixed(2)
+    } GB at most with ${first.method} (${first.rank},${first.blocks})`,
   );
   console.finish({ ...flags, rows, times: times && Object.fromEntries(times) });
   return 0;
 }
 
-/** Time of each adapter's projection, forward and backward, over that of the frozen projection alone. */
+/**
+ * The time of a projection with each adapter, forward and backward, as text beside that of the
+ * frozen projection alone. Null without a GPU.
+ */
 async function timed(model: string, console: Console): Promise<Map<string, string> | null> {
   try {
     await init();

@@ -1,5 +1,5 @@
 /**
- * `deno task wgsl NAME [SHAPE]`: what a generated kernel is for a GPU, as WGSL to be read.
+ * `deno task wgsl NAME [SHAPE]`: prints a generated kernel as a GPU gets it, in readable WGSL.
  *
  * @module
  */
@@ -23,21 +23,21 @@ import { NoAdapterError } from "../tensor/errors.ts";
 import { scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
-/** Something to compute, and the kernel of it that is shown. */
+/** A computation, and which of its kernels is shown. */
 interface Program {
-  /** What its sizes are, in words. */
+  /** What its sizes mean, in words. */
   readonly sizes: string;
-  /** What they are if none are given. */
+  /** The sizes, if none are given. */
   readonly preset: readonly number[];
-  /** How the names of its kernels begin. */
+  /** How the label of the kernel begins. */
   readonly kernel: string;
-  /** Computes it. */
+  /** Runs the computation. */
   readonly run: (sizes: readonly number[]) => void;
 }
 
 const empty = (...shape: number[]) => Tensor.empty(shape);
 
-/** Runs attention and its gradients, from images of so many tokens. */
+/** Runs attention and its gradients, for q, k and v `[batch, heads, tokens, width]`. */
 function attend([batch, heads, tokens, width]: readonly number[]): void {
   const inputs = [1, 2, 3].map(() => empty(batch, heads, tokens, width));
   const [q, k, v] = inputs;
@@ -46,7 +46,7 @@ function attend([batch, heads, tokens, width]: readonly number[]): void {
 
 const HEADS = [8, 12, 197, 64];
 
-/** Every program by its name. */
+/** The programs, by name. */
 export const PROGRAMS: Readonly<Record<string, Program>> = {
   "product": {
     sizes: "rows x inner x columns",
@@ -102,7 +102,11 @@ export const PROGRAMS: Readonly<Record<string, Program>> = {
   },
 };
 
-/** The WGSL of a program's kernel on a GPU of a description; the last one, where it has several. */
+/**
+ * The WGSL of a program's kernel, for a GPU as described; of several kernels the last.
+ *
+ * @throws {Error} If this GPU runs the program with other kernels.
+ */
 export function wgslOf(
   { kernel, run, preset }: Program,
   gpu: DryGpu,
@@ -125,10 +129,10 @@ export function wgslOf(
   throw new Error(`Cannot show ${kernel}: this GPU computes it with other kernels`);
 }
 
-/** The GPU that the committed WGSL is for: no software, with no subgroups of a fixed size. */
+/** The GPU that the committed WGSL is for: a hardware one, with no subgroups of a fixed size. */
 export const GOLDEN_GPU: DryGpu = { software: false, lanes: 0 };
 
-/** What is committed. */
+/** The programs whose WGSL is committed. */
 export const GOLDEN = [
   "product",
   "thin-product",
@@ -138,7 +142,7 @@ export const GOLDEN = [
   "softmax",
 ] as const;
 
-/** Where it is. */
+/** The file of a program's committed WGSL. */
 export const goldenFile = (name: string): URL =>
   new URL(`../tests/wgsl/${name}.wgsl`, import.meta.url);
 
@@ -185,7 +189,7 @@ async function run(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** What is known of this machine's GPU. */
+/** The description of this machine's GPU; without one, {@linkcode GOLDEN_GPU}. */
 async function thisGpu(): Promise<DryGpu> {
   try {
     await init();

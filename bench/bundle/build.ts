@@ -1,5 +1,6 @@
 /**
- * `deno task build`: mod.ts and all it reaches as one ES module for browsers, `dist/octograd.js`.
+ * `deno task build`: bundles mod.ts and all it reaches into `dist/octograd.js`, an ES module for
+ * browsers.
  *
  * @module
  */
@@ -7,7 +8,7 @@
 import { build, stop } from "esbuild";
 import { fileURLToPath } from "node:url";
 
-/** Bundles mod.ts into `file`; `minify` for what is published. */
+/** Bundles mod.ts into `file`; what is published is minified. */
 export async function bundle(file: URL, minify: boolean): Promise<void> {
   await build({
     entryPoints: [fileURLToPath(new URL("../../mod.ts", import.meta.url))],

@@ -1,5 +1,5 @@
 /**
- * A file of tests as one module for a page: `page.ts FILE` prints it.
+ * `page.ts FILE` prints a file of tests as one module, for a browser's page.
  *
  * @module
  */
@@ -10,13 +10,16 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const ROOT = new URL("../../", import.meta.url);
 const pathOf = (path: string) => fileURLToPath(new URL(path, ROOT));
 
-/** What deno.json has from JSR, where JSR is out of reach. */
+/** The local packages that stand for JSR's, as `links` of deno.json has them. */
 const STD: Readonly<Record<string, string>> = {
   "@std/assert": pathOf("tests/std/assert/mod.ts"),
   "@std/cli/parse-args": pathOf("tests/std/cli/parse_args.ts"),
 };
 
-/** Gives modules their own URLs, by which they find their files, and node.ts in place of Node's and npm's. */
+/**
+ * Gives every module its URL, by which it finds its files, and gives it `node.ts` for all modules
+ * of Node and npm.
+ */
 const PAGE: Plugin = {
   name: "page",
   setup({ onResolve, onLoad }) {
@@ -25,7 +28,7 @@ const PAGE: Plugin = {
       ({ path }) => path in STD ? { path: STD[path] } : { path, namespace: "absent" },
     );
     onLoad({ filter: /./, namespace: "absent" }, () => ({
-      // An import of what it lacks would be an error, and so is undefined.
+      // As CommonJS, because then an import of what node.ts lacks is undefined and no error.
       contents: 'module.exports = require("./node.ts")',
       resolveDir: pathOf("tests/browser/"),
     }));

@@ -1,7 +1,8 @@
 /**
- * Each hot kernel beside its two floors: the bytes that it must move at the speed of a copy, and the operations that it
- * must do at the speed of nothing but multiplications and additions. A GPU takes what ViT-B/16 has for 128 images,
- * which no cache holds, a software GPU what it has for 8.
+ * Each hot kernel beside its two floors. One is the time to move its bytes at the speed of a copy;
+ * the other is the time to do its operations at the speed of nothing but multiplications and
+ * additions. The sizes are those of ViT-B/16: for 128 images on a GPU, which no cache holds, and
+ * for 8 on a software GPU.
  *
  * @module
  */
@@ -34,18 +35,21 @@ await init();
 const large = !isSoftware();
 const random = new Random(1, "kernels bench");
 
-/** A tensor of numbers of about the given size. */
+/** A tensor of random numbers of about the given size. */
 const drawn = (shape: Shape, size = 1): Tensor =>
   keep(tensor(noise(random, numel(shape), size), shape));
 
-/** The shortest of several times: a floor is what is possible. What shares its processor is measured more often. */
+/**
+ * The shortest of several times, since a floor is what is possible at best. A software GPU shares
+ * its processor with other work, and is therefore measured more often.
+ */
 async function shortest(body: () => void): Promise<number> {
   let least = Infinity;
   for (let i = 0; i < (large ? 2 : 8); i++) least = Math.min(least, await gpuTime(body));
   return least;
 }
 
-/** Bytes a millisecond of a copy, counting those read and those written. */
+/** How many bytes a copy reads and writes in a millisecond, both together. */
 async function copySpeed(): Promise<number> {
   const size = large ? 2 ** 28 : 2 ** 25;
   const [from, to] = [drawn([size / 4]), Tensor.empty([size / 4])];
@@ -62,7 +66,10 @@ async function copySpeed(): Promise<number> {
   return 2 * size * times / ms;
 }
 
-/** Operations a millisecond of nothing but multiplications and additions, in chains that depend on themselves only. */
+/**
+ * How many operations the GPU does in a millisecond if it does nothing but multiply and add. Each
+ * invocation runs several chains of `fma()` that do not depend on each other.
+ */
 async function arithmeticSpeed(): Promise<number> {
   const [chains, unrolled] = [3, 16];
   const [threads, steps] = large ? [2 ** 18, 2048] : [2 ** 11, 128];
@@ -87,7 +94,7 @@ ${each(unrolled, () => each(chains, (i) => `    a${i} = fma(a${i}, x, x);`))}
   return threads * steps * unrolled * chains * 4 * 2 / ms;
 }
 
-/** What is timed: a name, and a body that makes tensors. */
+/** What is timed: its name, and what it runs. */
 type Timed = readonly [name: string, body: () => void];
 
 function* cases(): Generator<Timed> {
@@ -141,7 +148,8 @@ function* cases(): Generator<Timed> {
   yield [`cross_entropy [${logits.shape}]`, () => {
     vjp(() => crossEntropy(logits, labels), [logits]).backward(keep(tensor([1], [])));
   }];
-  // The adapters of ViT-B/16: q, k and v of 12 layers of each tower, one down- and four up-projections each.
+  // The adapters of ViT-B/16: on q, k and v of the 12 layers of each tower, each with one down- and
+  // four up-projections.
   const [parameters, grads] = [0, 1].map(() =>
     [768, 512].flatMap((width) =>
       Array.from({ length: 36 }, () => [
@@ -167,10 +175,10 @@ const COLUMNS: readonly Column[] = [
   ["of the floor", 12],
 ];
 
-/** The share of a case below which a kernel is left out. */
+/** A kernel that takes less than this share of its case's time is left out. */
 const LEAST = 0.02;
 
-/** What the kernels of a run took: of several runs, the median of each. */
+/** What each kernel of a run took: the median of several runs. */
 async function timed(body: () => void): Promise<(ProfileRow & { ms: number })[]> {
   const runs: ProfileRow[][] = [];
   scope(body); // compiles

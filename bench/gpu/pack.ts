@@ -1,6 +1,6 @@
 /**
- * `deno task bench:pack`: a folder that takes the benches to a machine that has a GPU's driver, and no Deno, no Vulkan
- * loader and no network. There, `sh run.sh` runs them.
+ * `deno task bench:pack`: makes a folder with which the benches run on a machine that has a GPU's
+ * driver, but neither Deno nor a Vulkan loader nor a network. There, `sh run.sh` runs them.
  *
  * @module
  */
@@ -15,14 +15,14 @@ import { userPath } from "../../blocklora/system/user_path.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
-/** What runs there. */
+/** The programs that run there. */
 const MODULES = ["bench/gpu.ts", "bench/gpu/kernels.ts", "bench/gpu/steps.ts", "bench/peers.ts"];
 const PEERS = ["child", "octograd", "tfjs", "jaxjs"].map((name) => `bench/peers/${name}.ts`);
 
-/** What packages hold and a run does not read. */
+/** Files of packages that no run reads. */
 const UNREAD = ["*.map", "*.min.js", "*.d.ts"];
 
-/** Runs a program in the project's directory, and gives what it printed. */
+/** Runs a program in the project's directory, and returns what it printed. */
 async function output(
   program: string,
   args: readonly string[],
@@ -47,8 +47,8 @@ async function output(
 const ABOUT = {
   usage: "deno task bench:pack [--output DIR]",
   about:
-    `Packs Deno, the Vulkan loader, the packages of the peers and the project for a machine with a GPU and no
-network, of the same kind as this one: Linux, the same processor. There: sh DIR/run.sh`,
+    `Packs Deno, the Vulkan loader, the packages of the peers and the project for a machine with a
+GPU and no network, of the same kind as this one: Linux, the same processor. There: sh DIR/run.sh`,
 };
 
 const FLAGS = {
@@ -63,7 +63,7 @@ async function run(args: readonly string[]): Promise<number> {
 
   console.error("packing the project");
   const files = await output("git", ["ls-files", "--cached", "--others", "--exclude-standard"]);
-  // Of the tests, the links of deno.json.
+  // Of tests/, only the packages that deno.json links are needed.
   const needed = files.split("\n").filter((file) => !/^tests\/(?!std\/)/.test(file)).join("\n");
   const tar = (archive: string, ...rest: string[]) => ["-cJf", to(archive), ...rest];
   await output("tar", tar("octograd.tar.xz", "--ignore-failed-read", "-T", "-"), { stdin: needed });

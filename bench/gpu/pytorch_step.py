@@ -1,7 +1,9 @@
-"""PyTorch's float32 step of what steps.ts trains: Block-LoRA (8,4) on q, k and v of both of CLIP's towers, 32 images.
+"""PyTorch's float32 step of what steps.ts trains.
 
-Run as `python3 pytorch_step.py [cuda|cpu] [--minutes N]`. Weights are random, TensorFloat-32 is off, attention is
-PyTorch's fused one where it has one, nothing is compiled. A step begins with images on the host.
+That is Block-LoRA (8,4) on q, k and v of both of CLIP's towers, with 32 images. Run it as
+`python3 pytorch_step.py [cuda|cpu] [--minutes N]`. The weights are random, TensorFloat-32 is off,
+attention is fused if this PyTorch has that, and nothing is compiled. A step begins with images on
+the host.
 """
 
 import gc
@@ -18,7 +20,8 @@ except ImportError as error:
     sys.exit()
 
 RANK, BLOCKS, DROPOUT, BATCH, CONTEXT, VOCABULARY = 8, 4, 0.25, 32, 77, 49408
-# The longest of ImageNet's prompts in tokens, as in blocklora/cost/step_cost.ts: all are padded to it.
+# Tokens of the longest of ImageNet's prompts, as in blocklora/cost/imagenet.ts. All prompts are
+# padded to it.
 LONGEST = 18
 
 
@@ -28,10 +31,12 @@ class BlockLora(nn.Module):
     def __init__(self, width):
         super().__init__()
         inner = RANK // BLOCKS
-        self.weight = nn.Parameter(torch.randn(width, width) / math.sqrt(width), requires_grad=False)
+        weight = torch.randn(width, width) / math.sqrt(width)
+        self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.down = nn.Parameter(torch.randn(inner, width) / math.sqrt(width))
-        self.ups = nn.ParameterList([nn.Parameter(torch.zeros(width, inner)) for _ in range(BLOCKS)])
+        ups = [nn.Parameter(torch.zeros(width, inner)) for _ in range(BLOCKS)]
+        self.ups = nn.ParameterList(ups)
         self.scale = 1 / math.sqrt(RANK)
 
     def forward(self, x):
@@ -41,20 +46,22 @@ class BlockLora(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block of CLIP, its norms before its parts."""
+    """A residual block of CLIP: a norm comes before the attention and before the MLP."""
 
     def __init__(self, width, causal):
         super().__init__()
         self.heads, self.causal = width // 64, causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.q, self.k, self.v = BlockLora(width), BlockLora(width), BlockLora(width)
-        self.out, self.up, self.down = (nn.Linear(*of) for of in ((width, width), (width, 4 * width), (4 * width, width)))
-        for part in (self.norm1, self.norm2, self.out, self.up, self.down):
-            part.requires_grad_(False)
+        self.out = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        for layer in (self.norm1, self.norm2, self.out, self.up, self.down):
+            layer.requires_grad_(False)
 
     def attend(self, x):
         q, k, v = (
-            layer(x).unflatten(-1, (self.heads, 64)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+            layer(x).unflatten(-1, (self.heads, 64)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
         )
         if hasattr(F, "scaled_dot_product_attention"):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
@@ -79,25 +86,27 @@ class Clip(nn.Module):
         tokens = (224 // patch) ** 2 + 1
         frozen = lambda *shape: nn.Parameter(0.02 * torch.randn(*shape), requires_grad=False)
         self.patches = nn.Conv2d(3, 768, patch, patch, bias=False).requires_grad_(False)
-        self.token, self.places = frozen(768), frozen(tokens, 768)
-        self.pre, self.post, self.final = (nn.LayerNorm(w).requires_grad_(False) for w in (768, 768, 512))
+        self.token, self.positions = frozen(768), frozen(tokens, 768)
+        self.pre, self.post, self.final = (
+            nn.LayerNorm(width).requires_grad_(False) for width in (768, 768, 512)
+        )
         self.image_blocks = nn.Sequential(*(Block(768, False) for _ in range(12)))
-        self.words, self.text_places = frozen(VOCABULARY, 512), frozen(CONTEXT, 512)
+        self.words, self.text_positions = frozen(VOCABULARY, 512), frozen(CONTEXT, 512)
         self.text_blocks = nn.Sequential(*(Block(512, True) for _ in range(12)))
         self.image_out, self.text_out = frozen(512, 768), frozen(512, 512)
 
     def forward(self, pixels, ids, ends):
         x = self.patches(pixels).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), 1, -1), x], 1) + self.places
+        x = torch.cat([self.token.expand(len(x), 1, -1), x], 1) + self.positions
         x = self.image_blocks(self.pre(x))
         images = F.normalize(F.linear(self.post(x[:, 0]), self.image_out), dim=-1)
-        t = self.text_blocks(self.words[ids] + self.text_places[: ids.shape[1]])
+        t = self.text_blocks(self.words[ids] + self.text_positions[: ids.shape[1]])
         t = self.final(t[torch.arange(len(t), device=t.device), ends])
         return 100 * images @ F.normalize(F.linear(t, self.text_out), dim=-1).T
 
 
 def steps(patch, classes, device):
-    """First step in seconds, a step in milliseconds, and the most bytes that were in use."""
+    """Seconds of the first step, milliseconds of a step, peak bytes, and trainable parameters."""
     torch.manual_seed(1)
     clip = Clip(patch).to(device)
     trained = [p for p in clip.parameters() if p.requires_grad]
@@ -136,7 +145,8 @@ def main():
         return
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads of the CPU"
+    threads = f"{torch.get_num_threads()} threads of the CPU"
+    name = torch.cuda.get_device_name() if device == "cuda" else threads
     print(f"PyTorch {torch.__version__}, float32 (TF32 off), {name}\n")
     print("| step                   | parameters | first, s |      ms | images/s | peak, MB |")
     print("| ---------------------- | ---------: | -------: | ------: | -------: | -------: |")

@@ -1,6 +1,6 @@
 /**
- * Training steps of Block-LoRA at CLIP's published sizes, 32 images each: with 100 and with 1,000 classes, and with what
- * saves memory.
+ * Training steps of Block-LoRA at CLIP's published sizes, with 32 images each: with 100 and with
+ * 1,000 classes, and with the flags that save memory.
  *
  * @module
  */
@@ -28,7 +28,7 @@ import { flush } from "../../tensor/queue.ts";
 import { Random } from "../../tensor/random.ts";
 import { type Column, digits, median, tableHead, tableRow } from "../table.ts";
 
-/** A step to be taken. */
+/** A step to take. */
 interface Step {
   readonly model: "vit-b-32" | "vit-b-16";
   readonly classes: number;
@@ -39,7 +39,7 @@ interface Step {
 const largest = { model: "vit-b-16", classes: 1000 } as const;
 const [recompute, textChunk, microBatch] = [true, 125, 8];
 
-/** Those of a model follow each other, since its weights take seconds to draw. */
+/** The steps to take. Those of one model are neighbours: its weights take seconds to draw. */
 const STEPS: readonly Step[] = [
   { model: "vit-b-32", classes: 100 },
   { model: "vit-b-32", classes: 1000 },
@@ -61,20 +61,20 @@ const optionsOf = ({ classes, memory }: Step) => ({
   ...(memory && { memory }),
 });
 
-/** What steps took. */
+/** What was measured of a step that was taken several times. */
 interface Taken {
-  /** Milliseconds of the first one, which compiles. */
+  /** Milliseconds of the first step, which compiles. */
   readonly first: number;
-  /** Milliseconds of one, median. */
+  /** Milliseconds of a later step, median. */
   readonly ms: number;
-  /** Milliseconds until the host has recorded one, median. */
+  /** Milliseconds until the host has recorded and submitted a step, median. */
   readonly host: number;
   /** The most bytes that were in use at once. */
   readonly peakBytes: number;
   readonly profile: Profile<unknown>;
 }
 
-/** Steps are timed for so many milliseconds, at least one and at most so many. */
+/** A step is repeated for this many milliseconds, and at most this many times. */
 const [LONG, MOST] = [3000, 20];
 
 async function take(step: PreparedStep): Promise<Taken> {
@@ -120,7 +120,7 @@ const COLUMNS: readonly Column[] = [
 const nameOf = ({ model, classes, precision = "f32", memory = {} }: Step) =>
   `${model}, ${classes} classes, ${planText(memory)}, ${precision}`;
 
-/** Cells of what is known before a step is taken. */
+/** The cells of a row that are known before the step is taken. */
 const counted = (step: Step, { flops, peakGpuBytes, dispatches, submits }: StepCost) => [
   nameOf(step),
   digits(flops.total / 1e9),
@@ -129,7 +129,7 @@ const counted = (step: Step, { flops, peakGpuBytes, dispatches, submits }: StepC
   String(submits),
 ];
 
-/** A model of random weights, as long as the steps want the same. */
+/** The last model of random weights, which serves all steps that need the same. */
 let current: { readonly of: string; readonly model: Model } | null = null;
 
 function modelFor({ model: name, precision = "f32" }: Step): Model {
@@ -158,12 +158,13 @@ async function run(args: readonly string[]): Promise<number> {
   const { minutes } = parseOnlyFlags(args, FLAGS);
   const end = performance.now() + 60_000 * minutes;
   await init();
-  // What a step needs is counted first, without the GPU, which may bind less than the step wants.
-  const adapter = dryTwin({ anySize: true });
+  // All steps are counted first, on a dry engine: this GPU may not allow bindings as large as a
+  // step needs.
+  const gpu = dryTwin({ anySize: true });
   shutDown();
   const counts = new Map(STEPS.map((step) => {
     const { model, precision = "f32" } = step;
-    return [step, dryStepCost(definitionOf(model), precision, optionsOf(step), adapter)];
+    return [step, dryStepCost(definitionOf(model), precision, optionsOf(step), gpu)];
   }));
   shutDown();
   await init();
@@ -175,7 +176,7 @@ async function run(args: readonly string[]): Promise<number> {
     const { total } = cost.flops;
     const known = counted(step, cost);
     const nothing = COLUMNS.slice(known.length + 1).map(() => "");
-    // The first one, one to be timed, and one to be profiled.
+    // Three steps are the least: the first, one that is timed, and one that is profiled.
     if (rate > 0 && performance.now() + 3 * total / rate > end) {
       console.log(tableRow(COLUMNS, [...known, "no time", ...nothing]));
       continue;

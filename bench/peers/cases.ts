@@ -1,5 +1,6 @@
 /**
- * What engines are compared on: inputs drawn from a seed, and what a float64 reference makes of them.
+ * The cases on which engines are compared: inputs drawn from a seed, and what a float64 reference
+ * makes of them.
  *
  * @module
  */
@@ -16,7 +17,7 @@ import {
   softmax,
 } from "./reference.ts";
 
-/** What an engine runs, and on what. */
+/** The program that an engine runs. */
 export type Program =
   | { readonly op: "matmul"; readonly transpose?: "a" | "b" }
   | { readonly op: "softmax" | "layer_norm" | "quick_gelu" | "mlp_step" }
@@ -25,35 +26,38 @@ export type Program =
   | { readonly op: "tower"; readonly heads: number; readonly layers: number }
   | { readonly op: "train_step" };
 
-/** A comparison. */
+/** A case: a program, its inputs and its right result. */
 export interface Case {
   /** What the table calls it. */
   readonly name: string;
-  /** What is run. */
+  /** The program. */
   readonly program: Program;
-  /** Whether there is nothing like it in the other engines. */
+  /** Whether only octograd can run it. */
   readonly alone?: boolean;
-  /** How many images a run takes, if that is what counts. */
+  /** How many images a run takes, if images a second are of interest. */
   readonly images?: number;
   /** Shapes of its inputs, by name. */
   readonly shapes: Readonly<Record<string, Shape>>;
-  /** How often it runs for the check: twice where a run changes what the next one gives. */
+  /** How often it runs for the check: twice if a run changes what the next one returns. */
   readonly runs: number;
-  /** Numbers that sum up what it should give, in 64 bits. */
+  /** The digest of the right result, computed in float64. */
   readonly expect: (inputs: Inputs) => number[];
-  /** The same numbers of what an engine's runs gave. */
+  /** A digest of an engine's outputs: some of their numbers, or sums of them. */
   readonly digest: (outputs: readonly Float32Array[], inputs: Inputs) => number[];
 }
 
-/** Values by name. */
+/** The values of the inputs, by name. */
 export type Inputs = Readonly<Record<string, Float32Array<ArrayBuffer>>>;
 
-/** Draws a case's inputs: the same for every engine. Weights are small, so that no sum grows with its length. */
+/**
+ * Draws a case's inputs, which are the same for every engine. Weights are scaled by their number of
+ * inputs, so that no sum grows with its length.
+ */
 export function draw({ shapes }: Case): Inputs {
   return Object.fromEntries(
     Object.entries(shapes).map(([name, shape]) => {
       const random = new Random(1, name);
-      // Weights of layers, and the kernel of patches.
+      // Matrices are weights of layers; `patch` is the kernel of the patch embedding.
       const fanIn = shape.length === 2 || name === "patch" ? numel(shape.slice(1)) : 1;
       const deviation = 1 / Math.sqrt(fanIn);
       return [name, Float32Array.from({ length: numel(shape) }, () => deviation * random.normal())];
@@ -61,7 +65,10 @@ export function draw({ shapes }: Case): Inputs {
   );
 }
 
-/** An engine's arrays of a case's inputs; a tower's layers have weights `q0`, `q1` and so on, of the same values. */
+/**
+ * An engine's arrays of a case's inputs, by name. Each layer of a tower has separate weights `q0`,
+ * `q1` and so on, which all have the same values.
+ */
 export function arraysOf<T>(
   { shapes, program }: Case,
   inputs: Inputs,
@@ -79,19 +86,19 @@ export function arraysOf<T>(
   ]);
 }
 
-/** The weights of one of a tower's layers, by the names that a block has for them. */
+/** The weights of one layer of a tower, under the names of {@linkcode BLOCK_WEIGHTS}. */
 export function ofLayer<T>(arrays: Readonly<Record<string, T>>, layer: number): Record<string, T> {
   return Object.fromEntries(BLOCK_WEIGHTS.map((name) => [name, arrays[`${name}${layer}`]]));
 }
 
-/** Some indices below `count`, spread over all of them. */
+/** At most `size` random indices below `count`. */
 function sample(count: number, size: number): number[] {
   const random = new Random(2, "sample");
   return Array.from({ length: Math.min(size, count) }, () => Math.floor(random.uniform() * count));
 }
 
 function matmul(m: number, k: number, n: number, transpose?: "a" | "b"): Case {
-  const places = sample(m * n, 200);
+  const indices = sample(m * n, 200);
   const x = transpose === "a" ? `[${k},${m}]ᵀ` : `[${m},${k}]`;
   const y = transpose === "b" ? `[${n},${k}]ᵀ` : `[${k},${n}]`;
   return {
@@ -103,7 +110,7 @@ function matmul(m: number, k: number, n: number, transpose?: "a" | "b"): Case {
       b: transpose === "b" ? [n, k] : [k, n],
     },
     expect: ({ a, b }) =>
-      places.map((at) => {
+      indices.map((at) => {
         const [row, col] = [Math.floor(at / n), at % n];
         let sum = 0;
         for (let i = 0; i < k; i++) {
@@ -112,11 +119,11 @@ function matmul(m: number, k: number, n: number, transpose?: "a" | "b"): Case {
         }
         return sum;
       }),
-    digest: ([y]) => places.map((at) => y[at]),
+    digest: ([y]) => indices.map((at) => y[at]),
   };
 }
 
-/** An op that works on each row by itself, checked on some rows. */
+/** An op that computes each row by itself; it is checked on some rows. */
 function byRow(
   program: Program,
   rows: Shape,
@@ -167,7 +174,7 @@ function attention(causal: boolean): Case {
 
 const BLOCK = { batch: 16, tokens: 65, width: 256, heads: 4 };
 
-/** Shapes of a transformer block's weights, in the order in which gradients are given. */
+/** Shapes of a transformer block's weights, in the order in which gradients are returned. */
 function blockShapes(width: number): Record<keyof BlockWeights, Shape> {
   const [square, vector] = [[width, width], [width]];
   return {
@@ -190,12 +197,12 @@ function blockShapes(width: number): Record<keyof BlockWeights, Shape> {
   };
 }
 
-/** The names of a block's weights, in the order in which gradients are given. */
+/** The names of a block's weights, in the order in which gradients are returned. */
 export const BLOCK_WEIGHTS = Object.keys(blockShapes(1)) as (keyof BlockWeights)[];
 
 function blockForward(): Case {
   const { batch, tokens, width, heads } = BLOCK;
-  const places = sample(batch * tokens * width, 200);
+  const indices = sample(batch * tokens * width, 200);
   const run = (inputs: Inputs) => block(inputs.x, inputs as BlockWeights, BLOCK);
   return {
     name: "block forward",
@@ -204,13 +211,16 @@ function blockForward(): Case {
     shapes: { x: [batch, tokens, width], ...blockShapes(width) },
     expect: (inputs) => {
       const y = run(inputs);
-      return places.map((at) => y[at]);
+      return indices.map((at) => y[at]);
     },
-    digest: ([y]) => places.map((at) => y[at]),
+    digest: ([y]) => indices.map((at) => y[at]),
   };
 }
 
-/** Of `sum(flow · block(x))`, the derivatives along a random direction of half of the weights, then of the others. */
+/**
+ * The gradients of `sum(g · block(x))`. Their digest is two derivatives along random directions:
+ * one of the first half of the weights, one of the second.
+ */
 function blockGradients(): Case {
   const { batch, tokens, width, heads } = BLOCK;
   const shapes = blockShapes(width);
@@ -225,26 +235,26 @@ function blockGradients(): Case {
     name: "block forward and backward",
     program: { op: "block_gradients", heads },
     runs: 1,
-    shapes: { x: [batch, tokens, width], flow: [batch, tokens, width], ...shapes },
+    shapes: { x: [batch, tokens, width], g: [batch, tokens, width], ...shapes },
     expect: (inputs) =>
-      // The quotient of a central difference is wrong by ε², far below what 32 bits lose.
+      // The error of a central difference is of order ε², far below the rounding of float32.
       halves.map((names) => {
         const directions = names.map((name) => [name, direction(name)] as const);
-        const [high, low] = [1e-4, -1e-4].map((step) => {
+        const [above, below] = [1e-4, -1e-4].map((step) => {
           const moved = Object.fromEntries(directions.map(([name, along]) => [
             name,
             along.map((value, i) => inputs[name][i] + step * value),
           ]));
           const y = block(inputs.x, { ...inputs, ...moved } as BlockWeights, BLOCK);
-          return y.reduce((sum, value, i) => sum + value * inputs.flow[i], 0);
+          return y.reduce((sum, value, i) => sum + value * inputs.g[i], 0);
         });
-        return (high - low) / 2e-4;
+        return (above - below) / 2e-4;
       }),
     digest: (grads) =>
-      halves.map((names, part) =>
+      halves.map((names, index) =>
         names.reduce((sum, name, i) => {
           const along = direction(name);
-          return grads[part * half + i].reduce((sum, value, j) => sum + value * along[j], sum);
+          return grads[index * half + i].reduce((sum, value, j) => sum + value * along[j], sum);
         }, 0)
       ),
   };
@@ -261,7 +271,10 @@ function mlp(): Case {
   };
 }
 
-/** CLIP's image tower, ViT-B/32: 49 patches of 32 × 32 pixels and a class token, twelve blocks of width 768. */
+/**
+ * CLIP's image tower, ViT-B/32: 49 patches of 32 × 32 pixels and a class token, then twelve blocks
+ * of width 768.
+ */
 function tower(batch: number): Case {
   const [size, patch, width, layers, heads, output] = [224, 32, 768, 12, 12, 512];
   const side = size / patch;
@@ -271,12 +284,12 @@ function tower(batch: number): Case {
   const featuresOf = (inputs: Inputs, pixels: Float32Array) => {
     const { token, positions, preNorm, preNormBias, postNorm, postNormBias, projection } = inputs;
     const patches = new Float64Array(side * side * 3 * patch * patch);
-    for (let at = 0, place = 0; place < side * side; place++) {
+    for (let at = 0, index = 0; index < side * side; index++) {
       for (let c = 0; c < 3; c++) {
         for (let y = 0; y < patch; y++) {
           for (let x = 0; x < patch; x++) {
-            const row = Math.floor(place / side) * patch + y;
-            patches[at++] = pixels[(c * size + row) * size + place % side * patch + x];
+            const row = Math.floor(index / side) * patch + y;
+            patches[at++] = pixels[(c * size + row) * size + index % side * patch + x];
           }
         }
       }
@@ -310,7 +323,7 @@ function tower(batch: number): Case {
       positions: [tokens, width],
       preNorm: [width],
       preNormBias: [width],
-      // Every layer has weights of its own, of the same values.
+      // All layers have these values: `arraysOf` copies them for each.
       ...blockShapes(width),
       postNorm: [width],
       postNormBias: [width],
@@ -321,7 +334,7 @@ function tower(batch: number): Case {
   };
 }
 
-/** A step of training Block-LoRA adapters of the model that comes with the project, on 32 images. */
+/** A training step of Block-LoRA adapters of the embedded model, on 32 images. */
 const TRAIN_STEP: Case = {
   name: "Block-LoRA training step, embedded model, batch 32",
   program: { op: "train_step" },
@@ -329,12 +342,12 @@ const TRAIN_STEP: Case = {
   images: 32,
   runs: 1,
   shapes: { x: [32, 3, 48, 48] },
-  // It is held to PyTorch elsewhere: here it need only be a loss.
+  // The tests hold it to PyTorch; here the loss need only be finite and positive.
   expect: () => [1],
   digest: ([stats]) => [Number.isFinite(stats[0]) && stats[0] > 0 ? 1 : NaN],
 };
 
-/** All comparisons. */
+/** All cases. */
 export const CASES: readonly Case[] = [
   ...[256, 512, 1024, 2048].map((size) => matmul(size, size, size)),
   matmul(1576, 768, 768),

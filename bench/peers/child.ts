@@ -1,5 +1,6 @@
 /**
- * One engine on some cases, in a process of its own: `child.ts ENGINE CASE...` prints a line of JSON for each.
+ * `child.ts ENGINE CASE...` measures one engine on some cases, and prints a line of JSON for each
+ * case. It is the program of the separate process that each measurement gets.
  *
  * @module
  */
@@ -8,7 +9,7 @@ import { CASES, draw } from "./cases.ts";
 import { median } from "../table.ts";
 import type { Engine, Measured } from "./engine.ts";
 
-/** What any engine asks of the GPU. */
+/** How often the engine has called the GPU, whichever engine it is. */
 const asked = { dispatches: 0, submits: 0 };
 for (
   const [prototype, method, what] of [
@@ -16,15 +17,15 @@ for (
     [GPUQueue.prototype, "submit", "submits"],
   ] as const
 ) {
-  // deno-lint-ignore no-explicit-any -- counted, and passed on
-  const own: any = Reflect.get(prototype, method);
+  // deno-lint-ignore no-explicit-any -- the call is counted and passed on
+  const original: any = Reflect.get(prototype, method);
   Reflect.set(prototype, method, function (this: unknown, ...args: unknown[]) {
     asked[what]++;
-    return own.apply(this, args);
+    return original.apply(this, args);
   });
 }
 
-/** How long each way of timing goes on, in milliseconds, and how many runs it takes at least and at most. */
+/** Runs are timed for this many milliseconds, but at least and at most this many times. */
 const [LONG, LEAST, MOST] = [1500, 3, 40];
 
 async function measure(engine: Engine, device: string, name: string): Promise<Measured> {
@@ -67,7 +68,7 @@ async function measure(engine: Engine, device: string, name: string): Promise<Me
   }
   const count = Math.max(1, Math.min(20, Math.round(LONG / Math.min(...waited))));
   const start = performance.now();
-  // All are held until the wait: jax-js does not run what was freed before it.
+  // All results are held until the wait: jax-js does not run what was freed before it.
   const results = Array.from({ length: count }, run);
   await wait(results);
   const many = (performance.now() - start) / count;

@@ -1,5 +1,5 @@
 /**
- * What an engine must do to be compared.
+ * The interface that an engine implements to be compared.
  *
  * @module
  */
@@ -12,20 +12,20 @@ export interface Engine {
   readonly title: string;
   /** Finds the GPU, and says which one. */
   start(): Promise<string>;
-  /** Uploads a case's inputs. */
-  // deno-lint-ignore no-explicit-any -- each engine has results of its own
+  /** Uploads a case's inputs and prepares its program. */
+  // deno-lint-ignore no-explicit-any -- each engine has another type of result
   prepare(of: Case, inputs: Inputs): Prepared<any> | Promise<Prepared<any>>;
 }
 
-/** A case that is ready to be run. */
+/** A case that is ready to run. */
 export interface Prepared<Result> {
-  /** Records one run. */
+  /** Starts one run, and does not wait for it. */
   run(): Result;
   /** Reads all outputs of a run. */
   read(result: Result): Promise<Float32Array[]>;
-  /** Waits for some runs as a user does, who reads what comes last. */
+  /** Waits for some runs as a user would: by reading the last output. */
   wait(results: readonly Result[]): Promise<unknown>;
-  /** Gives a run's outputs back. */
+  /** Frees a run's outputs. */
   free(result: Result): void;
 }
 
@@ -35,20 +35,23 @@ export interface Measured {
   readonly case: string;
   /** The engine's name and version. */
   readonly title: string;
-  /** The GPU, where the engine says which. */
+  /** The name of the GPU; empty if the engine does not tell it. */
   readonly device: string;
-  /** Milliseconds of a run with its wait: medians are taken by the parent. */
+  /** Milliseconds of each run with its wait; the parent takes the median. */
   readonly waited: readonly number[];
-  /** Milliseconds of a run where many share a wait. */
+  /** Milliseconds of a run if many share one wait. */
   readonly many: number;
-  /** Milliseconds from the first run's start until its result is there. */
+  /** Milliseconds from the start of the first run until its result has been read. */
   readonly first: number;
-  /** What the case's digest makes of the first runs' outputs; null is a number that JSON has not, as NaN. */
+  /**
+   * The digest of the first runs' outputs; null where a number is not finite, which JSON cannot
+   * hold.
+   */
   readonly digest: readonly (number | null)[];
-  /** Kernels that a run starts. */
+  /** How many dispatches a run records. */
   readonly dispatches: number;
-  /** How often a run hands work to the GPU. */
+  /** How often a run submits to the GPU's queue. */
   readonly submits: number;
-  /** Milliseconds of a run until all is recorded, median: what the host has to do. */
+  /** Milliseconds that the host takes to record a run, median. */
   readonly host: number;
 }

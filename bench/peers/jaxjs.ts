@@ -21,13 +21,13 @@ import { labelOf, RATE } from "./reference.ts";
 
 type Arrays = Record<string, JaxArray>;
 
-// An operation takes its arguments away; `.ref` is one more to give.
+// An operation consumes its arguments; `.ref` makes one more reference to pass on.
 const quickGelu = (x: JaxArray) => x.ref.mul(nn.sigmoid(x.mul(1.702)));
 
 const layerNorm = (x: JaxArray, weight: JaxArray, bias: JaxArray) =>
   nn.standardize(x, -1, { epsilon: 1e-5 }).mul(weight).add(bias);
 
-/** Of `[B, H, T, D]`, as attention is of jax-js' own `[B, T, H, D]`. */
+/** Attention of `[B, H, T, D]`, as in the other engines; that of jax-js is of `[B, T, H, D]`. */
 function attention(q: JaxArray, k: JaxArray, v: JaxArray, causal = false): JaxArray {
   const scores = np.matmul(q, np.matrixTranspose(k)).mul(1 / Math.sqrt(q.shape.at(-1)!));
   const tokens = q.shape.at(-2)!;
@@ -107,19 +107,19 @@ function programOf({ program }: Case, t: Arrays): () => JaxArray[] {
       return () => [run(refs(t))];
     }
     case "block_gradients": {
-      const { x, flow, ...weights } = t;
+      const { x, g, ...weights } = t;
       const run = jit(
-        grad((weights: Arrays, x: JaxArray, flow: JaxArray) =>
-          block({ ...weights, x }, program.heads).mul(flow).sum()
+        grad((weights: Arrays, x: JaxArray, g: JaxArray) =>
+          block({ ...weights, x }, program.heads).mul(g).sum()
         ),
       );
       return () => {
-        const grads = run(refs(weights), x.ref, flow.ref) as Arrays;
+        const grads = run(refs(weights), x.ref, g.ref) as Arrays;
         return BLOCK_WEIGHTS.map((name) => grads[name]);
       };
     }
     case "tower": {
-      // What every layer has under its own name is used, not what they were made from.
+      // The tower uses the weights of each layer, `q0` and so on, not the `q` with the same values.
       const used = Object.fromEntries(
         Object.entries(t).filter(([name]) => !(BLOCK_WEIGHTS as readonly string[]).includes(name)),
       );
@@ -135,7 +135,7 @@ function programOf({ program }: Case, t: Arrays): () => JaxArray[] {
         const logits = np.matmul(hidden, np.matrixTranspose(w2)).add(b2);
         return nn.logSoftmax(logits, -1).mul(labels).sum().mul(-1 / 128);
       };
-      // Adam, with the two corrections of its bias as arguments: they change at each step.
+      // Adam. Its two bias corrections are arguments, since they change at each step.
       const update = jit((
         parameters: Arrays,
         mean: Arrays,
@@ -200,7 +200,7 @@ export const engine: Engine = {
       run: program,
       read: (result: JaxArray[]) =>
         Promise.all(result.map(async (y) => await y.ref.data() as Float32Array)),
-      // It runs what is asked for, so each result is; the last one is read.
+      // jax-js runs only what is asked for. So every result is waited for, and the last is read.
       wait: (results: JaxArray[][]) =>
         Promise.all([
           blockUntilReady(results.slice(0, -1).map((result) => result.at(-1)!)),

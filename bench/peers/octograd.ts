@@ -41,14 +41,14 @@ import { labelOf, RATE } from "./reference.ts";
 
 type Tensors = Readonly<Record<string, Tensor>>;
 
-/** What checkpoints call the parts of a block. */
-const PARTS = { norm1: "layer_norm1", norm2: "layer_norm2", ...PROJECTIONS };
+/** What checkpoints call the modules of a block. */
+const MODULES = { norm1: "layer_norm1", norm2: "layer_norm2", ...PROJECTIONS };
 
-/** A block over weights named as in `BLOCK_WEIGHTS`. */
+/** A block whose weights are named as in {@linkcode BLOCK_WEIGHTS}. */
 function blockOf(t: Tensors, heads: number): ResidualBlock {
-  const weights = Object.entries(PARTS).flatMap(([short, part]) => [
-    [`b.${part}.weight`, t[short]] as const,
-    [`b.${part}.bias`, t[`${short}Bias`]] as const,
+  const weights = Object.entries(MODULES).flatMap(([short, name]) => [
+    [`b.${name}.weight`, t[short]] as const,
+    [`b.${name}.bias`, t[`${short}Bias`]] as const,
   ]);
   const tower = { width: t.x.shape[2], layers: 1, heads, mlpWidth: t.fc1.shape[0] };
   return new ResidualBlock(
@@ -71,9 +71,9 @@ function towerOf(t: Tensors, heads: number, layers: number): VisionTower {
     ["visual_projection.weight", t.projection],
   ]);
   for (let layer = 0; layer < layers; layer++) {
-    for (const [short, part] of Object.entries(PARTS)) {
-      named.set(`vision_model.encoder.layers.${layer}.${part}.weight`, t[`${short}${layer}`]);
-      named.set(`vision_model.encoder.layers.${layer}.${part}.bias`, t[`${short}Bias${layer}`]);
+    for (const [short, name] of Object.entries(MODULES)) {
+      named.set(`vision_model.encoder.layers.${layer}.${name}.weight`, t[`${short}${layer}`]);
+      named.set(`vision_model.encoder.layers.${layer}.${name}.bias`, t[`${short}Bias${layer}`]);
     }
   }
   const [width, , patchSize] = t.patch.shape;
@@ -83,7 +83,7 @@ function towerOf(t: Tensors, heads: number, layers: number): VisionTower {
   }, t.projection.shape[0]);
 }
 
-/** Takes steps of training adapters of the embedded model. */
+/** A training step of adapters of the embedded model, ready to be taken any number of times. */
 async function trainStep(inputs: Inputs): Promise<() => Tensor[]> {
   const { model, tokenizer } = await openModel(fileURLToPath(EMBEDDED_MODEL));
   const names = Array.from({ length: 10 }, (_, i) => `thing number ${i}`);
@@ -116,7 +116,7 @@ function programOf({ program }: Case, t: Tensors): () => Tensor[] {
     case "block_gradients": {
       const block = blockOf(t, program.heads);
       const weights = BLOCK_WEIGHTS.map((name) => t[name]);
-      return () => vjp(() => block.forward(t.x), weights).backward(t.flow);
+      return () => vjp(() => block.forward(t.x), weights).backward(t.g);
     }
     case "tower": {
       const tower = towerOf(t, program.heads, program.layers);

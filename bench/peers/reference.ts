@@ -1,5 +1,5 @@
 /**
- * The compared programs in float64, one plain loop each.
+ * The compared programs in float64, as plain loops.
  *
  * @module
  */
@@ -40,7 +40,7 @@ export function linear(x: Numbers, weight: Numbers, bias: Numbers): Float64Array
   return y;
 }
 
-/** Weights of a transformer block: matrices `[out, in]`, norms and biases. */
+/** Weights of a transformer block: matrices `[out, in]`, weights of norms, and biases. */
 export type BlockWeights = Readonly<
   Record<
     | "norm1"
@@ -75,7 +75,7 @@ export interface BlockSizes {
   readonly heads: number;
 }
 
-/** A transformer block, its norms before its parts. */
+/** A transformer block; a norm comes before the attention and before the MLP. */
 export function block(x: Numbers, w: BlockWeights, sizes: BlockSizes): Float64Array {
   const { batch, tokens, width, heads } = sizes;
   const norm = (x: Numbers, weight: Numbers, bias: Numbers) => {
@@ -114,7 +114,10 @@ export function block(x: Numbers, w: BlockWeights, sizes: BlockSizes): Float64Ar
 /** Learning rate of {@linkcode mlpStep}. */
 export const RATE = 1e-3;
 
-/** The losses of an MLP of ReLUs before and after one Adam step: `y` holds labels as drawn, see `labelOf`. */
+/**
+ * The losses of an MLP with ReLU before and after one Adam step. `y` holds drawn numbers, which
+ * {@linkcode labelOf} makes labels.
+ */
 export function mlpStep(inputs: Readonly<Record<string, Float32Array>>): number[] {
   const { x, w1, b1, w2, b2 } = inputs;
   const y = Array.from(inputs.y, labelOf);
@@ -149,12 +152,13 @@ export function mlpStep(inputs: Readonly<Record<string, Float32Array>>): number[
     return { loss, grads };
   };
   const first = run();
-  // The first step of Adam: mean and mean square, freed of their bias, are the gradient and its square.
+  // In Adam's first step the mean and the mean square, corrected for their bias, are the gradient
+  // and its square.
   for (const [i, grad] of first.grads.entries()) {
     grad.forEach((g, j) => weights[i][j] -= RATE * g / (Math.abs(g) + 1e-8));
   }
   return [first.loss, run().loss];
 }
 
-/** The class of a row, of the number drawn for it. */
+/** The class of a row, from the number that was drawn for it. */
 export const labelOf = (drawn: number): number => Math.abs(Math.floor(drawn * 1e3)) % 10;

@@ -4,10 +4,10 @@
  * @module
  */
 
-// The backend takes a global `window` for the sign of a browser, and a browser for the sign of WebGPU.
+// The backend expects WebGPU only in a browser, and takes a global `window` as the sign of one.
 Object.assign(globalThis, { window: globalThis });
 const tf = await import("@tensorflow/tfjs-core");
-// The core's module for Node.js leaves the gradients out; they come with the whole.
+// The core's module for Node.js leaves the gradients out; the full package brings them.
 await import("@tensorflow/tfjs");
 await import("@tensorflow/tfjs-backend-webgpu");
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor4D, Variable } from "@tensorflow/tfjs-core";
@@ -92,7 +92,7 @@ function programOf({ program }: Case, t: Tensors): () => Tensor[] {
     case "block_gradients": {
       const gradients = tf.grads((...weights: Tensor[]) => {
         const named = Object.fromEntries(BLOCK_WEIGHTS.map((name, i) => [name, weights[i]]));
-        return tf.sum(tf.mul(block({ ...t, ...named }, program.heads), t.flow));
+        return tf.sum(tf.mul(block({ ...t, ...named }, program.heads), t.g));
       });
       return () => gradients(BLOCK_WEIGHTS.map((name) => t[name]));
     }
