@@ -211,7 +211,7 @@ async function start(): Promise<void> {
   const engine = engineOn(new Device(made, adapter.info, directive));
   await engine.queue.readbacks.tryOut();
   made.lost.then(() => {
-    if (currentEngine() === engine) starting = null;
+    if (hasEngine() && currentEngine() === engine) starting = null;
   });
   install(engine);
 }

@@ -146,6 +146,7 @@ gpuTest(
     // Two batches an epoch, of two images and of one; each image once.
     const seen = batches.slice(0, 2).flatMap(({ labels }) => [...labels]);
     assertEquals([batches[0].labels.length, seen.sort()], [2, [0, 1, 2]]);
+    assertEquals(batches.slice(0, 4).map(({ endsEpoch }) => endsEpoch), [false, true, false, true]);
     const [first, last] = await trained(trainer, batches);
     assertLess(last, first / 2);
     trainer.endEpoch(1);

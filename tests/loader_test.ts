@@ -204,6 +204,8 @@ Deno.test("ImageLoader leaves out what cannot be read where asked to, and names 
     const trained = await collect(loader.training(samples, { ...TRAINING, batchSize: 2 }));
     assertEquals(trained.map(({ labels }) => labels.length), [2, 1, 2, 1, 2, 1, 2]);
     assertEquals(trained.map(({ skipped }) => skipped), [names, [], [], [], [], [], []]);
+    const ends = [false, true, false, true, false, true, false];
+    assertEquals(trained.map(({ endsEpoch }) => endsEpoch), ends);
     assertEquals(
       new Set(trained.flatMap(({ labels }) => [...labels])),
       new Set([100, 104, 105]),

@@ -12,11 +12,8 @@
  */
 
 import { findChromium } from "./browser/chromium.ts";
-import { resultsOf } from "./browser/report.ts";
+import { resultsOf, slowest } from "./browser/report.ts";
 import { compareResults, runAllInChromium } from "./browser/suite.ts";
-
-/** How many of the slowest tests are named. */
-const SLOWEST = 10;
 
 /** Runs Deno's tests, and gives what they printed and whether all passed. */
 async function runDeno(args: readonly string[]): Promise<{ printed: string; passed: boolean }> {
@@ -36,7 +33,7 @@ async function runDeno(args: readonly string[]): Promise<{ printed: string; pass
     }
     const { code, signal } = await child.status;
     const xml = await Deno.readTextFile(report);
-    if (args.length === 0) console.error(slowest(xml));
+    if (args.length === 0) console.error(slowest("Deno", testsOf(xml)));
     if (signal !== "SIGABRT" && signal !== "SIGSEGV") return { printed, passed: code === 0 };
     // The report is written after the last test; until then the file is empty.
     const ended = /<testsuites [^>]*>/.exec(xml)?.[0] ?? "";
@@ -52,19 +49,15 @@ async function writeAll(bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await Deno.stdout.write(bytes.subarray(at));
 }
 
-/** The slowest tests of a report. */
-function slowest(xml: string): string {
-  const times = [...xml.matchAll(/<testcase name="([^"]*)"[^>]* time="([\d.]+)"/g)]
-    .map(([, name, seconds]) => ({ name, seconds: Number(seconds) }))
-    .sort((a, b) => b.seconds - a.seconds);
-  const lines = times.slice(0, SLOWEST)
-    .map(({ name, seconds }) => `  ${seconds.toFixed(1).padStart(6)} s  ${name}`);
-  return `The slowest tests:\n${lines.join("\n")}`;
+/** The tests of a JUnit report, and how long each took. */
+function testsOf(xml: string): { readonly name: string; readonly seconds: number }[] {
+  return [...xml.matchAll(/<testcase name="([^"]*)"[^>]* time="([\d.]+)"/g)]
+    .map(([, name, seconds]) => ({ name, seconds: Number(seconds) }));
 }
 
-const wholeSuite = Deno.args.length === 0;
-const chromium = wholeSuite ? await findChromium() : null;
-if (wholeSuite && !chromium) {
+const all = Deno.args.length === 0;
+const chromium = all ? await findChromium() : null;
+if (all && !chromium) {
   console.error("Chromium is absent: the tests of kernels run in Deno alone");
 }
 const [deno, page] = await Promise.all([

@@ -44,6 +44,7 @@ Deno.test("runsOf() has every method, shot, seed and data set once", () => {
       [{ methods: "lora-r4-n2" }, '"lora-r4-n2" is not'],
       [{ shots: "1,0" }, "--shots"],
       [{ seeds: "" }, "--seeds"],
+      [{ seeds: "1,4294967296" }, "integers from 0 to 4294967295"],
       [{ data: "x/a,y/a" }, 'two data sets are called "a"'],
     ] as const
   ) {
@@ -61,6 +62,12 @@ Deno.test("shardOf() takes the flag, then Slurm's task, then Kubernetes'", () =>
   const kubernetes = { JOB_COMPLETION_INDEX: "1", JOB_COMPLETIONS: "3" };
   assertEquals(shardOf(undefined, slurm), { index: 2, count: 4 });
   assertEquals(shardOf(undefined, kubernetes), { index: 1, count: 3 });
+  // sbatch --array=1-9:2
+  const stepped = { SLURM_ARRAY_TASK_MIN: "1", SLURM_ARRAY_TASK_STEP: "2" };
+  for (const [i, id] of ["1", "3", "5", "7", "9"].entries()) {
+    const task = { ...stepped, SLURM_ARRAY_TASK_ID: id, SLURM_ARRAY_TASK_COUNT: "5" };
+    assertEquals(shardOf(undefined, task), { index: i, count: 5 });
+  }
   assertEquals(shardOf("0/2", { ...slurm, ...kubernetes }), { index: 0, count: 2 });
   for (const wrong of ["2/2", "1", "1/2/3", "a/2", "-1/2", "0/0", "/"]) {
     assertThrows(() => shardOf(wrong, {}), UsageError, "is no share");

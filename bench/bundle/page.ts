@@ -1,5 +1,5 @@
 /**
- * `page.ts FILE` prints a file of tests as one module, for a browser's page.
+ * `page.ts FILE...` prints files of tests as one module, for a browser's page.
  *
  * @module
  */
@@ -40,11 +40,15 @@ const PAGE: Plugin = {
   },
 };
 
-/** Bundles a file of `tests/`, unchanged, into a module that exports `run()`. */
-async function bundle(file: string): Promise<string> {
+/**
+ * Bundles files of `tests/`, unchanged, into one module. It exports `run()` and `FILES`, which loads
+ * each file when it is called for: their kernels share an engine, and are compiled once.
+ */
+async function bundle(files: readonly string[]): Promise<string> {
+  const loads = files.map((file) => `${JSON.stringify(file)}: () => import("./${file}")`);
   const { outputFiles: [{ text }] } = await build({
     stdin: {
-      contents: `export { run } from "./browser/deno.ts"; import "./${file}";`,
+      contents: `export { run } from "./browser/deno.ts"; export const FILES = { ${loads} };`,
       resolveDir: pathOf("tests/"),
     },
     plugins: [PAGE],
@@ -58,5 +62,5 @@ async function bundle(file: string): Promise<string> {
   return text;
 }
 
-await Deno.stdout.write(new TextEncoder().encode(await bundle(Deno.args[0])));
+await Deno.stdout.write(new TextEncoder().encode(await bundle(Deno.args)));
 await stop();

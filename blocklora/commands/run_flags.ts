@@ -25,6 +25,9 @@ import { kebab } from "../system/flags.ts";
 import { recipeOf, type RunConfig } from "../training/run_config.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
 
+/** The largest seed: dropout masks are drawn from 32 bits of it. */
+export const MAX_SEED = 2 ** 32 - 1;
+
 /** The flags of all methods. A flag that is not given has the preset of the selected method. */
 const OF_METHODS: Flags = Object.fromEntries(
   METHODS.toReversed().flatMap(({ flags }) =>

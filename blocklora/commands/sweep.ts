@@ -21,7 +21,7 @@ import { ARRAY_VARIABLES, shardOf } from "../training/shard.ts";
 import { DatasetRuns, directoryOf } from "../training/sweep.ts";
 import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
-import { MEMORY_FLAGS, METHOD_FLAGS, runConfigOf, TRAINING_FLAGS } from "./run_flags.ts";
+import { MAX_SEED, MEMORY_FLAGS, METHOD_FLAGS, runConfigOf, TRAINING_FLAGS } from "./run_flags.ts";
 import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
 import { openData } from "../data/open_data.ts";
 import { userPath } from "../system/user_path.ts";
@@ -200,8 +200,10 @@ export function runsOf(
       `Cannot use --data: two data sets are called "${twice}", their runs would share directories`,
     );
   }
-  const methods = flags.methods.split(",").map((text) => comparedNamed(text.trim()));
-  const [shots, seeds] = [numbersOf("shots", flags.shots, 1), numbersOf("seeds", flags.seeds, 0)];
+  const methods = [...new Set(flags.methods.split(",").map((text) => text.trim()))]
+    .map(comparedNamed);
+  const shots = numbersOf("shots", flags.shots, 1, Infinity);
+  const seeds = numbersOf("seeds", flags.seeds, 0, MAX_SEED);
   return sets.flatMap((data) =>
     methods.flatMap((compared): ListedRun[] =>
       compared.baseline && !compared.baseline.learns
@@ -211,13 +213,14 @@ export function runsOf(
   );
 }
 
-function numbersOf(flag: string, list: string, from: number): number[] {
+function numbersOf(flag: string, list: string, from: number, to: number): number[] {
   const numbers = list.split(",").map((item) => item.trim() === "" ? NaN : Number(item));
-  if (numbers.every((value) => Number.isSafeInteger(value) && value >= from)) {
+  if (numbers.every((value) => Number.isSafeInteger(value) && value >= from && value <= to)) {
     return [...new Set(numbers)];
   }
   throw new UsageError(
-    `Cannot use --${flag}: "${list}" is not a list of integers from ${from}`,
+    `Cannot use --${flag}: "${list}" is not a list of integers from ${from}` +
+      (to < Infinity ? ` to ${to}` : ""),
   );
 }
 

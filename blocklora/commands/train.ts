@@ -28,6 +28,7 @@ import { evaluateOn, trainLearner } from "../training/run.ts";
 import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
 import {
+  MAX_SEED,
   MEMORY_FLAGS,
   memoryLimitOf,
   METHOD_FLAGS,
@@ -62,7 +63,7 @@ export const FLAGS = {
   split: text<string | undefined>("FILE", "a split file, as CoOp's split_zhou_*.json", undefined),
   shots: number({ from: 1, integer: true }, "training images a class", 16),
   seed: number(
-    { from: 0, to: 2 ** 32 - 1, integer: true },
+    { from: 0, to: MAX_SEED, integer: true },
     "seed of the shots, the adapters, the crops and the dropout",
     1,
   ),

@@ -20,6 +20,8 @@ export interface Batch {
   readonly labels: Int32Array<ArrayBuffer>;
   /** Files that were left out because they could not be read. Each is reported once. */
   readonly skipped: readonly string[];
+  /** Whether it is the last batch of its epoch, in which every image is used once. */
+  readonly endsEpoch: boolean;
 }
 
 /** How images are loaded. */
@@ -58,6 +60,7 @@ const AHEAD = 3;
 interface BatchSpec {
   readonly indices: readonly number[];
   readonly work: Request["work"];
+  readonly endsEpoch: boolean;
 }
 
 /**
@@ -106,7 +109,8 @@ export class ImageLoader implements AsyncDisposable {
     const indices = [...samples.keys()];
     return this.#batches(samples, function* () {
       for (let at = 0; at < indices.length; at += batchSize) {
-        yield { indices: indices.slice(at, at + batchSize), work: "evaluate" };
+        const endsEpoch = at + batchSize >= indices.length;
+        yield { indices: indices.slice(at, at + batchSize), work: "evaluate", endsEpoch };
       }
     });
   }
@@ -131,7 +135,8 @@ export class ImageLoader implements AsyncDisposable {
         const order = random.fork(epoch).shuffle(readable);
         for (let at = 0; at < order.length && batch < iterations; at += batchSize, batch++) {
           const indices = order.slice(at, at + batchSize);
-          yield { indices, work: { seed, batch, scale, ratio, flip } satisfies Augmentation };
+          const work: Augmentation = { seed, batch, scale, ratio, flip };
+          yield { indices, work, endsEpoch: at + batchSize >= order.length };
         }
       }
     }, this.#skip);
@@ -202,7 +207,7 @@ export class ImageLoader implements AsyncDisposable {
     await this.#distribute(
       pool,
       samples,
-      { indices: [...samples.keys()], work: "check" },
+      { indices: [...samples.keys()], work: "check", endsEpoch: true },
       (reply, positions) => {
         for (const [i, position] of positions.entries()) reasons[position] = reply.reasons[i];
       },
@@ -232,7 +237,8 @@ export class ImageLoader implements AsyncDisposable {
     }
     const batch = new Float32Array(labels.length * size);
     for (const [i, image] of pixels.entries()) batch.set(image, i * size);
-    return { pixels: batch, labels: Int32Array.from(labels), skipped };
+    const { endsEpoch } = spec;
+    return { pixels: batch, labels: Int32Array.from(labels), skipped, endsEpoch };
   }
 
   /**

@@ -114,13 +114,13 @@ export async function probePredictions(
   return Array.from(values);
 }
 
-/** Every row scaled to length 1. */
+/** Every row scaled to length 1; a row of zeros stays. */
 function normalized({ values, width }: Features): Float32Array<ArrayBuffer> {
   const scaled = new Float32Array(values.length);
   for (let start = 0; start < values.length; start += width) {
     const row = values.subarray(start, start + width);
     const length = Math.hypot(...row);
-    row.forEach((value, i) => scaled[start + i] = value / length);
+    row.forEach((value, i) => scaled[start + i] = value / (length || 1));
   }
   return scaled;
 }

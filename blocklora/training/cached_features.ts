@@ -11,7 +11,7 @@ import { scope } from "../../tensor/scope.ts";
 import type { Sample } from "../data/dataset.ts";
 import type { ImageLoader } from "../data/loader.ts";
 import type { Features } from "../methods/baseline.ts";
-import type { TrainingBatch } from "./trainer.ts";
+import type { LoadedBatch } from "./loop.ts";
 
 /** Features, and the image files that they were computed from. */
 export type NamedFeatures = Features & { readonly paths: readonly string[] };
@@ -57,7 +57,7 @@ export async function* featureBatches(
     readonly iterations: number;
     readonly seed: number;
   },
-): AsyncGenerator<TrainingBatch & { readonly skipped: readonly string[] }> {
+): AsyncGenerator<LoadedBatch> {
   const random = new Random(seed, "features");
   const all = labels.map((_, i) => i);
   let left: number[] = [];
@@ -69,6 +69,7 @@ export async function* featureBatches(
       features: Float32Array.from(rows.flat()),
       labels: Int32Array.from(chosen, (i) => labels[i]),
       skipped: [],
+      endsEpoch: left.length === 0,
     };
   }
 }

@@ -9,6 +9,7 @@ import { type BytesByCategory, memory, resetPeak } from "../../tensor/memory.ts"
 import { type Profile, profile } from "../../tensor/profile.ts";
 import { counters } from "../../tensor/queue.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { Batch } from "../data/loader.ts";
 import { type Console, duration, megabytes, percent } from "../system/console.ts";
 import { catchInterrupts } from "../system/interrupts.ts";
 import { checkFinite, LossBoard } from "./loss_board.ts";
@@ -45,12 +46,13 @@ export interface Outcome {
   readonly profile: Profile<unknown> | null;
 }
 
+/** A batch to train on, and what is to be said of it. */
+export type LoadedBatch = TrainingBatch & Pick<Batch, "skipped" | "endsEpoch">;
+
 /** Options of {@linkcode trainingLoop}. */
 export interface LoopOptions {
   /** How many steps to take. */
   readonly iterations: number;
-  /** How many steps make an epoch, in which every training image is used once. */
-  readonly stepsPerEpoch: number;
   /** The directory that the metrics are written to. */
   readonly directory: string;
   /** Where progress is reported. */
@@ -65,8 +67,8 @@ export interface LoopOptions {
  */
 export async function trainingLoop(
   trainer: Trainer,
-  batches: AsyncIterable<TrainingBatch & { readonly skipped: readonly string[] }>,
-  { iterations, stepsPerEpoch, directory, console, profiled }: LoopOptions,
+  batches: AsyncIterable<LoadedBatch>,
+  { iterations, directory, console, profiled }: LoopOptions,
 ): Promise<Outcome> {
   const metrics = new Metrics(directory);
   const board = new LossBoard(LOOK_EVERY);
@@ -77,12 +79,12 @@ export async function trainingLoop(
   );
   resetPeak();
   const began = performance.now();
-  let [images, imagesThen, lookedAt] = [0, 0, began];
+  let [images, imagesThen, lookedAt, epochs] = [0, 0, began, 0];
   // When the timed steps began, how many steps came before them, and how many submits there had
   // been.
   let [warm, warmSteps, submits] = [began, 0, counters.submits];
   try {
-    for await (const { skipped, ...batch } of batches) {
+    for await (const { skipped, endsEpoch, ...batch } of batches) {
       for (const path of skipped) console.note(`skipped ${path}`);
       const take = () => trainer.step(batch);
       const [step, learningRate] = [trainer.steps, trainer.learningRate];
@@ -97,7 +99,7 @@ export async function trainingLoop(
       } else board.add(step, learningRate, take());
       images += batch.labels.length;
       const done = trainer.steps;
-      if (done % stepsPerEpoch === 0) trainer.endEpoch(done / stepsPerEpoch);
+      if (endsEpoch) trainer.endEpoch(++epochs);
       const last = done === iterations || interrupt.wanted;
       // The first step includes compilation. Its loss is read separately, so that it does not count
       // toward the images per second of the steps after it.

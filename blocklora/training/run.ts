@@ -56,7 +56,6 @@ export async function trainLearner(
       });
     const outcome = await trainingLoop(trainer, batches, {
       iterations,
-      stepsPerEpoch: Math.ceil(samples.length / batchSize),
       directory,
       console: context.console,
       profiled,

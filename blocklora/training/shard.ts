@@ -11,6 +11,7 @@ export const ARRAY_VARIABLES = [
   "SLURM_ARRAY_TASK_ID",
   "SLURM_ARRAY_TASK_COUNT",
   "SLURM_ARRAY_TASK_MIN",
+  "SLURM_ARRAY_TASK_STEP",
   "JOB_COMPLETION_INDEX",
   "JOB_COMPLETIONS",
 ] as const;
@@ -35,13 +36,17 @@ export function shardOf(
   flag: string | undefined,
   environment: Readonly<Record<string, string | undefined>>,
 ): Shard {
-  const { SLURM_ARRAY_TASK_ID, SLURM_ARRAY_TASK_COUNT, SLURM_ARRAY_TASK_MIN } = environment;
+  const { SLURM_ARRAY_TASK_ID, SLURM_ARRAY_TASK_COUNT } = environment;
+  const { SLURM_ARRAY_TASK_MIN, SLURM_ARRAY_TASK_STEP } = environment;
   const { JOB_COMPLETION_INDEX, JOB_COMPLETIONS } = environment;
   const [index, count, source] = flag !== undefined
     ? [...(flag.split("/").length === 2 ? flag.split("/") : ["", ""]), "--shard"]
     : SLURM_ARRAY_TASK_ID !== undefined
     ? [
-      `${Number(SLURM_ARRAY_TASK_ID) - Number(SLURM_ARRAY_TASK_MIN ?? 0)}`,
+      `${
+        (Number(SLURM_ARRAY_TASK_ID) - Number(SLURM_ARRAY_TASK_MIN ?? 0)) /
+        Number(SLURM_ARRAY_TASK_STEP ?? 1)
+      }`,
       SLURM_ARRAY_TASK_COUNT,
       "SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT",
     ]

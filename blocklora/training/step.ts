@@ -76,10 +76,13 @@ export function prepareStep(
   const { vision: { imageSize }, text } = model;
   const longest = Math.max(...promptTokens);
   const draw = (below: number) => random ? random.next() % below : 0;
-  const prompts = new Prompts(promptTokens.map((tokens) => ({
-    ids: Int32Array.from({ length: longest }, () => draw(text!.vocabulary)),
-    end: tokens - 1,
-  })));
+  const prompts = new Prompts(
+    promptTokens.map((tokens) => ({
+      ids: Int32Array.from({ length: longest }, () => draw(text!.vocabulary)),
+      end: tokens - 1,
+    })),
+    text?.causal,
+  );
   const task = { model, classes: promptTokens.length, prompts: () => prompts };
   const learner = methodNamed(method.method).learner(task, method, 1);
   const trainer = new Trainer(model, learner, prompts, DEFAULT_RECIPE, memory);

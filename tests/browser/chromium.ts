@@ -1,5 +1,5 @@
 /**
- * Runs a file of Deno's tests in a page of Chromium, on SwiftShader.
+ * Runs files of Deno's tests in a page of Chromium, on SwiftShader.
  *
  * @module
  */
@@ -8,7 +8,10 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Host, Result, Told } from "./deno.ts";
 
-/** How often it is said which test is under way. Nothing ends it: there are machines ten times slower than others. */
+/**
+ * How often the runner says which test is running. Nothing ends a slow test: some machines are ten
+ * times slower than others.
+ */
 const WAITING_MS = 60_000;
 
 const ARGUMENTS = [
@@ -25,7 +28,7 @@ const ARGUMENTS = [
 ];
 
 const PAGE = `<!doctype html><script src="host.js"></script><script type="module">
-import("./tests.js").then(({ run }) => run()).catch(({ stack }) => stack).then((ended) =>
+import("./tests.js").then(({ run, FILES }) => run(FILES)).catch(({ stack }) => stack).then((ended) =>
   fetch("told", { method: "POST", body: JSON.stringify({ ended }) })
 );
 </script>`;
@@ -65,27 +68,34 @@ async function filesBelow(directory: string): Promise<string[]> {
   return (await Promise.all(paths)).flat();
 }
 
-/** Runs a file of `tests/` in a Chromium of its own, and gives what became of its tests, but those left out. */
+/**
+ * Runs files of `tests/` in a Chromium of their own, one after the other, and gives the results of
+ * each file's tests, except those that are excluded by name.
+ */
 export async function runInChromium(
   chromium: string,
-  file: string,
+  files: readonly string[],
   excluded: readonly string[],
-): Promise<Result[]> {
-  const results: Result[] = [];
-  let current = `${file} as a whole`;
+): Promise<Map<string, Result[]>> {
+  const results = new Map<string, Result[]>();
+  let [file, current] = [files[0], "loading"];
+  const add = (result: Result) => results.set(file, [...results.get(file) ?? [], result]);
   const { promise: over, resolve: end } = Promise.withResolvers<string | undefined>();
-  const timer = setInterval(() => console.log(`Chromium is at: ${current}`), WAITING_MS);
+  const timer = setInterval(() => console.log(`Chromium is at: ${file}, ${current}`), WAITING_MS);
   const profile = await Deno.makeTempDir({ prefix: "octograd-chromium-" });
   try {
-    await using server = await serve(file, excluded, (told) => {
-      if ("begun" in told) current = told.begun;
-      else if ("result" in told) results.push(told);
+    await using server = await serve(files, excluded, (told) => {
+      if ("file" in told) [file, current] = [told.file, "loading"];
+      else if ("begun" in told) current = told.begun;
+      else if ("result" in told) add(told);
       else end(told.ended);
     });
     const url = `http://127.0.0.1:${server.addr.port}/`;
     await using browser = launch(chromium, url, profile);
     const message = await Promise.race([over, browser.ended]);
-    if (message) results.push({ name: current, result: "failed", printed: [], steps: [], message });
+    if (message) {
+      add({ name: current, result: "failed", printed: [], steps: [], seconds: 0, message });
+    }
   } finally {
     clearInterval(timer);
     await removed(profile);
@@ -93,26 +103,26 @@ export async function runInChromium(
   return results;
 }
 
-/** A file of tests as one module; esbuild is in a lock of its own, for those who have Chromium. */
-async function bundle(file: string): Promise<string> {
+/** Files of tests as one module; esbuild has a separate lock, for those who have Chromium. */
+async function bundle(files: readonly string[]): Promise<string> {
   const [page, config] = ["page.ts", "deno.json"].map((name) =>
     fileURLToPath(new URL(`../../bench/bundle/${name}`, import.meta.url))
   );
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", "--no-check", "--frozen", `--config=${config}`, page, file],
+    args: ["run", "-A", "--quiet", "--no-check", "--frozen", `--config=${config}`, page, ...files],
   }).output();
   const decoder = new TextDecoder();
-  if (!success) throw new Error(`Cannot bundle ${file}: ${decoder.decode(stderr)}`);
+  if (!success) throw new Error(`Cannot bundle ${files.join(", ")}: ${decoder.decode(stderr)}`);
   return decoder.decode(stdout);
 }
 
 /** Serves the page, its module and what its tests read. */
 async function serve(
-  file: string,
+  files: readonly string[],
   excluded: readonly string[],
   hear: (told: Told) => void,
 ): Promise<Deno.HttpServer<Deno.NetAddr>> {
-  const [script, paths] = await Promise.all([bundle(file), readable()]);
+  const [script, paths] = await Promise.all([bundle(files), readable()]);
   const host: Host = {
     cwd: Deno.cwd(),
     env: { FIXTURES: Deno.env.get("FIXTURES") },

@@ -1,6 +1,6 @@
 /**
- * In a page: as much of `Deno` as the kernel tests use, and their runner. Each result is sent when it is there, so that
- * a test that never ends is known by its name.
+ * In a page: as much of `Deno` as the kernel tests use, and their runner. Each result is sent as
+ * soon as it is there, so that a test that never ends is known by its name.
  *
  * @module
  */
@@ -27,12 +27,21 @@ export interface Result {
   readonly printed: readonly string[];
   /** Names of its steps. */
   readonly steps: readonly string[];
+  /** How long it took. */
+  readonly seconds: number;
   /** Why it failed. */
   readonly message?: string;
 }
 
-/** What a page tells: a test that begins, one that has ended, and the end of all, with what spoilt it. */
-export type Told = { readonly begun: string } | Result | { readonly ended?: string };
+/**
+ * What a page tells: a file or a test that begins, a test that has ended, and the end of all, with
+ * the error that caused it, if one did.
+ */
+export type Told =
+  | { readonly file: string }
+  | { readonly begun: string }
+  | Result
+  | { readonly ended?: string };
 
 const { host } = globalThis as unknown as { host: Host };
 
@@ -109,15 +118,15 @@ Object.assign(globalThis, {
     SeekMode: { Start: 0 },
     async open(at: string) {
       const bytes = await readFile(at);
-      let place = 0;
+      let offset = 0;
       return {
         // deno-lint-ignore require-await
         stat: async () => ({ isFile: true, size: bytes.length }),
-        seekSync: (offset: number) => place = offset,
+        seekSync: (to: number) => offset = to,
         readSync(into: Uint8Array) {
-          const part = bytes.subarray(place, place += into.length);
-          into.set(part);
-          return part.length;
+          const read = bytes.subarray(offset, offset += into.length);
+          into.set(read);
+          return read.length;
         },
         close() {},
       };
@@ -129,20 +138,29 @@ const uncaught: unknown[] = [];
 addEventListener("error", ({ error }) => uncaught.push(error));
 addEventListener("unhandledrejection", ({ reason }) => uncaught.push(reason));
 
-/** Runs the tests of the modules loaded so far. */
-export async function run(): Promise<void> {
-  for (const { name, ignore, fn } of tests) {
-    if (host.excluded.includes(name)) continue;
-    await tell({ begun: name });
-    await tell(
-      ignore ? { name, result: "ignored", printed: [], steps: [] } : await outcome(name, fn),
-    );
+/** Loads files one after the other and runs their tests, all on one engine. */
+export async function run(files: Readonly<Record<string, () => Promise<unknown>>>): Promise<void> {
+  for (const [file, load] of Object.entries(files)) {
+    await tell({ file });
+    tests.length = 0;
+    await load();
+    for (const { name, ignore, fn } of tests) {
+      if (host.excluded.includes(name)) continue;
+      await tell({ begun: name });
+      await tell(
+        ignore
+          ? { name, result: "ignored", printed: [], steps: [], seconds: 0 }
+          : await outcome(name, fn),
+      );
+    }
   }
   for (const each of afterAll) await each();
 }
 
 async function outcome(name: string, fn: Test["fn"]): Promise<Result> {
   const [printed, steps]: [string[], string[]] = [[], []];
+  const start = performance.now();
+  const ended = () => ({ name, printed, steps, seconds: (performance.now() - start) / 1000 });
   console.log = (...values: unknown[]) => printed.push(values.join(" "));
   try {
     await fn({
@@ -152,9 +170,9 @@ async function outcome(name: string, fn: Test["fn"]): Promise<Result> {
       },
     });
     if (uncaught.length > 0) throw uncaught[0];
-    return { name, result: "ok", printed, steps };
+    return { ...ended(), result: "ok" };
   } catch (error) {
-    return { name, result: "failed", printed, steps, message: messageOf(error) };
+    return { ...ended(), result: "failed", message: messageOf(error) };
   } finally {
     uncaught.length = 0;
   }

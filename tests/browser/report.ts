@@ -1,10 +1,13 @@
 /**
- * Reads what `deno test` prints, to compare with.
+ * Reads what `deno test` prints, to compare with, and names the slowest tests.
  *
  * @module
  */
 
 import type { Result } from "./deno.ts";
+
+/** How many of the slowest tests are named. */
+const SLOWEST = 10;
 
 const RESULTS = { ok: "ok", FAILED: "failed", ignored: "ignored" } as const;
 
@@ -29,10 +32,21 @@ export function resultsOf(text: string): Map<string, Result[]> {
       const [, indent, name, word] = /^( *)(.+) \.\.\. (ok|FAILED|ignored)\b/.exec(line) ?? [];
       if (indent) steps.push(name);
       else if (name) {
-        results.push({ name, result: RESULTS[word as keyof typeof RESULTS], printed, steps });
+        const result = RESULTS[word as keyof typeof RESULTS];
+        results.push({ name, result, printed, steps, seconds: NaN });
         [printed, steps] = [[], []];
       }
     }
   }
   return files;
+}
+
+/** The slowest tests of a runner, a line each. */
+export function slowest(
+  runner: string,
+  results: readonly Pick<Result, "name" | "seconds">[],
+): string {
+  const lines = results.toSorted((a, b) => b.seconds - a.seconds).slice(0, SLOWEST)
+    .map(({ name, seconds }) => `  ${seconds.toFixed(1).padStart(6)} s  ${name}`);
+  return `The slowest tests in ${runner}:\n${lines.join("\n")}`;
 }

@@ -8,6 +8,7 @@
 
 import { runInChromium } from "./chromium.ts";
 import type { Result } from "./deno.ts";
+import { slowest } from "./report.ts";
 
 /** What does not run in a page, by its reason. */
 const EXCLUDED: Readonly<Record<string, readonly string[]>> = {
@@ -42,6 +43,15 @@ const LESS = [
   "peft_test.ts",
 ];
 
+/** Files that run the same kernels in all their variants. They share a page, which compiles them once. */
+const PRODUCTS = [
+  "autograd_fixtures_test.ts",
+  "f16_test.ts",
+  "ops_test.ts",
+  "products_test.ts",
+  "special_test.ts",
+];
+
 /** The files of tests that run kernels. */
 async function files(): Promise<string[]> {
   const directory = new URL("../", import.meta.url);
@@ -63,18 +73,15 @@ function outline({ name, result, steps, printed }: Result): unknown {
   return { name, result, steps, counts };
 }
 
-/** What became of every test of kernels in Chromium, by its file. */
+/** The results of all tests of kernels in Chromium, by file. */
 export async function runAllInChromium(chromium: string): Promise<Map<string, Result[]>> {
   const excluded = Object.values(EXCLUDED).flat();
-  const results = new Map<string, Result[]>();
-  for (const file of await files()) {
-    const made = runInChromium(chromium, file, excluded).catch((error): Result[] => {
-      const name = `${file} as a whole`;
-      return [{ name, result: "failed", printed: [], steps: [], message: error.stack }];
-    });
-    results.set(file, await made);
-  }
-  return results;
+  const all = await files();
+  // Two pages at a time: compiling takes most of their time, and only one core.
+  const pages = [all.filter((file) => PRODUCTS.includes(file))];
+  pages.push(all.filter((file) => !PRODUCTS.includes(file)));
+  const results = await Promise.all(pages.map((page) => runInChromium(chromium, page, excluded)));
+  return new Map(results.flatMap((each) => [...each]));
 }
 
 /**
@@ -107,6 +114,7 @@ export function compareResults(
     total.deno += known.length;
     total.chromium += results.length;
   }
+  console.log(slowest("Chromium", [...inChromium.values()].flat()));
   console.log(
     `Chromium passed ${total.chromium} tests, Deno ${total.deno}: ` +
       `${total.deno - total.chromium} are left out by name`,
