@@ -473,8 +473,9 @@ async function runLarge(url: URL): Promise<void> {
   const { mul: factor, cases } = await readJson(url) as { mul: number; cases: LargeCase[] };
   const values = ({ shape, add }: Formula) => {
     const made = new Float32Array(numel(shape));
-    // In steps: the product of an index and the factor is beyond 2⁵³.
-    for (let i = 0, at = add % 2 ** 24; i < made.length; i++, at = (at + factor) % 2 ** 24) {
+    // In steps of integers: the product of an index and the factor is beyond 2⁵³.
+    const step = factor % 2 ** 24;
+    for (let i = 0, at = add % 2 ** 24; i < made.length; i++, at = (at + step) & 0xffffff) {
       made[i] = at / 2 ** 24 - 0.5;
     }
     return tensor(made, shape);

@@ -168,7 +168,7 @@ function lookUp(
       wrt(table, [wanted], (gradient) =>
         scope(() => {
           const dtable = Tensor.empty(from);
-          const grid = spread(Math.ceil(rows * cols / 64));
+          const grid = spread(Math.ceil(rows * Math.ceil(cols / 4) / 64));
           const g = contiguous(gradient);
           for (let first = 0; first === 0 || first < group; first += MAX_STEPS) {
             const sizes = {
