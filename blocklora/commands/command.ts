@@ -9,6 +9,9 @@ import { printable } from "../system/console.ts";
 import { type Flags, UsageError } from "../system/flag.ts";
 import { helpText } from "../system/flags.ts";
 
+/** The most characters of an error that are printed: it may quote a file. */
+const LONGEST = 1000;
+
 /** A command. */
 export interface Command {
   /** The usage line and the description in the help text. */
@@ -37,9 +40,15 @@ export async function runCommand(
     return await run(args);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const oneLine = error.message.replace(/\s*\n\s*/g, " ");
-    const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : oneLine;
+    const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : inOneLine(error.message);
     console.error(printable(`octograd ${name}: ${shown}`));
     return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
   }
+}
+
+/** An error's message as it is printed: in one line, without the middle if it is too long. */
+export function inOneLine(message: string): string {
+  const line = message.replace(/\s*\n\s*/g, " ");
+  if (line.length <= LONGEST) return line;
+  return `${line.slice(0, LONGEST / 2)} … ${line.slice(-LONGEST / 2)}`;
 }
