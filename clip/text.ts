@@ -132,7 +132,7 @@ export class TextTower implements PromptTower {
   readonly #positions: Tensor;
   readonly #finalNorm: LayerNorm;
 
-  /** A token attends to those before it. */
+  /** A token attends to itself and to those before it. */
   readonly causal = true;
 
   /** Builds the tower on its weights. `embedding` is the width of its features. */
