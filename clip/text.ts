@@ -77,7 +77,8 @@ export class Prompts {
 
   /**
    * Splits the prompts into chunks of at most `size`, the shortest prompts first, so that each
-   * chunk is cut to its longest prompt. A chunk also says which index each of its prompts has here.
+   * chunk is cut to its longest prompt. A chunk also holds the index of each of its prompts in this
+   * set.
    */
   chunks(size: number): PromptChunk[] {
     const order = this.#rows.map((_, i) => i)
