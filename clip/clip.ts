@@ -1,5 +1,5 @@
 /**
- * The model that joins the two towers.
+ * The CLIP model: an image tower and a text tower that embed into one space.
  *
  * @module
  */
@@ -21,21 +21,21 @@ import type { Shape } from "../tensor/shape.ts";
 import { declaredWeights, type Precision, type PrecisionChoice, type Weights } from "./weights.ts";
 
 /**
- * Contrastive language-image pre-training (Radford et al., arXiv 2103.00020): two towers into one
- * space.
+ * CLIP, contrastive language-image pre-training (Radford et al., arXiv 2103.00020): an image tower
+ * and a text tower that map into the same embedding space.
  */
 export class Clip implements Model {
-  /** Its sizes. */
+  /** The sizes of the model. */
   readonly config: ClipConfig;
   /** The image tower. */
   readonly vision: VisionTower;
   /** The text tower. */
   readonly text: TextTower;
-  /** Its frozen weights. */
+  /** The frozen weights. */
   readonly weights: Weights;
   readonly #logitScale: Tensor;
 
-  /** Builds the towers on weights, which it takes over. */
+  /** Builds both towers on `weights`, which {@linkcode release} then releases. */
   constructor(config: ClipConfig, weights: Weights) {
     this.config = config;
     this.weights = weights;
@@ -45,11 +45,12 @@ export class Clip implements Model {
   }
 
   /**
-   * Reads a model from files of tensors, with Hugging Face's names, OpenAI's or open_clip's. With
-   * `precision` `"f16"`, which is the default for what the files have as F16, its matrices take
-   * half the memory; all arithmetic is in f32.
+   * Loads a model from tensor files with the weight names of Hugging Face, openai/CLIP or
+   * open_clip. In precision `"f16"` the matrices take half the memory. By default, the matrices
+   * that the files store as F16 stay in f16, and everything else is f32. All arithmetic is in f32.
    *
-   * @throws {RangeError} If the weights do not fit the configuration, or the precision.
+   * @throws {RangeError} If the weights do not match the configuration, or do not fit the
+   * precision.
    */
   static async load(
     config: ClipConfig,
@@ -59,7 +60,7 @@ export class Clip implements Model {
     return new Clip(config, await loadWeights(files, weightShapes(config), options));
   }
 
-  /** How it is described. */
+  /** The sizes of the model, from which another like it can be built. */
   get definition(): ModelDefinition {
     return clipDefinition(this.config);
   }
@@ -69,24 +70,24 @@ export class Clip implements Model {
     return this.config.embedding;
   }
 
-  /** How its matrices are stored. */
+  /** How the matrices are stored. */
   get precision(): Precision {
     return this.weights.get("visual_projection.weight").dtype === "f16" ? "f16" : "f32";
   }
 
-  /** Features of normalized pixels, not normalized: `[B, 3, R, R] → [B, E]`. */
+  /** Image features, not L2-normalized, from normalized pixels: `[B, 3, R, R] → [B, E]`. */
   imageFeatures(pixels: Tensor, pass?: Pass): Tensor {
     return this.vision.forward(pixels, pass);
   }
 
-  /** Features of prompts, not normalized: `[K, E]`. */
+  /** Text features of prompts, not L2-normalized: `[K, E]`. */
   textFeatures(prompts: Prompts, pass?: Pass): Tensor {
     return this.text.forward(prompts, pass);
   }
 
   /**
-   * Cosines of image features `[B, E]` and text features `[K, E]` times a scale: `[B, K]`. Without
-   * `scale` it is the model's temperature, the exponential of its logit scale.
+   * Scaled cosine similarities of image features `[B, E]` and text features `[K, E]`: `[B, K]`. By
+   * default, the scale is the model's temperature, the exponential of its logit scale.
    */
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor {
     return scope(() => {
@@ -95,19 +96,19 @@ export class Clip implements Model {
     });
   }
 
-  /** Gives the weights back. */
+  /** Releases the weights. */
   release(): void {
     this.weights.release();
   }
 }
 
-/** A CLIP without its weights. */
+/** Describes a CLIP model of the given sizes, without its weights. */
 export function clipDefinition(config: ClipConfig): ModelDefinition {
   const { vision: { imageSize }, text: { context } } = config;
   return { config, imageSize, context, build: (weights) => new Clip(config, weights) };
 }
 
-/** Models with the `config.json` of Hugging Face's `CLIPModel`. */
+/** The family of models that have the `config.json` of Hugging Face's `CLIPModel`. */
 export const CLIP_FAMILY: ModelFamily = {
   modelType: "clip",
   define: (config) => clipDefinition(parseConfig(config)),

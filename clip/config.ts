@@ -1,6 +1,6 @@
 /**
- * The sizes of a CLIP model and how its images are prepared: read from Hugging Face's JSON files,
- * inferred from OpenAI's weights, or known by a published model's name.
+ * The sizes of a CLIP model and its image preprocessing. They are read from Hugging Face's JSON
+ * files, inferred from OpenAI's weights, or looked up by the name of a published model.
  *
  * @module
  */
@@ -10,20 +10,22 @@ import { type Json, object, positive, triple, wrong } from "./json.ts";
 
 const ACTIVATIONS: readonly Activation[] = ["quick_gelu", "gelu", "gelu_new"];
 
-/** What a tower's MLPs apply: `x · sigmoid(1.702 x)`, exact GELU, or its tanh approximation. */
+/**
+ * The activation of a tower's MLPs: `x · sigmoid(1.702 x)`, exact GELU, or its tanh approximation.
+ */
 export type Activation = "quick_gelu" | "gelu" | "gelu_new";
 
 /** The sizes of a transformer. */
 export interface TowerConfig {
   /** Width of the hidden states. */
   readonly width: number;
-  /** How many blocks there are. */
+  /** Number of blocks. */
   readonly layers: number;
-  /** Attention heads; they divide the width. */
+  /** Number of attention heads, a divisor of the width. */
   readonly heads: number;
-  /** Width inside the MLPs. */
+  /** Width of the hidden layer of each MLP. */
   readonly mlpWidth: number;
-  /** What the MLPs apply in between. */
+  /** The activation of the MLPs. */
   readonly activation: Activation;
   /** The ε of the layer norms. */
   readonly layerNormEps: number;
@@ -39,13 +41,13 @@ export interface VisionConfig extends TowerConfig {
 
 /** The sizes of the text tower. */
 export interface TextConfig extends TowerConfig {
-  /** How many tokens there are. */
+  /** Number of tokens in the vocabulary. */
   readonly vocabulary: number;
-  /** The most tokens of a prompt. */
+  /** The largest number of tokens in a prompt. */
   readonly context: number;
-  /** The id that ends a text. */
+  /** The id of the end-of-text token. */
   readonly endToken: number;
-  /** Where a text ends: at its largest id, or where `endToken` first stands. */
+  /** Where a text ends: at its largest id, or at the first `endToken`. */
   readonly endRule: "largest-id" | "first-end";
 }
 
@@ -55,35 +57,41 @@ export interface ClipConfig {
   readonly vision: VisionConfig;
   /** The text tower. */
   readonly text: TextConfig;
-  /** Width of the space that both project into. */
+  /** Width of the embedding space that both towers project into. */
   readonly embedding: number;
 }
 
-/** How an image becomes a tower's input. */
+/** How an image is turned into the input of a tower. */
 export interface PreprocessConfig {
-  /** What the shorter side is resized to, in pixels. */
+  /** The size that the shorter side is resized to, in pixels. */
   readonly resize: number;
-  /** Height and width of the crop from the middle, in pixels. */
+  /** Height and width of the central crop, in pixels. */
   readonly crop: number;
-  /** What is taken off red, green and blue, of values from 0 to 1. */
+  /** The mean that is subtracted from red, green and blue. Their values range from 0 to 1. */
   readonly mean: readonly [number, number, number];
-  /** What they are then divided by. */
+  /** The standard deviation that the differences are divided by. */
   readonly std: readonly [number, number, number];
-  /** How the crop's half pixels are rounded: to even (torchvision) or down (Hugging Face). */
+  /**
+   * How a crop that would begin at half a pixel is rounded: to even (`"round"`, as in torchvision)
+   * or down (`"floor"`, as in Hugging Face's processor).
+   */
   readonly cropRule: "round" | "floor";
 }
 
-/** The `eos_token_id` of Hugging Face's old checkpoints: a text ends at its largest id. */
+/**
+ * The `eos_token_id` of Hugging Face's old checkpoints. It means that a text ends at its largest
+ * id.
+ */
 const LEGACY_END = 2;
 const LAST_TOKEN = 49407;
 const CONFIG = "config.json";
 const PREPROCESSOR = "preprocessor_config.json";
 
 /**
- * Reads Hugging Face's `config.json` of a `CLIPModel`. What it leaves out has the value that
- * Transformers gives it (`configuration_clip.py`).
+ * Reads Hugging Face's `config.json` of a `CLIPModel`. Fields that it omits take the defaults of
+ * Transformers (`configuration_clip.py`).
  *
- * @throws {RangeError} If it is not a CLIP's, or a size is impossible.
+ * @throws {RangeError} If the file does not describe a CLIP model, or a size is impossible.
  */
 export function parseConfig(json: unknown): ClipConfig {
   const root = object(json, CONFIG, "the file");
@@ -115,7 +123,10 @@ export function parseConfig(json: unknown): ClipConfig {
   };
 }
 
-/** A tower's section of the file, and its name. Where old files have two, the `_dict` counts. */
+/**
+ * A tower's section of the file, and the name of the section. If an old file has two, the one whose
+ * name ends in `_dict` counts.
+ */
 function section(root: Json, name: string): [Json, string] {
   const old = `${name}_dict`;
   const used = root[old] == null ? name : old;
@@ -148,10 +159,10 @@ function size(json: Json, section: string, key: string, preset: number): number 
 }
 
 /**
- * The sizes of a model from the names and shapes of openai/CLIP's state dict (`build_model` of its
- * `clip/model.py`): there, a head is 64 wide.
+ * Infers the sizes of a model from the names and shapes of openai/CLIP's state dict. Like
+ * `build_model` of its `clip/model.py`, it assumes heads that are 64 wide.
  *
- * @throws {RangeError} If they are not those of a ViT CLIP.
+ * @throws {RangeError} If the names and shapes are not those of a ViT CLIP.
  */
 export function configFromOpenai(shapes: ReadonlyMap<string, Shape>): ClipConfig {
   const fail = (why: string) => new RangeError(`Cannot load the model: ${why}`);
@@ -217,18 +228,19 @@ export function configFromOpenai(shapes: ReadonlyMap<string, Shape>): ClipConfig
   };
 }
 
-/** What openai/CLIP takes off its pixels, and divides them by. */
+/** The mean and the standard deviation with which openai/CLIP normalizes pixels. */
 const MEAN = [0.48145466, 0.4578275, 0.40821073] as const;
 const STD = [0.26862954, 0.26130258, 0.27577711] as const;
 
-/** How openai/CLIP prepares images of a size (`_transform` of its `clip/clip.py`). */
+/**
+ * How openai/CLIP prepares images for a model of that image size (`_transform` of its
+ * `clip/clip.py`).
+ */
 export function openaiPreprocess(imageSize: number): PreprocessConfig {
   return { resize: imageSize, crop: imageSize, mean: MEAN, std: STD, cropRule: "round" };
 }
 
-/**
- * The classes that prepare a CLIP's images, by the names that Hugging Face's files have for them.
- */
+/** The names that Hugging Face's files give to the classes that preprocess a CLIP's images. */
 const PROCESSORS: readonly unknown[] = [
   "CLIPImageProcessor",
   "CLIPImageProcessorFast",
@@ -237,12 +249,12 @@ const PROCESSORS: readonly unknown[] = [
 ];
 
 /**
- * Reads Hugging Face's `preprocessor_config.json`, or the `image_processor` of
- * `processor_config.json` that errors then call `file`; what it leaves out is as
- * `CLIPImageProcessor` has it, for a model of the given image size.
+ * Reads Hugging Face's `preprocessor_config.json`, or the `image_processor` section of a
+ * `processor_config.json`. `file` is the name that errors give it. Sizes that it omits are
+ * `imageSize`; other omitted fields take the defaults of `CLIPImageProcessor`.
  *
- * @throws {RangeError} If it is not a CLIP's, or asks for what is not done here: another filter
- * than bicubic, no resizing, no crop.
+ * @throws {RangeError} If the file is not a CLIP's, or asks for what is not supported, such as a
+ * filter other than bicubic, no resizing or no crop.
  */
 export function parsePreprocessor(
   json: unknown,
@@ -274,7 +286,7 @@ export function parsePreprocessor(
   };
 }
 
-/** A size that is a number or an object with the given keys, all of one value. */
+/** Reads a size: a number, or an object that has exactly `keys`, all with the same value. */
 function side(
   root: Json,
   name: string,
@@ -315,7 +327,9 @@ function published(patchSize: number, imageSize: number, large: boolean): ClipCo
   };
 }
 
-/** OpenAI's models with a vision transformer, by name (`model-card.md` of openai/CLIP). */
+/**
+ * OpenAI's published models with a vision transformer, by name (`model-card.md` of openai/CLIP).
+ */
 export const ARCHITECTURES: Readonly<Record<string, ClipConfig>> = {
   "vit-b-32": published(32, 224, false),
   "vit-b-16": published(16, 224, false),

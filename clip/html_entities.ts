@@ -1,22 +1,26 @@
 /**
- * HTML's character references, as Python's `html.unescape` reads them: CLIP's tokenizer was trained
- * on texts that went through it.
+ * Decodes HTML character references as Python's `html.unescape` does. CLIP's tokenizer was trained
+ * on texts that had passed through that function.
  *
  * @module
  */
 
-/** `&#38`, `&#x26` or a run that may begin with a name; the semicolon may be missing. */
+/** Matches `&#38`, `&#x26` or a run that may begin with a name. The semicolon may be missing. */
 const REFERENCE = /&(?:#(\d+);?|#[xX]([\da-fA-F]+);?|([^\t\n\f <&#;]{1,32};?))/gu;
 
-/** What 0x80 to 0x9F stand for: windows-1252, with control characters where that has nothing. */
+/**
+ * The characters for the codes 0x80 to 0x9F: those of windows-1252, or the control character where
+ * windows-1252 has none.
+ */
 const WINDOWS_1252 = "€\x81‚ƒ„…†‡ˆ‰Š‹Œ\x8DŽ\x8F\x90‘’“”•–—˜™š›œ\x9DžŸ";
 
 let names: Map<string, string> | undefined;
 
 /**
- * The text with its character references replaced, once: `&amp;lt;` becomes `&lt;`. Numbers of no
- * character give U+FFFD or nothing, and names that HTML lets go without a semicolon are found at
- * the beginning of a longer run, the longest first, all as the HTML standard has it.
+ * Replaces each character reference in a text once, so `&amp;lt;` becomes `&lt;`. A number that is
+ * not a character's becomes U+FFFD or nothing. Some names are valid without a semicolon: they are
+ * also found at the beginning of a longer run, and the longest such name wins. These are the rules
+ * of the HTML standard, as Python implements them.
  */
 export function unescapeHtml(text: string): string {
   return text.replace(REFERENCE, (_, decimal?: string, hex?: string, name?: string) => {
@@ -53,8 +57,8 @@ function parseNames(): Map<string, string> {
 }
 
 /**
- * The 2,231 names of https://html.spec.whatwg.org/entities.json and their code points in
- * hexadecimal; `?` stands where a name may also go without its semicolon.
+ * The 2,231 names of https://html.spec.whatwg.org/entities.json, with their code points in
+ * hexadecimal. A `?` after a name means that it is also valid without its semicolon.
  */
 const NAMES = `
 AElig?c6 AMP?26 Aacute?c1 Abreve;102 Acirc?c2 Acy;410 Afr;1d504 Agrave?c0 Alpha;391 Amacr;100

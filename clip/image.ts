@@ -1,6 +1,6 @@
 /**
- * Pixels to what the vision tower reads, to the bit as Pillow and torchvision make it; and the
- * random crops that training draws.
+ * Turns pixels into the input of the vision tower, bit for bit as Pillow and torchvision do, and
+ * draws the random crops of training.
  *
  * @module
  */
@@ -10,31 +10,28 @@ import { resampleRow, resampleRows, tapsOf } from "./resample.ts";
 
 /** A picture of `[height, width, 3]` bytes: red, green, blue, row by row. */
 export interface Image {
-  /** Pixels in a row. */
+  /** Width in pixels. */
   readonly width: number;
-  /** Rows. */
+  /** Height in pixels. */
   readonly height: number;
   /** The bytes, row-major `[height, width, 3]`. */
   readonly pixels: Uint8Array<ArrayBuffer>;
 }
 
-/**
- * A rectangle of pixels; `left` and `top` are negative where it begins outside the picture.
- */
+/** A rectangle of pixels. `left` and `top` are negative if it begins outside the picture. */
 export interface CropBox {
   /** The first column. */
   readonly left: number;
   /** The first row. */
   readonly top: number;
-  /** Columns. */
+  /** Number of columns. */
   readonly width: number;
-  /** Rows. */
+  /** Number of rows. */
   readonly height: number;
 }
 
 /**
- * A picture at another size, as Pillow's `resize((width, height), BICUBIC)` of an RGB
- * image.
+ * Resizes a picture, as Pillow's `resize((width, height), BICUBIC)` does with an RGB image.
  *
  * @throws {RangeError} If a size is not an integer above 0.
  */
@@ -44,7 +41,8 @@ export function resize(image: Image, width: number, height: number): Image {
 }
 
 /**
- * The pixels within a rectangle; black where it lies outside the picture, as with Pillow's `crop`.
+ * Returns the pixels within a rectangle. Those outside the picture are black, as with Pillow's
+ * `crop`.
  */
 export function crop(
   image: Image,
@@ -65,9 +63,10 @@ export function crop(
 }
 
 /**
- * The central square of `size` pixels a side, with black around a smaller picture. Of the two
- * places that an odd pixel to spare leaves, `"round"` takes the even one (torchvision's
- * `CenterCrop`, so OpenAI's CLIP) and `"floor"` the first (Hugging Face's processor).
+ * Crops the central square of `size` by `size` pixels. A smaller picture gets a black border. If an
+ * odd number of pixels is left over, the crop could begin at either of two pixels. `"round"` takes
+ * the even one, as torchvision's `CenterCrop` and so OpenAI's CLIP do. `"floor"` takes the first,
+ * as Hugging Face's processor does.
  */
 export function centerCrop(image: Image, size: number, rule: "round" | "floor"): Image {
   const { left, top } = centerBox(image.width, image.height, size, rule);
@@ -75,8 +74,8 @@ export function centerCrop(image: Image, size: number, rule: "round" | "floor"):
 }
 
 /**
- * The picture with its shorter side at `size` and its longer one at `size * long / short`, cut to a
- * integer.
+ * Resizes a picture so that its shorter side is `size` and its longer side is
+ * `size * long / short`, truncated to an integer.
  */
 export function shortestEdge(image: Image, size: number): Image {
   const { width, height } = shortestEdgeSize(image, size);
@@ -84,8 +83,8 @@ export function shortestEdge(image: Image, size: number): Image {
 }
 
 /**
- * `(x / 255 - mean) / std` of each channel: `[3, height, width]`. Each step is rounded to float32,
- * as torchvision's `ToTensor` and `Normalize` do.
+ * Computes `(x / 255 - mean) / std` for each channel: `[3, height, width]`. Each step is rounded to
+ * float32, as torchvision's `ToTensor` and `Normalize` do.
  */
 export function normalize(
   image: Image,
@@ -107,9 +106,10 @@ export function normalize(
 }
 
 /**
- * What a CLIP reads of a picture: shorter side to `config.resize`, central square of `config.crop`,
- * normalized; `[3, crop, crop]`. The same as {@linkcode shortestEdge}, {@linkcode centerCrop} and
- * {@linkcode normalize} one after the other, but only the pixels that the crop keeps are resized.
+ * Turns a picture into the input of a CLIP, `[3, crop, crop]`. It resizes the shorter side to
+ * `config.resize`, crops the central square of `config.crop` and normalizes. The result is the same
+ * as that of {@linkcode shortestEdge}, {@linkcode centerCrop} and {@linkcode normalize} in turn,
+ * but only the pixels inside the crop are resized.
  */
 export function preprocess(image: Image, config: PreprocessConfig): Float32Array<ArrayBuffer> {
   const { width, height } = shortestEdgeSize(image, config.resize);
@@ -121,12 +121,12 @@ export function preprocess(image: Image, config: PreprocessConfig): Float32Array
 }
 
 /**
- * Draws the rectangle of torchvision's `RandomResizedCrop`: ten tries of a share of the area,
- * uniform in `scale`, at an aspect ratio log-uniform in `ratio`; if none fits, the largest central
- * one within `ratio`.
+ * Draws the rectangle of torchvision's `RandomResizedCrop`. Each of up to ten tries draws a share
+ * of the area, uniform in `scale`, and an aspect ratio, log-uniform in `ratio`. If none of them
+ * fits, the result is the largest central rectangle within `ratio`.
  *
- * @param random Gives numbers in [0, 1), such as a seeded generator; called 4 times for each try
- * that fits, else twice.
+ * @param random Returns numbers in [0, 1), for example from a seeded generator. It is called 4
+ * times for a try that fits, and twice for one that does not.
  */
 export function randomResizedCropBox(
   width: number,
@@ -153,10 +153,10 @@ export function randomResizedCropBox(
 }
 
 /**
- * The rectangle `box` of a picture, brought to `size` pixels a side, then mirrored left to right if
- * `flip`. Pixels outside the rectangle do not count.
+ * Resizes the rectangle `box` of a picture to `size` by `size` pixels, then mirrors it left to
+ * right if `flip` is true. Pixels outside the rectangle have no influence.
  *
- * @throws {RangeError} If the rectangle is empty or leaves the picture.
+ * @throws {RangeError} If the rectangle is empty or extends beyond the picture.
  */
 export function resizedCrop(image: Image, box: CropBox, size: number, flip: boolean): Image {
   const { left, top, width, height } = box;
@@ -174,8 +174,8 @@ export function resizedCrop(image: Image, box: CropBox, size: number, flip: bool
 
 /**
  * Resizes the rectangle `from` of a picture to `width` by `height`, horizontally first as Pillow
- * does, and gives the rectangle `box` of the result. An output depends on its taps alone, so what
- * is left out changes nothing.
+ * does, and returns the rectangle `box` of the result. Each output depends only on its taps, so
+ * skipping the pixels outside `box` changes nothing.
  */
 function resample(
   image: Image,
@@ -217,7 +217,7 @@ function fullBox({ width, height }: Image): CropBox {
   return { left: 0, top: 0, width, height };
 }
 
-/** Of a picture whose shorter side becomes `size`. */
+/** The size of a picture after its shorter side is resized to `size`. */
 function shortestEdgeSize(
   { width, height }: Image,
   size: number,
@@ -232,21 +232,22 @@ function centerBox(width: number, height: number, size: number, rule: "round" | 
   return { left, top, width: size, height: size };
 }
 
-/** Where a centred crop begins, with `spare` pixels more in the picture than in the crop. */
+/** Where a centred crop begins, if the picture has `spare` pixels more than the crop. */
 function centerOf(spare: number, rule: "round" | "floor"): number {
   if (rule === "floor") return Math.floor(spare / 2);
-  // Where pixels lack, torchvision does not round: it pads, the odd one on the right or below.
+  // torchvision does not round if the picture is too small. It pads, with the odd pixel on the
+  // right or at the bottom.
   return spare < 0 ? Math.ceil(spare / 2) : roundHalfEven(spare / 2);
 }
 
-/** Python's `round`. */
+/** Rounds a half to even, as Python's `round` does. */
 function roundHalfEven(x: number): number {
   const below = Math.floor(x);
   return x - below === 0.5 ? below + below % 2 : Math.round(x);
 }
 
 /**
- * Throws unless there are three bytes a pixel: a canvas has four, whose colours would be mixed up.
+ * Throws unless there are three bytes per pixel. A canvas has four, which would mix up the colours.
  */
 function assertPixels({ width, height, pixels }: Image): void {
   if (pixels.length === 3 * width * height) return;

@@ -1,5 +1,5 @@
 /**
- * Values of JSON files, checked as they are read.
+ * Checks the values of JSON files as they are read.
  *
  * @module
  */
@@ -7,21 +7,21 @@
 /** An object of a JSON file. */
 export type Json = Readonly<Record<string, unknown>>;
 
-/** What is thrown for a value that is not what was expected. */
+/** The error for a value that is not what was expected. */
 export function wrong(file: string, name: string, value: unknown, wanted: string): RangeError {
   const shown = value === undefined ? "missing" : JSON.stringify(value).slice(0, 200);
   return new RangeError(`Cannot read ${file}: ${name} is ${shown}, expected ${wanted}`);
 }
 
-/** Whether a value is an object with keys. */
+/** Whether a value is a JSON object: not an array, and not null. */
 export function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /**
- * A value that must be an object.
+ * Returns a value that must be a JSON object.
  *
- * @throws {RangeError} If it is none.
+ * @throws {RangeError} If it is not an object.
  */
 export function object(value: unknown, file: string, name: string): Json {
   if (isObject(value)) return value;
@@ -29,9 +29,9 @@ export function object(value: unknown, file: string, name: string): Json {
 }
 
 /**
- * A value that must be a positive integer.
+ * Returns a value that must be a positive integer.
  *
- * @throws {RangeError} If it is none.
+ * @throws {RangeError} If it is not.
  */
 export function positive(value: unknown, name: string, file: string): number {
   if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
@@ -39,9 +39,9 @@ export function positive(value: unknown, name: string, file: string): number {
 }
 
 /**
- * A value that must be three numbers, each `least` or more.
+ * Returns a value that must be three numbers, each of them `least` or more.
  *
- * @throws {RangeError} If it is another.
+ * @throws {RangeError} If it is anything else.
  */
 export function triple(
   value: unknown,

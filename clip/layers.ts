@@ -1,5 +1,6 @@
 /**
- * The layers of a transformer block, over frozen weights that adapters may change.
+ * The layers of a transformer block. Their weights are frozen; adapters may change what they
+ * compute.
  *
  * @module
  */
@@ -15,16 +16,16 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Activation, TowerConfig } from "./config.ts";
 import type { WeightSource } from "./weights.ts";
 
-/** A trainable change to a frozen linear layer: it makes the layer's output. */
+/** A trainable change to a frozen linear layer. It computes the layer's output. */
 export interface Adapter {
   /**
-   * What the changed layer gives, `[…, in] → […, out]`, and what else is to be done in the same
-   * pass, as {@linkcode linear} does it.
+   * Computes the output of the changed layer, `[…, in] → […, out]`. It applies `options` in the
+   * same pass, as {@linkcode linear} does.
    */
   forward(x: Tensor, layer: FrozenLinear, pass?: Pass, options?: LinearOptions): Tensor;
 }
 
-/** What an adapter is told of the layer that it sits in. */
+/** What an adapter sees of the layer that it changes. */
 export interface FrozenLinear {
   /** The weight, `[out, in]`. */
   readonly weight: Tensor;
@@ -32,28 +33,33 @@ export interface FrozenLinear {
   readonly bias: Tensor | null;
 }
 
-/** How a step runs a tower; without one the tower only infers, and adapters drop nothing. */
+/**
+ * How a training step runs a tower. Without a pass, the tower runs for inference only, and adapters
+ * apply no dropout.
+ */
 export interface Pass {
-  /** Seed of the step's dropout masks; without one nothing is dropped. */
+  /** Seed of the step's dropout masks. Without it, nothing is dropped. */
   readonly seed?: number;
-  /** Which items of the step these are, where a tower is run on some of them; all by default. */
+  /** Which items of the step the tower runs on; all by default. */
   readonly items?: Items;
-  /** What adapters have computed once for the step. */
+  /** Tensors that adapters compute only once per step. */
   readonly shared?: ReadonlyMap<Adapter, Tensor>;
-  /** What a method does within the towers. */
+  /** Hooks through which a method acts inside the towers. */
   readonly hooks?: { readonly vision?: TowerHook; readonly text?: TowerHook };
-  /** Whether a block keeps only its input and runs again in the backward pass; false by default. */
+  /**
+   * Whether each block saves only its input and runs again in the backward pass; false by default.
+   */
   readonly recompute?: boolean;
 }
 
 /**
- * Items of a batch that is worked on in parts: what is drawn at random for one does not depend on
- * the parts.
+ * Items of a batch that is processed in chunks. They make the random numbers of an item independent
+ * of how the batch was split.
  */
 export interface Items {
-  /** The number of each in the batch, u32 `[B]`. */
+  /** The index of each item in the batch, u32 `[B]`. */
   readonly numbers: Tensor;
-  /** How many tokens an item has in the batch. */
+  /** Number of tokens of an item in the full batch. */
   readonly tokens: number;
 }
 
@@ -63,16 +69,16 @@ export class Linear implements FrozenLinear {
   weight: Tensor;
   /** The bias, `[out]`. */
   readonly bias: Tensor | null;
-  /** What makes its output instead, if anything does. */
+  /** The adapter that computes the output instead, if there is one. */
   adapter: Adapter | null = null;
 
-  /** Takes the weight, and the bias if the layer has one. */
+  /** Makes a layer from its weight, and its bias if it has one. */
   constructor(weight: Tensor, bias: Tensor | null = null) {
     this.weight = weight;
     this.bias = bias;
   }
 
-  /** `[…, in] → […, out]`, and what else is to be done in the same pass. */
+  /** Computes `[…, in] → […, out]` and applies `options` in the same pass. */
   forward(x: Tensor, pass?: Pass, options: LinearOptions = {}): Tensor {
     const { weight, bias, adapter } = this;
     return adapter ? adapter.forward(x, this, pass, options) : linear(x, weight, bias, options);
@@ -85,14 +91,14 @@ export class LayerNorm {
   readonly #bias: Tensor;
   readonly #epsilon: number;
 
-  /** Takes scale and shift, both `[C]`. */
+  /** Makes a layer from its scale and shift, both `[C]`. */
   constructor(weight: Tensor, bias: Tensor, epsilon: number) {
     this.#weight = weight;
     this.#bias = bias;
     this.#epsilon = epsilon;
   }
 
-  /** `[…, C] → […, C]`. */
+  /** Normalizes the last axis: `[…, C] → […, C]`. */
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.#weight, this.#bias, this.#epsilon);
   }
@@ -104,7 +110,10 @@ const ACTIVATIONS: Record<Activation, Elementwise> = {
   gelu_new: geluTanh,
 };
 
-/** The linear layers of a block, by the names that adapters call them. */
+/**
+ * The linear layers of a block. Keys are the names that adapters use, values are those in
+ * checkpoints.
+ */
 export const PROJECTIONS = {
   q: "self_attn.q_proj",
   k: "self_attn.k_proj",
@@ -117,7 +126,7 @@ export const PROJECTIONS = {
 /** A linear layer of a block: `q`, `k`, `v`, `o`, `fc1` or `fc2`. */
 export type Projection = keyof typeof PROJECTIONS;
 
-/** The {@linkcode LayerNorm} of a width, from the weights of its name. */
+/** Makes a {@linkcode LayerNorm} of `width` from the weights called `name`. */
 export function layerNormOf(
   weights: WeightSource,
   name: string,
@@ -129,8 +138,8 @@ export function layerNormOf(
 }
 
 /**
- * One transformer block, its norms before its parts: `x + attention(norm(x))`, then `x +
- * mlp(norm(x))` (class `ResidualAttentionBlock` of openai/CLIP's `clip/model.py`).
+ * One transformer block with the norms first: `x + attention(norm(x))`, then `x + mlp(norm(x))`
+ * (class `ResidualAttentionBlock` of openai/CLIP's `clip/model.py`).
  */
 export class ResidualBlock {
   /** The linear layers, by name. */
@@ -141,7 +150,7 @@ export class ResidualBlock {
   readonly #causal: boolean;
   readonly #activation: Elementwise;
 
-  /** Takes the weights of the block. */
+  /** Builds the block on its weights. */
   constructor(weights: WeightSource, config: TowerConfig, causal: boolean) {
     const { width, mlpWidth, layerNormEps } = config;
     this.#norm1 = layerNormOf(weights, "layer_norm1", width, layerNormEps);
@@ -163,7 +172,10 @@ export class ResidualBlock {
     this.#activation = ACTIVATIONS[config.activation];
   }
 
-  /** `[B, T, C] → [B, T, C]`. Its scope releases every activation that no gradient needs. */
+  /**
+   * Runs the block: `[B, T, C] → [B, T, C]`. Its scope releases every activation that no gradient
+   * needs.
+   */
   forward(x: Tensor, pass?: Pass): Tensor {
     return scope(() => {
       const attended = scope(() => this.#attend(x, pass));
@@ -192,21 +204,21 @@ export class ResidualBlock {
 }
 
 /**
- * What a method does within a tower; each may be left out. What they return may be theirs to keep:
- * the tower releases only what was made while it ran.
+ * Functions through which a method acts inside a tower; each is optional. A hook may return a
+ * tensor that it holds on to: the tower releases only what was made while it ran.
  */
 export interface TowerHook {
-  /** Token embeddings before positions are added: `[B, T, C] → [B, T, C]`. */
+  /** Changes the token embeddings before positions are added: `[B, T, C] → [B, T, C]`. */
   embedded?(tokens: Tensor): Tensor;
-  /** Tokens with their positions, before any norm: `[B, T, C] → [B, T', C]`. */
+  /** Changes the tokens after positions are added, before any norm: `[B, T, C] → [B, T', C]`. */
   positioned?(tokens: Tensor): Tensor;
-  /** What enters a block, by its number: `[B, T, C] → [B, T', C]`. */
+  /** Changes the input of the block with this index: `[B, T, C] → [B, T', C]`. */
   entering?(tokens: Tensor, block: number): Tensor;
-  /** The features that leave the tower: `[B, E] → [B, E]`. */
+  /** Changes the features that leave the tower: `[B, E] → [B, E]`. */
   features?(features: Tensor): Tensor;
 }
 
-/** What leaves the last of some blocks, of an `x` that is released: `[B, T, C] → [B, T, C]`. */
+/** Runs blocks one after another, and releases their input `x`: `[B, T, C] → [B, T, C]`. */
 export function runBlocks(
   blocks: readonly ResidualBlock[],
   x: Tensor,
@@ -214,19 +226,20 @@ export function runBlocks(
   hook?: TowerHook,
 ): Tensor {
   return blocks.reduce((left, block, i) => {
-    // A scope, as only it knows whether a hook made what it returns, or keeps it for the next step.
+    // The scope releases what the hook makes here, but not a tensor that it holds for the next
+    // step.
     const y = scope(() => {
       const x = hook?.entering?.(left, i) ?? left;
       const run = () => block.forward(x, pass);
       return pass?.recompute ? recompute([x], run) : run();
     });
-    // Now, not when the tower's scope ends: a dozen of them would be alive until then.
+    // Release it now. Until the tower's scope ends, a dozen of them would stay alive.
     left.release();
     return y;
   }, x);
 }
 
-/** The blocks of a tower. */
+/** Builds the blocks of a tower. */
 export function blocksOf(
   weights: WeightSource,
   config: TowerConfig,

@@ -1,5 +1,5 @@
 /**
- * Reads a model's weights out of files, in pieces, straight to the GPU.
+ * Reads a model's weights from files, piece by piece, straight to the GPU.
  *
  * @module
  */
@@ -17,15 +17,15 @@ import { isOpenai, openaiSource, type WeightLocation } from "./openai_weights.ts
 import { type PrecisionChoice, storedAs, Weights } from "./weights.ts";
 import { WeightsHash } from "./weights_hash.ts";
 
-/** Entries that are no weights: buffers of old checkpoints, sizes in OpenAI's archives. */
+/** Entries that are not weights: buffers of old checkpoints, and sizes in OpenAI's archives. */
 const NOT_WEIGHTS = /(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$/;
 
 /**
- * Reads weights of these names and shapes out of one file or several shards; `precision` is
- * `"auto"` by default. In f16, weights that the file has as F16 keep their bits.
+ * Reads the weights with these names and shapes from one file or several shards. `precision` is
+ * `"auto"` by default. In f16, weights that the file stores as F16 keep their bits.
  *
- * @throws {RangeError} If a weight is missing or misshapen, is beyond the chosen precision, is in
- * two files, or the files hold one that the model does not have.
+ * @throws {RangeError} If a weight is missing, has the wrong shape, does not fit the chosen
+ * precision or is in two files, or if the files hold a weight that the model does not have.
  */
 export async function loadWeights(
   files: readonly TensorFile[],
@@ -73,7 +73,10 @@ export async function loadWeights(
   return new Weights(tensors, { sha256: await hash.digest(), dtype });
 }
 
-/** A file whose pieces are hashed as they are read: those of the weight, in the model's order. */
+/**
+ * Wraps a file so that its pieces are hashed as they are read. Only the values of this weight
+ * count, in the model's order.
+ */
 function hashing(
   hash: WeightsHash,
   name: string,
@@ -113,7 +116,7 @@ function checkNames(wanted: readonly string[], held: ReadonlyMap<string, unknown
   }
 }
 
-/** `"a" is`, or `"a", "b" and 7 more are`. */
+/** Joins names with their verb: `"a" is`, or `"a", "b", "c" and 7 more are`. */
 function some(names: readonly string[]): string {
   const shown = names.slice(0, 3).map((name) => `"${name}"`).join(", ");
   const rest = names.length - 3;
@@ -132,7 +135,7 @@ function checkShape(
     : source.transposed
     ? shape.toReversed()
     : shape;
-  // A scalar is stored as [] by some programs and as [1] by more.
+  // Some programs store a scalar as [], but more store it as [1].
   if (sameShape(held, needed) || (needed.length === 0 && numel(held) === 1)) return;
   throw new RangeError(
     `Cannot load "${source.name}"${
@@ -154,7 +157,7 @@ async function readWeight(
     const view = third === undefined
       ? transpose(stored)
       : slice(stored, 0, third * shape[0], (third + 1) * shape[0]);
-    // A copy always, so that no view of the section holds it all.
+    // Always copy: a view would hold on to all of the stored tensor.
     return inCategory("frozenWeights", () => pointwise("x", { x: view }, shape));
   });
   stored.release();
@@ -169,8 +172,8 @@ function keepReshaped(stored: Tensor, shape: Shape): Tensor {
 }
 
 /**
- * A matrix in halves, put together on the host, where rounding is the same everywhere and what is
- * too large is seen.
+ * Reads a matrix as f16. It is converted on the host, where rounding is the same everywhere and
+ * values that are too large are noticed.
  */
 async function readHalves(
   file: Pick<TensorFile, "tensors" | "pieces">,
@@ -192,7 +195,7 @@ async function readHalves(
   return keep(inCategory("frozenWeights", () => Tensor.on(upload(ordered), shape, "f16")));
 }
 
-/** Throws unless each of `values` is near a finite half. */
+/** Throws if any of `values` is finite, but would become infinite in f16. */
 function checkHalves(values: Float32Array, name: string): void {
   const stray = values.find(beyondHalf);
   if (stray === undefined) return;
@@ -202,7 +205,7 @@ function checkHalves(values: Float32Array, name: string): void {
   );
 }
 
-/** The transpose `[rows, cols]` of a matrix `[cols, rows]`. */
+/** Transposes a matrix `[cols, rows]` to `[rows, cols]`. */
 function transposedHalves(
   halves: Uint16Array<ArrayBuffer>,
   [rows, cols]: Shape,
@@ -214,7 +217,10 @@ function transposedHalves(
   return turned;
 }
 
-/** Copies a tensor of a file to the GPU piece by piece: the file is never all in memory. */
+/**
+ * Copies a tensor from a file to the GPU piece by piece, so that the file is never entirely in
+ * memory.
+ */
 export async function readTensor(
   file: Pick<TensorFile, "tensors" | "pieces">,
   name: string,

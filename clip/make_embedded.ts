@@ -1,6 +1,6 @@
 /**
- * Makes the embedded model from the float32 checkpoint that it was trained as: weights rounded to
- * half precision, the files that Hugging Face's layout needs.
+ * Makes the embedded model from the float32 checkpoint of its training. It rounds the weights to
+ * half precision and copies the files that Hugging Face's layout needs.
  *
  * `deno run -A clip/make_embedded.ts CHECKPOINT_DIRECTORY && deno fmt`
  *
@@ -12,7 +12,8 @@ import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetenso
 import { bytesSource } from "../tensor/tensor_file.ts";
 
 /**
- * What is copied as it is. `tokenizer.json` would say again what the vocabulary and the merges say.
+ * The files to copy. `tokenizer.json` is left out: it would only repeat the vocabulary and the
+ * merges.
  */
 const FILES = [
   "config.json",
@@ -22,7 +23,7 @@ const FILES = [
   "merges.txt",
 ];
 
-/** Writes the model into the directory `to` from the checkpoint in the directory `from`. */
+/** Reads the checkpoint in the directory `from`, and writes the model into the directory `to`. */
 export async function makeEmbedded(to: URL, from: URL): Promise<void> {
   await Deno.mkdir(to, { recursive: true });
   for (const name of FILES) {
@@ -35,11 +36,11 @@ export async function makeEmbedded(to: URL, from: URL): Promise<void> {
   const tensors: Record<string, TensorToSave> = {};
   for (const { name, shape } of file.tensors.values()) {
     if (name.endsWith("position_ids")) continue; // a buffer of transformers: 0, 1, 2, …
-    // The checkpoint has a list of one number there, which transformers 5 refuses.
+    // The checkpoint stores a list of one number there, which transformers 5 rejects.
     const stored = name === "logit_scale" ? [] : shape;
     tensors[name] = { dtype: "F16", shape: stored, data: await file.floats(name) };
   }
-  // transformers refuses a file that does not say what it was written for.
+  // transformers rejects a file that does not say which format it was written for.
   const half = encodeSafetensors(tensors, { format: "pt" });
   await Deno.writeFile(new URL("model.safetensors", to), half);
 }

@@ -1,5 +1,6 @@
 /**
- * The public face of this folder: the models, and what turns words and pictures into their inputs.
+ * The public interface of this folder: the models, and what turns texts and pictures into their
+ * inputs.
  *
  * @module
  */

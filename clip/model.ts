@@ -1,5 +1,6 @@
 /**
- * What a model is to methods, training and commands, and how one is described before it is there.
+ * The interface of a model for methods, training and commands, and the description of a model that
+ * is not built yet.
  *
  * @module
  */
@@ -11,22 +12,23 @@ import type { Prompts } from "./text.ts";
 import type { Tower } from "./tower.ts";
 import type { Precision, Weights } from "./weights.ts";
 
-/** A tower of images: normalized pixels `[B, 3, R, R]` to features. */
+/** An image tower: turns normalized pixels `[B, 3, R, R]` into features. */
 export interface ImageTower extends Tower<Tensor> {
   /** Height and width of the images, R. */
   readonly imageSize: number;
-  /** Tokens of an image in its blocks. */
+  /** Number of tokens of an image in the blocks. */
   readonly tokens: number;
 }
 
-/** A tower of texts: prompts to features. */
+/** A text tower: turns prompts into features. */
 export interface PromptTower extends Tower<Prompts> {
-  /** The most tokens of a prompt. */
+  /** The largest number of tokens in a prompt. */
   readonly context: number;
-  /** How many tokens there are. */
+  /** Number of tokens in the vocabulary. */
   readonly vocabulary: number;
   /**
-   * Puts `rows` prompts, their ids row by row as the tokenizer gives them, on the GPU.
+   * Uploads `rows` prompts to the GPU. `ids` holds their token ids row by row, as the tokenizer
+   * returns them.
    *
    * @throws {RangeError} If the rows are longer than the context, or an id is not in the
    * vocabulary.
@@ -34,58 +36,60 @@ export interface PromptTower extends Tower<Prompts> {
   prompts(ids: Int32Array<ArrayBuffer>, rows: number): Prompts;
 }
 
-/** An image tower, for most models a text tower, and the rule of their logits. */
+/** A model: an image tower, in most models a text tower, and the rule for their logits. */
 export interface Model {
   /** The image tower. */
   readonly vision: ImageTower;
-  /** The text tower; null of a model of images alone. */
+  /** The text tower, or null if the model takes only images. */
   readonly text: PromptTower | null;
-  /** How the model is described, by which another like it can be built. */
+  /** The sizes of the model, from which another like it can be built. */
   readonly definition: ModelDefinition;
   /** The frozen weights. */
   readonly weights: Weights;
-  /** How the matrices among them are stored. */
+  /** How the matrices among the weights are stored. */
   readonly precision: Precision;
   /** Width of the features, E. */
   readonly embedding: number;
-  /** Features of normalized pixels, not normalized: `[B, 3, R, R] → [B, E]`. */
+  /** Image features, not L2-normalized, from normalized pixels: `[B, 3, R, R] → [B, E]`. */
   imageFeatures(pixels: Tensor, pass?: Pass): Tensor;
-  /** Features of prompts, not normalized: `[K, E]`. */
+  /** Text features of prompts, not L2-normalized: `[K, E]`. */
   textFeatures(prompts: Prompts, pass?: Pass): Tensor;
   /**
-   * Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; by the model's scale if none is given.
+   * Scores of image features `[B, E]` and text features `[K, E]`: `[B, K]`. If `scale` is not
+   * given, the model's scale applies.
    */
   logits(images: Tensor, texts: Tensor, scale?: number): Tensor;
-  /** Gives the weights back. */
+  /** Releases the weights. */
   release(): void;
 }
 
 /** A model without its weights. */
 export interface ModelDefinition {
-  /** Its sizes, as JSON can have them. */
+  /** The sizes of the model, as a value that JSON can represent. */
   readonly config: unknown;
   /** Height and width of its images. */
   readonly imageSize: number;
-  /** The most tokens of a prompt; null of a model of images alone. */
+  /** The largest number of tokens in a prompt, or null if the model takes only images. */
   readonly context: number | null;
-  /** Builds it on its weights, which it takes over. */
+  /** Builds the model on its weights, which the model then releases. */
   build(weights: Weights): Model;
 }
 
-/** Models of one kind, as the files of Hugging Face's layout describe them. */
+/** A family of models, as files in Hugging Face's layout describe them. */
 export interface ModelFamily {
   /** The `model_type` of their `config.json`. */
   readonly modelType: string;
   /**
-   * The model that a parsed `config.json` describes.
+   * Describes the model of a parsed `config.json`.
    *
-   * @throws {RangeError} If it is not of this family, or impossible.
+   * @throws {RangeError} If the model is not of this family, or is impossible.
    */
   define(config: unknown): ModelDefinition;
   /**
-   * How images are prepared, by a parsed `preprocessor_config.json`, which errors call `file`.
+   * Reads from a parsed `preprocessor_config.json` how images are prepared. `file` is the name that
+   * errors give it.
    *
-   * @throws {RangeError} If it asks for what is not done here.
+   * @throws {RangeError} If the file asks for what is not supported.
    */
   preprocess(json: unknown, imageSize: number, file?: string): PreprocessConfig;
 }

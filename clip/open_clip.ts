@@ -1,5 +1,5 @@
 /**
- * What open_clip's files say: the sizes of a model and how its images are prepared
+ * Reads open_clip's files: the sizes of a model and how its images are prepared
  * (github.com/mlfoundations/open_clip, `src/open_clip/model.py` and `transform.py`).
  *
  * @module
@@ -17,8 +17,9 @@ import { isObject, type Json, object, positive, triple, wrong } from "./json.ts"
 const FILE = "open_clip_config.json";
 
 /**
- * Keys that change nothing here with these values, `ANY` with all: those of other kinds of models,
- * of tokenizers, and of training. One that is neither read nor among them is refused.
+ * Keys that change nothing here if they have these values, or any value where it says `ANY`. They
+ * are for other kinds of models, for tokenizers and for training. A key that is neither here nor in
+ * `READ` is rejected.
  */
 const ANY = Symbol("any value");
 const BLOCKS = {
@@ -61,10 +62,10 @@ const READ = {
 };
 
 /**
- * Reads the `open_clip_config.json` of a CLIP with two transformers. What it leaves out has the
- * value that open_clip gives it: exact GELU, heads of 64, a text that ends at its largest id.
+ * Reads the `open_clip_config.json` of a CLIP with two transformers. Fields that it omits take
+ * open_clip's defaults, such as exact GELU, heads of 64, and a text that ends at its largest id.
  *
- * @throws {RangeError} If it is for another kind of model, or a size is impossible.
+ * @throws {RangeError} If the file is for another kind of model, or a size is impossible.
  */
 export function parseOpenClip(
   json: unknown,
@@ -99,7 +100,10 @@ export function parseOpenClip(
   };
 }
 
-/** A section of the file of which every setting is known. */
+/**
+ * Returns a section of the file. Throws if it has a key that is not known or a value that is not
+ * supported.
+ */
 function section(parent: Json, name: keyof typeof NEUTRAL, path: string): Json {
   const section = object(parent[name], FILE, path);
   for (const [key, value] of Object.entries(section)) {
@@ -123,7 +127,7 @@ function sizeOf(json: Json, section: string, key: string, preset: number): numbe
   return positive(json[key] ?? preset, `model_cfg.${section}.${key}`, FILE);
 }
 
-/** A size that is one number, or the same number twice. */
+/** Reads a size that is one number, or the same number twice. */
 function square(value: unknown, name: string): number {
   const [side, other] = Array.isArray(value) && value.length === 2 ? value : [value, value];
   if (side !== other) throw wrong(FILE, name, value, "a square");
@@ -179,7 +183,7 @@ function epsilonOf(options: unknown, path: string): number {
   throw wrong(FILE, `${path}.norm_kwargs.eps`, eps, "a positive number");
 }
 
-/** Where a text ends: at its largest id, or at the first id that is `eos_id`. */
+/** Where a text ends: at its largest id, or at the first `eos_id`. */
 function endOf(
   { pool_type: pool = "argmax", eos_id: id, vocab_size: size = 49408 }: Json,
 ): { endRule: "largest-id" | "first-end"; endToken: number } {
@@ -191,8 +195,8 @@ function endOf(
 }
 
 /**
- * open_clip resizes to what the model takes, whatever size the file says, and passes over what it
- * does not know.
+ * Reads how images are prepared. Like open_clip, it resizes them to the model's image size,
+ * whatever size the file gives, and ignores keys that it does not know.
  */
 function preprocessOf(json: unknown, imageSize: number): PreprocessConfig {
   const settings = object(json, FILE, "preprocess_cfg");

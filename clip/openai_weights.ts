@@ -1,11 +1,12 @@
 /**
- * What openai/CLIP's state dicts call the weights.
+ * The names of the weights in openai/CLIP's state dicts.
  *
  * @module
  */
 
 /**
- * Where a weight is in an OpenAI state dict: a tensor, some third of its rows, or its transpose.
+ * Where to find a weight in an OpenAI state dict: in a tensor, in one third of its rows, or in its
+ * transpose.
  */
 export interface WeightLocation {
   readonly name: string;
@@ -39,8 +40,9 @@ const OPENAI_PARTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Where openai/CLIP's state dict has the weight that Hugging Face calls `name`. What a text tower
- * of open_clip's `custom_text` has is called the same after `text`, which is `"text."` then.
+ * Where to find the weight that Hugging Face calls `name` in openai/CLIP's state dict. In models
+ * with open_clip's `custom_text`, `text` is `"text."`: the names of the text tower's weights are
+ * the same, but begin with it.
  */
 export function openaiSource(name: string, text: "" | "text." = ""): WeightLocation {
   const block = /^(vision|text)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(name);
@@ -55,7 +57,7 @@ export function openaiSource(name: string, text: "" | "text." = ""): WeightLocat
   return { name: `${base}.${OPENAI_PARTS[layerName]}.${kind}` };
 }
 
-/** Whether a file has openai/CLIP's names. */
+/** Whether these are the names of openai/CLIP. */
 export function isOpenai(names: Iterable<string>): boolean {
   return [...names].includes("visual.conv1.weight");
 }

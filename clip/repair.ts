@@ -1,8 +1,8 @@
 /**
- * Text as openai/CLIP's tokenizer first repairs it, by `fix_text` of the ftfy package: quotes that
- * curl, ligatures, full-width forms, letters with their accents beside them, and what else looks
- * like another character or like none. Only mojibake, text that was decoded by the wrong table,
- * stays as it is.
+ * Repairs text as openai/CLIP's tokenizer does first, with `fix_text` of the ftfy package. It
+ * replaces curly quotes, ligatures, full-width forms, letters with separate accents, and other
+ * characters that look like another one or are invisible. Only mojibake, text that was decoded with
+ * the wrong table, stays as it is.
  *
  * @module
  */
@@ -10,11 +10,12 @@
 import { unescapeHtml } from "./html_entities.ts";
 
 /**
- * The repaired text: steps and their order are those of ftfy 6.3 (github.com/rspeer/python-ftfy,
+ * Repairs a text. The steps and their order are those of ftfy 6.3 (github.com/rspeer/python-ftfy,
  * `ftfy/fixes.py`), which repeats them until nothing changes.
  */
 export function repairText(text: string): string {
-  // Character references are replaced up to the first line that may be HTML itself.
+  // From the first line that contains `<`, the text may be HTML. Replace character references only
+  // before it.
   const tag = text.indexOf("<");
   const plain = tag < 0 ? text.length : text.lastIndexOf("\n", tag) + 1;
   return repeated(text.slice(0, plain), [unescapeReferences, ...STEPS]) +
@@ -28,7 +29,10 @@ function repeated(text: string, steps: readonly Step[]): string {
   return repaired === text ? text : repeated(repaired, steps);
 }
 
-/** References with their semicolon, also those whose names somebody has put into upper case. */
+/**
+ * Replaces character references that have their semicolon, even if their names were turned into
+ * upper case.
+ */
 function unescapeReferences(text: string): string {
   return text.replace(/&#?[0-9A-Za-z]{1,24};/g, (reference) => {
     const [plain, lower] = [unescapeHtml(reference), reference.toLowerCase()];
@@ -60,9 +64,9 @@ const STEPS: readonly Step[] = [
   (text) => text.replace(/[\u3000\uff01-\uffef]/g, (wide) => wide.normalize("NFKC")),
   (text) => text.replace(/[“-‟]/g, '"').replace(/[ʼ‘-‛]/g, "'"),
   (text) => text.replace(/\r\n|[\r\u2028\u2029\x85]/g, "\n"),
-  // deno-lint-ignore no-control-regex -- what colours a terminal
+  // deno-lint-ignore no-control-regex -- terminal colours
   (text) => text.replace(/\x1b\[[\d;]*[a-zA-Z]/g, ""),
-  // deno-lint-ignore no-control-regex -- what no text is meant to have
+  // deno-lint-ignore no-control-regex -- control characters
   (text) => text.replace(/[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]/g, ""),
   (text) => text.normalize("NFC"),
 ];

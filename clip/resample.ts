@@ -1,33 +1,33 @@
 /**
- * Pillow's bicubic resampling of bytes, to the last bit: the kernel's support is widened by the
- * scale when shrinking, weights are in fixed point, and each pass is rounded to 8 bits. Agrees with
- * `src/libImaging/Resample.c` of Pillow 9.4.
+ * Pillow's bicubic resampling of bytes, exact to the last bit. When an image shrinks, the kernel's
+ * support is widened by the scale. Weights are in fixed point, and each pass is rounded to 8 bits.
+ * Agrees with `src/libImaging/Resample.c` of Pillow 9.4.
  *
  * @module
  */
 
-/** For each output of a pass: where its inputs begin, how many they are, and their weights. */
+/** The inputs of each output of a pass: where they begin, how many there are, and their weights. */
 export interface Taps {
-  /** The first input of each output. */
+  /** Index of the first input of each output. */
   readonly starts: Int32Array;
-  /** How many inputs each output has. */
+  /** Number of inputs of each output. */
   readonly counts: Int32Array;
-  /** The weights in fixed point, `stride` of them for each output. */
+  /** The weights in fixed point, in rows of `stride` for each output. */
   readonly weights: Int32Array;
-  /** Room for the weights of each output. */
+  /** How many weights each output has room for. */
   readonly stride: number;
 }
 
 /**
- * Pillow keeps 22 bits after the point: 32, less 8 for the pixel and 2 for weights that add up to
- * more than 1.
+ * Pillow's fixed point has 22 fractional bits: 32, less 8 for the pixel and 2 for weights that add
+ * up to more than 1.
  */
 const PRECISION_BITS = 22;
 const ONE_HALF = 1 << (PRECISION_BITS - 1);
 
 /**
- * The taps of outputs `first` to `first + count`, that one not included, when `size` pixels become
- * `resized`.
+ * The taps of the outputs from `first` up to but not including `first + count`, when `size` pixels
+ * are resized to `resized`.
  */
 export function tapsOf(size: number, resized: number, first: number, count: number): Taps {
   const scale = size / resized;
@@ -57,8 +57,8 @@ export function tapsOf(size: number, resized: number, first: number, count: numb
 }
 
 /**
- * One row of the horizontal pass: the pixels from byte `at` of `source` on, to those from byte `to`
- * of `target`.
+ * Computes one row of the horizontal pass. It reads the pixels of `source` from byte `at` on, and
+ * writes those of `target` from byte `to` on.
  */
 export function resampleRow(
   source: Uint8Array,
@@ -82,7 +82,10 @@ export function resampleRow(
   }
 }
 
-/** The vertical pass: rows of `width` bytes, the first of them being the first that `taps` name. */
+/**
+ * Computes the vertical pass over rows of `width` bytes. The first row of `source` is the first one
+ * that `taps` refers to.
+ */
 export function resampleRows(
   source: Uint8Array,
   width: number,
@@ -111,7 +114,7 @@ function bicubic(x: number): number {
   return 0;
 }
 
-/** A fixed-point sum, cut to a byte. */
+/** Converts a fixed-point sum to a byte, clamped to 0 to 255. */
 function toByte(sum: number): number {
   const value = sum >> PRECISION_BITS;
   return value < 0 ? 0 : value > 255 ? 255 : value;

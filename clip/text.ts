@@ -36,8 +36,9 @@ export interface PromptRow {
 }
 
 /**
- * Prompts on the GPU: their ids, and where each ends. For a tower whose attention is causal what
- * comes after the last end-of-text token of them all is left out, since it changes nothing.
+ * Prompts on the GPU: their ids, and where each of them ends. If the tower's attention is causal,
+ * the tokens after the last end-of-text token of all prompts are cut off, because they change
+ * nothing.
  */
 export class Prompts {
   /** Token ids `[K, T]`. */
@@ -49,8 +50,8 @@ export class Prompts {
   readonly #causal: boolean;
 
   /**
-   * Takes each prompt's ids, all padded to one length, and the index of its end-of-text token, for
-   * a tower that is causal or not.
+   * Uploads prompts for a tower that is causal or not. Each row holds the ids of one prompt, all of
+   * them padded to one length, and the index of its end-of-text token.
    */
   constructor(rows: readonly PromptRow[], causal = true) {
     this.#causal = causal;
@@ -64,19 +65,20 @@ export class Prompts {
     this.ends = keep(tensor(Int32Array.from(rows, ({ end }) => end)));
   }
 
-  /** Tokens of each prompt, its start and end included. */
+  /** Number of tokens of each prompt, including its start and end. */
   get lengths(): number[] {
     return this.#rows.map(({ end }) => end + 1);
   }
 
-  /** How many prompts there are. */
+  /** Number of prompts. */
   get count(): number {
     return this.#rows.length;
   }
 
   /**
-   * The same prompts in chunks of at most `size`, the shortest first, so that each chunk is cut to
-   * the longest of its prompts; and the number that each prompt has here.
+   * Splits the prompts into chunks of at most `size`, the shortest prompts first, so that each
+   * chunk is cut to its longest prompt. A chunk also holds the index of each of its prompts in this
+   * set.
    */
   chunks(size: number): PromptChunk[] {
     const order = this.#rows.map((_, i) => i)
@@ -92,7 +94,7 @@ export class Prompts {
     });
   }
 
-  /** Gives both tensors back. */
+  /** Releases both tensors. */
   release(): void {
     this.ids.release();
     this.ends.release();
@@ -103,13 +105,13 @@ export class Prompts {
 export interface PromptChunk {
   /** The prompts. */
   readonly prompts: Prompts;
-  /** Which of the set they are, for what is drawn at random. */
+  /** Which prompts of the set they are. Random numbers depend on it. */
   readonly items: Items;
-  /** The same on the host. */
+  /** The same indices on the host. */
   readonly numbers: readonly number[];
 }
 
-/** Gives the tensors of chunks back. */
+/** Releases the tensors of chunks. */
 export function releaseChunks(chunks: readonly PromptChunk[]): void {
   for (const { prompts, items } of chunks) {
     prompts.release();
@@ -122,19 +124,19 @@ export function releaseChunks(chunks: readonly PromptChunk[]): void {
  * `clip/model.py`).
  */
 export class TextTower implements PromptTower {
-  /** Its blocks, the one nearest to the tokens first. */
+  /** The blocks, from the tokens to the features. */
   readonly blocks: readonly ResidualBlock[];
-  /** What makes features of the pooled token. */
+  /** Projects the pooled token to features. */
   readonly projection: Linear;
   readonly #config: TextConfig;
   readonly #tokens: Tensor;
   readonly #positions: Tensor;
   readonly #finalNorm: LayerNorm;
 
-  /** A token sees those before it. */
+  /** A token attends to itself and to those before it. */
   readonly causal = true;
 
-  /** Takes the weights of the tower; `embedding` is the width of its features. */
+  /** Builds the tower on its weights. `embedding` is the width of its features. */
   constructor(weights: WeightSource, config: TextConfig, embedding: number) {
     const { width, vocabulary, context, layerNormEps } = config;
     const tower = weights.at("text_model");
@@ -146,29 +148,30 @@ export class TextTower implements PromptTower {
     this.projection = new Linear(weights.get("text_projection.weight", [embedding, width]));
   }
 
-  /** How many blocks it has. */
+  /** Number of blocks. */
   get depth(): number {
     return this.blocks.length;
   }
 
-  /** The most tokens of a prompt. */
+  /** The largest number of tokens in a prompt. */
   get context(): number {
     return this.#config.context;
   }
 
-  /** How many tokens there are. */
+  /** Number of tokens in the vocabulary. */
   get vocabulary(): number {
     return this.#config.vocabulary;
   }
 
-  /** Its linear layers. */
+  /** The linear layers of the tower. */
   get linears(): readonly NamedLinear[] {
     const projection = { module: "text_projection", linear: this.projection };
     return namedLinears("text_model", this.blocks, projection);
   }
 
   /**
-   * Puts `rows` prompts, their ids row by row as the tokenizer gives them, on the GPU.
+   * Uploads `rows` prompts to the GPU. `ids` holds their token ids row by row, as the tokenizer
+   * returns them.
    *
    * @throws {RangeError} If the rows are longer than the model's context, or an id is not in its
    * vocabulary.
@@ -198,8 +201,8 @@ export class TextTower implements PromptTower {
   }
 
   /**
-   * Where a prompt ends, by the model's rule; at 0 where nothing marks it, as Hugging Face's
-   * implementation has it.
+   * Where a prompt ends by the model's rule. If nothing marks the end, it is 0, as in Hugging
+   * Face's implementation.
    */
   #end(ids: Int32Array): number {
     const { endRule, endToken } = this.#config;
@@ -207,31 +210,32 @@ export class TextTower implements PromptTower {
     return ids.indexOf(ids.reduce((largest, id) => Math.max(largest, id)));
   }
 
-  /** What enters the first block: token and position embeddings, `[K, T, C]`. */
+  /** Computes the input of the first block, token plus position embeddings: `[K, T, C]`. */
   embed({ ids }: Prompts, hook?: TowerHook): Tensor {
     return scope(() => {
       const tokens = embedding(this.#tokens, ids);
       const positions = slice(this.#positions, 0, 0, ids.shape[1]);
       const placed = add(hook?.embedded?.(tokens) ?? tokens, positions);
       const changed = hook?.positioned?.(placed);
-      // A view, since who asks for it releases it, and the hook may keep the tensor itself.
+      // Return a view: the caller releases it, but the hook may hold on to its tensor.
       return changed ? reshape(changed, changed.shape) : placed;
     });
   }
 
-  /** Normalized: `[…, C] → […, C]`. */
+  /** Applies the final layer norm: `[…, C] → […, C]`. */
   normalize(hidden: Tensor): Tensor {
     return this.#finalNorm.forward(hidden);
   }
 
   /**
-   * The normalized last token of each prompt, of what left the last block: `[K, T, C] → [K, C]`.
+   * Normalizes the end-of-text token of each prompt in the output of the last block:
+   * `[K, T, C] → [K, C]`.
    */
   pool(hidden: Tensor, { ends }: Prompts): Tensor {
     return scope(() => this.normalize(takeToken(hidden, ends)));
   }
 
-  /** Text features, not normalized: `[K, E]`. */
+  /** Text features, not L2-normalized: `[K, E]`. */
   forward(prompts: Prompts, pass?: Pass): Tensor {
     return attribute("text", () =>
       scope(() => {

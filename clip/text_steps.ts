@@ -1,5 +1,5 @@
 /**
- * What is done to a text before its words are encoded, in openai/CLIP and in Hugging Face's
+ * What happens to a text before its words are encoded, in openai/CLIP and in Hugging Face's
  * tokenizers.
  *
  * @module
@@ -9,24 +9,25 @@ import { unescapeHtml } from "./html_entities.ts";
 import { repairText } from "./repair.ts";
 
 /**
- * What Python's `str.strip` takes off: Unicode's white space and four separators that only Python
- * counts as such. Within a text white space needs no tidying, as no word holds any.
+ * The characters that Python's `str.strip` removes: Unicode's white space, and four separators that
+ * only Python counts as white space. White space inside a text needs no tidying, because no word
+ * contains any.
  */
 const MARGIN = "[\\p{White_Space}\\x1C-\\x1F]";
 const MARGINS = new RegExp(`^${MARGIN}+|(?<!${MARGIN})${MARGIN}+$`, "gu");
 
-/** The steps from a text to the words that are encoded apart. */
+/** The steps from a text to the words that are encoded separately. */
 export interface TextSteps {
-  /** What the text becomes first. */
+  /** Changes the text before it is split into words. */
   readonly normalize: (text: string) => string;
-  /** What a word is. */
+  /** Matches a word. */
   readonly words: RegExp;
 }
 
 /**
- * openai/CLIP's steps. Its pattern of words ignores case, which in lower-case text leaves two
- * traces: the long s (ſ) counts as an s, and U+0345, whose upper case is the letter iota, matches
- * nothing and is dropped.
+ * openai/CLIP's steps. Its word pattern ignores case. In lower-case text this has two effects: the
+ * long s (ſ) counts as an s, and U+0345, whose upper case is the letter iota, matches nothing and
+ * is dropped.
  */
 export const OPENAI: TextSteps = {
   normalize: (text) =>
@@ -36,8 +37,8 @@ export const OPENAI: TextSteps = {
 };
 
 /**
- * The steps that a CLIP's `tokenizer.json` names. Lower case is taken letter by letter: a sigma is
- * the same at the end of a word.
+ * The steps that a CLIP's `tokenizer.json` names. Each character is put into lower case by itself,
+ * so a sigma at the end of a word is like any other.
  */
 export const HUGGING_FACE: TextSteps = {
   normalize: (text) =>

@@ -1,7 +1,8 @@
 /**
- * CLIP's byte-pair encoding of prompts: from a vocabulary and its merges the ids that openai/CLIP's
- * `SimpleTokenizer` gives (https://github.com/openai/CLIP, `clip/simple_tokenizer.py`), but for
- * mojibake, which is not repaired here; from a `tokenizer.json` those of Hugging Face's tokenizers.
+ * CLIP's byte-pair encoding of prompts. From a vocabulary and its merges, it gives the ids of
+ * openai/CLIP's `SimpleTokenizer` (https://github.com/openai/CLIP, `clip/simple_tokenizer.py`),
+ * except that it does not repair mojibake. From a `tokenizer.json`, it gives the ids of Hugging
+ * Face's tokenizers.
  *
  * @module
  */
@@ -9,23 +10,23 @@
 import { HUGGING_FACE, OPENAI, type TextSteps } from "./text_steps.ts";
 import { type AddedToken, readTokenizerJson, splitter } from "./tokenizer_json.ts";
 
-/** Prompts as a text tower takes them: a row of ids each. */
+/** Prompts as a text tower takes them, one row of ids each. */
 export interface TokenBatch {
-  /** `[rows, context]`, row by row: the start, the text, the end, then padding. */
+  /** `[rows, context]`, row by row. A row holds the start, the text, the end, then padding. */
   readonly ids: Int32Array<ArrayBuffer>;
-  /** How many texts there are. */
+  /** Number of texts. */
   readonly rows: number;
-  /** Ids in each row. */
+  /** Number of ids in each row. */
   readonly context: number;
-  /** Ids of the longest text, start and end included. */
+  /** Number of ids of the longest text, including its start and end. */
   readonly longest: number;
 }
 
 /** How {@linkcode Tokenizer.tokenize} frames texts. */
 export interface TokenizeOptions {
-  /** Cut what is too long instead of throwing; false unless given. */
+  /** Whether to cut a text that is too long instead of throwing; false by default. */
   readonly truncate?: boolean;
-  /** The id after the end of a text; 0 unless given, as in openai/CLIP. */
+  /** The id that fills a row after the end of its text; 0 by default, as in openai/CLIP. */
   readonly pad?: number;
 }
 
@@ -34,16 +35,16 @@ const END = "<|endoftext|>";
 const END_OF_WORD = "</w>";
 
 /**
- * The character that stands for each byte in a vocabulary: itself if it shows, else one from U+0100
- * on.
+ * The character that stands for each byte in a vocabulary: the one with that code if it is visible,
+ * otherwise one from U+0100 on.
  */
 const CHARACTERS = byteCharacters();
 const BYTES = new Map(CHARACTERS.map((character, byte) => [character, byte]));
 
-/** Words to remember the ids of; beyond that the oldest is forgotten. */
+/** How many words to remember the ids of. Beyond that, the oldest word is forgotten. */
 const REMEMBERED = 16_384;
 
-/** Two neighbours that become one token, and how early. */
+/** Two adjacent tokens that become one. Merges with a smaller `rank` are applied earlier. */
 interface Merge {
   readonly rank: number;
   readonly left: number;
@@ -73,16 +74,18 @@ export class Tokenizer {
   readonly start: number;
   /** The id after each text. */
   readonly end: number;
-  /** The rows that a table of these tokens has: the largest id, plus one. */
+  /** The number of rows in a table of these tokens: the largest id, plus one. */
   readonly size: number;
 
   readonly #ids: ReadonlyMap<string, number>;
   readonly #tokens: readonly string[];
   readonly #merges: ReadonlyMap<number, Merge>;
   readonly #steps: TextSteps;
-  /** Tokens that a text is split at as it was written, and those after it was normalized. */
+  /**
+   * Patterns of the added tokens at which a text is split: before it is normalized, and afterwards.
+   */
   readonly #added: readonly [written: RegExp | null, normalized: RegExp | null];
-  /** The ids of the latter, as they are then. */
+  /** The ids of the tokens that are found afterwards, by their normalized text. */
   readonly #normalized: ReadonlyMap<string, number>;
   readonly #remembered: Map<string, readonly number[]> = new Map();
 
@@ -119,12 +122,12 @@ export class Tokenizer {
   }
 
   /**
-   * Reads the contents of `vocab.json` and `merges.txt`; the latter's `#version` line may be
-   * missing. `added` are tokens that a text is split at, such as those that textual inversion adds;
-   * what frames a text is known without.
+   * Reads the contents of `vocab.json` and `merges.txt`. The `#version` line of `merges.txt` may be
+   * missing. `added` are tokens at which a text is split, such as those of textual inversion. They
+   * need not include the start and end tokens.
    *
    * @throws {RangeError} If the vocabulary is empty, lacks `<|startoftext|>` or `<|endoftext|>`,
-   * gives an id twice, or has not what the merges name.
+   * gives an id twice, or lacks a token that the merges name.
    */
   static fromVocabulary(
     vocab: Record<string, number>,
@@ -140,12 +143,12 @@ export class Tokenizer {
 
   /**
    * Reads the parsed `tokenizer.json` of Hugging Face's tokenizers. Its steps must be those of a
-   * CLIP's: NFC and lower case, without openai/CLIP's repairs. `more` are added tokens that other
-   * files beside it list, of which those count that it has not.
+   * CLIP: NFC and lower case, without openai/CLIP's repairs. `more` are added tokens from other
+   * files beside it. Those that the `tokenizer.json` also has are ignored.
    *
-   * @throws {TypeError} If it names other steps than CLIP's, or another model than byte pairs with
+   * @throws {TypeError} If it names steps other than CLIP's, or a model other than byte pairs with
    * `</w>` at the end of words.
-   * @throws {RangeError} If {@linkcode Tokenizer.fromVocabulary} would for its parts.
+   * @throws {RangeError} If {@linkcode Tokenizer.fromVocabulary} would throw for its contents.
    */
   static fromTokenizerJson(json: unknown, more: readonly AddedToken[] = []): Tokenizer {
     const { vocab, merges, added } = readTokenizerJson(json);
@@ -155,13 +158,13 @@ export class Tokenizer {
   }
 
   /**
-   * The ids of a text, without start and end. Case and white space do not count, letters with their
-   * accents beside them are those with accents, `<|endoftext|>` within a text is its token, and
-   * half a surrogate pair is U+FFFD. Without a `tokenizer.json` the text is repaired first
-   * (`repair.ts`), so that curly quotes are straight ones, and HTML's character references are
-   * replaced.
+   * The ids of a text, without start and end. Case and white space do not matter. A letter with a
+   * separate accent counts as the accented letter, `<|endoftext|>` within a text is its token, and
+   * half a surrogate pair is U+FFFD. Without a `tokenizer.json`, the text is repaired first
+   * (`repair.ts`): curly quotes become straight ones, for example, and HTML character references
+   * are replaced.
    *
-   * @throws {RangeError} If the vocabulary lacks a byte of it.
+   * @throws {RangeError} If the vocabulary lacks a byte of the text.
    */
   encode(text: string): number[] {
     const { normalize, words } = this.#steps;
@@ -174,24 +177,24 @@ export class Tokenizer {
       ));
   }
 
-  /** The ids of a text that is split at some tokens, and between them encoded otherwise. */
+  /** Splits a text at `tokens`, and encodes the pieces between them with `encode`. */
   #split(
     text: string,
     tokens: RegExp | null,
     encode: (piece: string) => readonly number[],
   ): number[] {
     if (tokens === null) return [...encode(text)];
-    // With the pattern in brackets, every other piece is a token.
+    // The pattern is a capturing group, so every other piece is a token.
     return text.split(tokens).flatMap((piece, i) =>
       i % 2 === 1 ? [this.#normalized.get(piece) ?? this.#ids.get(piece)!] : encode(piece)
     );
   }
 
   /**
-   * The text of ids: lower case, and a space after each word. Bytes that are not UTF-8 become
-   * U+FFFD.
+   * The text of ids, in lower case and with a space after each word. Bytes that are not UTF-8
+   * become U+FFFD.
    *
-   * @throws {RangeError} If the vocabulary has no such id.
+   * @throws {RangeError} If the vocabulary lacks one of the ids.
    */
   decode(ids: ArrayLike<number>): string {
     const characters = Array.from(ids, (id) => {
@@ -205,10 +208,11 @@ export class Tokenizer {
   }
 
   /**
-   * Frames texts for a model of `context` positions as `clip.tokenize` does: start, ids, end, and
-   * padding. With `truncate`, the first `context - 1` ids of a longer text stay, then the end.
+   * Frames texts for a model of `context` positions as `clip.tokenize` does: start, ids, end, then
+   * padding. With `truncate`, a longer text is cut after `context - 1` ids, its start included, and
+   * the end is added.
    *
-   * @throws {RangeError} If a text does not fit and `truncate` is not set, or `context` is no
+   * @throws {RangeError} If a text does not fit and `truncate` is not set, or `context` is not a
    * positive integer.
    */
   tokenize(
@@ -248,7 +252,7 @@ export class Tokenizer {
     return ids;
   }
 
-  /** The ids of a word's bytes, of which the last ends the word. */
+  /** The ids of a word's bytes. The token of the last byte also marks the end of the word. */
   #pieces(word: string): number[] {
     const bytes = new TextEncoder().encode(word);
     return Array.from(bytes, (byte, at) => {
@@ -261,7 +265,9 @@ export class Tokenizer {
     });
   }
 
-  /** Joins the pair of the earliest merge wherever it stands, until no pair is one of a merge. */
+  /**
+   * Finds the earliest merge that applies and joins its pair everywhere, until no merge applies.
+   */
   #merge(ids: number[]): number[] {
     for (;;) {
       let merge: Merge | undefined;
@@ -319,7 +325,7 @@ function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
   );
 }
 
-/** A merge as a line or as a pair, in two. */
+/** Splits a merge into its two tokens. It may be a line or already a pair. */
 function splitMerge(merge: unknown, index: number): readonly string[] {
   const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
   if (isPair(pair)) return pair;

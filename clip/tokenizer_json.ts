@@ -1,30 +1,32 @@
 /**
- * What the files of Hugging Face's tokenizers say, and whether CLIP's steps are what they ask for.
+ * Reads the files of Hugging Face's tokenizers, and checks that they ask for CLIP's steps.
  *
  * @module
  */
 
 import { isObject, type Json } from "./json.ts";
 
-/** A token that a text is split at before its words are. */
+/** A token at which a text is split before it is split into words. */
 export interface AddedToken {
-  /** What stands in the text. */
+  /** The text of the token. */
   readonly content: string;
   /** Its id. */
   readonly id: number;
-  /** Whether it is looked for in the text in lower case, and not as it was written. */
+  /**
+   * Whether to look for it in the normalized text, which is in lower case, instead of the original.
+   */
   readonly normalized: boolean;
-  /** Whether it counts only between characters that are no letters or digits. */
+  /** Whether it counts only where no letter, digit or underscore is next to it. */
   readonly singleWord: boolean;
 }
 
-/** The parts of a `tokenizer.json` that make one CLIP's tokenizer another than the next. */
+/** What differs between the `tokenizer.json` files of CLIP models. */
 export interface TokenizerParts {
   /** The id of each token. */
   readonly vocab: Readonly<Record<string, number>>;
-  /** Pairs of tokens that become one, as lines or as pairs, the earliest first. */
+  /** Pairs of tokens that become one, the earliest first. Each is a line or a pair. */
   readonly merges: readonly unknown[];
-  /** Tokens that were added to the vocabulary, those that begin and end a text among them. */
+  /** Tokens that were added to the vocabulary, including those that begin and end a text. */
   readonly added: readonly AddedToken[];
 }
 
@@ -32,15 +34,16 @@ const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 
 /**
- * CLIP's pattern of words; older files leave the two tokens that frame a text to `added_tokens`.
+ * CLIP's word pattern, without and with the two tokens that frame a text. Older files leave these
+ * to `added_tokens`.
  */
 const SPLITS = ["", "<\\|startoftext\\|>|<\\|endoftext\\|>|"].map((tokens) =>
   `${tokens}'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+`
 );
 
-/** A pattern in brackets of some tokens, if there are any. */
+/** Makes a pattern that captures any of the tokens; null if there are none. */
 export function splitter(tokens: readonly AddedToken[]): RegExp | null {
-  // Of several that begin at one character, the longest.
+  // If several tokens begin at the same character, the longest wins.
   const patterns = tokens.toSorted((a, b) => b.content.length - a.content.length)
     .map(({ content, singleWord }) => {
       const literal = RegExp.escape(content);
@@ -52,8 +55,8 @@ export function splitter(tokens: readonly AddedToken[]): RegExp | null {
 /**
  * Reads a parsed `tokenizer.json`.
  *
- * @throws {TypeError} If it holds another model than byte pairs with `</w>` at the end of words, or
- * names steps that are not CLIP's: those would give other ids.
+ * @throws {TypeError} If it holds a model other than byte pairs with `</w>` at the end of words, or
+ * names steps other than CLIP's, which would give other ids.
  */
 export function readTokenizerJson(json: unknown): TokenizerParts {
   const root = isObject(json) ? json : {};
@@ -76,10 +79,10 @@ export function readTokenizerJson(json: unknown): TokenizerParts {
 }
 
 /**
- * The tokens that were added to a vocabulary in `vocab.json`: those that the parsed
- * `tokenizer_config.json` lists, else those of `added_tokens.json`; either may be null.
+ * The tokens that were added to a vocabulary in `vocab.json`. They come from the list in the parsed
+ * `tokenizer_config.json`, or else from `added_tokens.json`. Either argument may be null.
  *
- * @throws {TypeError} If one is no token, or the files are for another kind of tokenizer.
+ * @throws {TypeError} If an entry is not a token, or the files are for another kind of tokenizer.
  */
 export function addedTokens(config: unknown, tokens: unknown): AddedToken[] {
   checkTokenizerConfig(config);
@@ -91,7 +94,7 @@ export function addedTokens(config: unknown, tokens: unknown): AddedToken[] {
     .map(([content, id]) => addedToken({ content, normalized: true }, id));
 }
 
-/** The classes of tokenizers that are CLIP's, by the names that `tokenizer_config.json` has. */
+/** The tokenizer classes that `tokenizer_config.json` may name for a CLIP. */
 const CLASSES: readonly unknown[] = [
   ...[undefined, null, "CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast"],
   "TokenizersBackend",
@@ -125,8 +128,8 @@ function addedToken(token: unknown, id: unknown): AddedToken {
 }
 
 /**
- * Throws unless steps, alone or a sequence under `list`, are CLIP's; none at all is what version 5
- * of Transformers takes for them.
+ * Throws unless `steps`, one step or a sequence of them under `list`, are CLIP's. They may be
+ * missing: version 5 of Transformers then assumes CLIP's.
  */
 function checkSteps(
   name: string,
@@ -140,7 +143,10 @@ function checkSteps(
   refuse(`its ${name} is not CLIP's but ${JSON.stringify(steps).slice(0, 300)}`);
 }
 
-/** NFC and lower case; runs of white space may become a space in between, where no word has any. */
+/**
+ * Whether the steps are NFC and lower case. A step that turns runs of white space into one space is
+ * allowed too, because no word contains white space.
+ */
 function isNormalizer(steps: readonly Json[]): boolean {
   const known = steps.filter(({ type, pattern, content }) =>
     !(type === "Replace" && isObject(pattern) && pattern.Regex === "\\s+" && content === " ")
@@ -155,7 +161,7 @@ function isPreTokenizer(steps: readonly Json[]): boolean {
     split.behavior === "Removed" && bytes.type === "ByteLevel" && !bytes.add_prefix_space;
 }
 
-/** Throws unless a post-processor puts the two tokens around a text that CLIP has there. */
+/** Throws unless a post-processor, if there is one, frames a text with CLIP's two tokens. */
 function checkFrame(step: unknown): void {
   if (step === undefined || step === null) return;
   const frame = isObject(step) ? frameOf(step) : undefined;

@@ -1,5 +1,5 @@
 /**
- * What towers and models are to everything else.
+ * The interface of a tower, and the names of its linear layers.
  *
  * @module
  */
@@ -13,33 +13,37 @@ import {
   type ResidualBlock,
 } from "./layers.ts";
 
-/** A linear layer of a tower, by the name that checkpoints give it. */
+/** A linear layer of a tower, with the name that checkpoints give it. */
 export interface NamedLinear {
-  /** Without `.weight`: `vision_model.encoder.layers.0.self_attn.q_proj`. */
+  /** Its name without `.weight`, such as `vision_model.encoder.layers.0.self_attn.q_proj`. */
   readonly module: string;
   /** What it does: a projection of a block, or `proj`, which makes the features. */
   readonly role: Projection | "proj";
-  /** The number of its block; null of a layer that is in none. */
+  /** The index of its block, or null if it is in none. */
   readonly block: number | null;
   /** The layer. */
   readonly linear: Linear;
 }
 
-/** From pixels or tokens to features. */
+/** Turns pixels or tokens into features. */
 export interface Tower<Input> {
-  /** Its linear layers, which adapters may change. */
+  /** The linear layers, which adapters may change. */
   readonly linears: readonly NamedLinear[];
-  /** How many blocks it has. */
+  /** Number of blocks. */
   readonly depth: number;
   /**
-   * Whether a token sees only those before it: what comes after the last that counts may be cut.
+   * Whether a token attends only to itself and to those before it. The tokens after the last one
+   * that counts may then be cut off.
    */
   readonly causal: boolean;
-  /** Features, not normalized: `[B, E]`. */
+  /** Features, not L2-normalized: `[B, E]`. */
   forward(input: Input, pass?: Pass): Tensor;
 }
 
-/** The linear layers of transformer blocks, and of what makes features of their result. */
+/**
+ * The linear layers of transformer blocks, then the projection that turns their output into
+ * features.
+ */
 export function namedLinears(
   tower: string,
   blocks: readonly ResidualBlock[],

@@ -27,9 +27,9 @@ import type { WeightSource } from "./weights.ts";
 
 /** The image tower (class `VisionTransformer` of openai/CLIP's `clip/model.py`). */
 export class VisionTower implements ImageTower {
-  /** Its blocks, the one nearest to the pixels first. */
+  /** The blocks, from the pixels to the features. */
   readonly blocks: readonly ResidualBlock[];
-  /** What makes features of the pooled token. */
+  /** Projects the pooled token to features. */
   readonly projection: Linear;
   readonly #config: VisionConfig;
   readonly #patch: Tensor;
@@ -38,10 +38,10 @@ export class VisionTower implements ImageTower {
   readonly #preNorm: LayerNorm;
   readonly #postNorm: LayerNorm;
 
-  /** Every token sees every other. */
+  /** Every token attends to all tokens. */
   readonly causal = false;
 
-  /** Takes the weights of the tower; `embedding` is the width of its features. */
+  /** Builds the tower on its weights. `embedding` is the width of its features. */
   constructor(weights: WeightSource, config: VisionConfig, embedding: number) {
     const { width, imageSize, patchSize, layerNormEps } = config;
     const tower = weights.at("vision_model");
@@ -56,32 +56,32 @@ export class VisionTower implements ImageTower {
     this.projection = new Linear(weights.get("visual_projection.weight", [embedding, width]));
   }
 
-  /** How many blocks it has. */
+  /** Number of blocks. */
   get depth(): number {
     return this.blocks.length;
   }
 
-  /** Its linear layers. */
+  /** The linear layers of the tower. */
   get linears(): readonly NamedLinear[] {
     const projection = { module: "visual_projection", linear: this.projection };
     return namedLinears("vision_model", this.blocks, projection);
   }
 
-  /** Height and width of the images. */
+  /** Height and width of the images, in pixels. */
   get imageSize(): number {
     return this.#config.imageSize;
   }
 
-  /** Tokens of an image, the class token included. */
+  /** Number of tokens of an image, including the class token. */
   get tokens(): number {
     return this.#positions.shape[0];
   }
 
   /**
-   * What enters the first block: `[B, 3, R, R]`, normalized pixels, to `[B, 1 + patches, C]`, the
-   * class token first.
+   * Computes the input of the first block from normalized pixels:
+   * `[B, 3, R, R] → [B, 1 + patches, C]`. The class token comes first.
    *
-   * @throws {RangeError} If the images are not of the model's size.
+   * @throws {RangeError} If the images do not have the model's size.
    */
   embed(pixels: Tensor, hook?: TowerHook): Tensor {
     const { imageSize, width } = this.#config;
@@ -101,13 +101,13 @@ export class VisionTower implements ImageTower {
     });
   }
 
-  /** The normalized class token of what left the last block: `[B, T, C] → [B, C]`. */
+  /** Normalizes the class token in the output of the last block: `[B, T, C] → [B, C]`. */
   pool(hidden: Tensor): Tensor {
     const [batch, , width] = hidden.shape;
     return scope(() => this.#postNorm.forward(reshape(slice(hidden, 1, 0, 1), [batch, width])));
   }
 
-  /** Image features, not normalized: `[B, 3, R, R] → [B, E]`. */
+  /** Image features, not L2-normalized: `[B, 3, R, R] → [B, E]`. */
   forward(pixels: Tensor, pass?: Pass): Tensor {
     return attribute("vision", () =>
       scope(() => {

@@ -1,6 +1,6 @@
 /**
- * A model's weights, by the names that checkpoints give them. A tower states the name and the shape
- * of each where it reads it, and nowhere else.
+ * A model's weights, by the names that checkpoints give them. A tower states the name and shape of
+ * each weight where it reads it, and nowhere else.
  *
  * @module
  */
@@ -11,44 +11,47 @@ import { type Dtype, Tensor } from "../tensor/tensor.ts";
 
 /** Where a tower takes its weights from. */
 export interface WeightSource {
-  /** The weight of a name and a shape. */
+  /** The weight with this name and shape. */
   get(name: string, shape: Shape): Tensor;
-  /** The source of the weights whose names begin with `name` and a dot. */
+  /** A source for the weights whose names begin with `name` and a dot. */
   at(name: string): WeightSource;
 }
 
-/** What is known of weights that were read from files. */
+/** What is known about weights that were read from files. */
 export interface WeightsOrigin {
   /**
-   * Tells them from all other weights: SHA-256 of every weight, its name, shape and values in f32.
+   * Identifies the weights: a SHA-256 over the name, shape and f32 values of each. It is null where
+   * `crypto.subtle` is missing.
    */
   readonly sha256: string | null;
-  /** How the files have the matrices: `F32`, `F16` and so on. */
+  /** How the files store the matrices: `F32`, `F16` and so on. */
   readonly dtype: string;
 }
 
-/** The tensors of a model, by the checkpoint's names. They belong to whoever holds this. */
+/**
+ * The tensors of a model, by the names in its checkpoint. Whoever holds this object must release
+ * it.
+ */
 export class Weights implements WeightSource {
   readonly #tensors: Map<string, Tensor>;
-  /** What is known of the files; null of weights that are from none. */
+  /** What is known about the files, or null if the weights come from none. */
   readonly origin: WeightsOrigin | null;
 
-  /** Takes the tensors over. */
+  /** Takes the tensors, which {@linkcode release} then releases. */
   constructor(tensors: Map<string, Tensor>, origin: WeightsOrigin | null = null) {
     this.#tensors = tensors;
     this.origin = origin;
   }
 
-  /** The names, in the checkpoint's order. */
+  /** The names, in the order in which the constructor got the tensors. */
   get names(): readonly string[] {
     return [...this.#tensors.keys()];
   }
 
   /**
-   * One tensor.
+   * The tensor with this name.
    *
-   * @throws {RangeError} If there is none of that name, or it is not of `shape`, where that is
-   * given.
+   * @throws {RangeError} If there is none, or if `shape` is given and the tensor has another.
    */
   get(name: string, shape?: Shape): Tensor {
     const tensor = this.#tensors.get(name);
@@ -66,7 +69,7 @@ export class Weights implements WeightSource {
     return below(this, name);
   }
 
-  /** Gives all tensors back. */
+  /** Releases all tensors. */
   release(): void {
     for (const tensor of this.#tensors.values()) tensor.release();
     this.#tensors.clear();
@@ -80,7 +83,7 @@ function below(source: WeightSource, name: string): WeightSource {
   };
 }
 
-/** Weights that nobody has: they write down what a model asks for. */
+/** Weights without values, which record what a model asks for. */
 class DeclaredWeights extends Weights {
   readonly shapes = new Map<string, Shape>();
 
@@ -94,26 +97,26 @@ class DeclaredWeights extends Weights {
   }
 }
 
-/** The name and shape of every weight that `make` asks for, in its order. */
+/** The name and shape of every weight that `make` asks for, in the order in which it does. */
 export function declaredWeights(make: (weights: Weights) => unknown): Map<string, Shape> {
   const declared = new DeclaredWeights();
-  // On a device that has nothing: no weight is too large for it, and none takes memory.
+  // A dry engine has no device: no weight is too large for it, and none takes memory.
   onDryEngine({}, () => void make(declared));
   return declared.shapes;
 }
 
 /**
- * How the matrices among a model's weights are stored: in f32, or in half the memory, rounded to
- * the nearest half.
+ * How the matrices among a model's weights are stored: in f32, or rounded to the nearest f16, which
+ * takes half the memory.
  */
 export type Precision = "f32" | "f16";
 /**
- * A precision; or that of the checkpoint, in which nothing is rounded: f16 for matrices that it has
- * as F16, else f32.
+ * A precision, or that of the checkpoint with `"auto"`, which rounds nothing: the matrices that it
+ * stores as F16 are f16, the rest f32.
  */
 export type PrecisionChoice = Precision | "auto";
 
-/** How a weight is stored: vectors and tables of positions, which are small, always in f32. */
+/** How a weight is stored. Vectors and position tables are small, and always in f32. */
 export function storedAs(name: string, shape: Shape, precision: Precision): Dtype {
   const isMatrix = shape.length > 1 && !name.endsWith("position_embedding.weight");
   return isMatrix ? precision : "f32";

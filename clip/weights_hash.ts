@@ -1,18 +1,18 @@
 /**
- * What tells a model's weights from those of all other models, computed while they are read.
+ * A hash that identifies a model's weights. It is computed while they are read.
  *
  * @module
  */
 
 import { numel, type Shape } from "../tensor/shape.ts";
 
-/** Elements that are hashed at once: 1 MiB. */
+/** Number of elements that are hashed at once: 1 MiB. */
 const BLOCK = 2 ** 18;
 
 /**
- * SHA-256 of all weights: of each its name, its shape and its values as f32, so that files that
- * have the same values in another order, another layout or another type hash alike. The values are
- * hashed block by block, and the hashes of the blocks once more.
+ * SHA-256 of the name, the shape and the f32 values of all weights. Files that hold the same values
+ * in another order, layout or type therefore have the same hash. The values are hashed block by
+ * block, and then the hashes of the blocks are hashed.
  */
 export class WeightsHash {
   readonly #tensors: Promise<Uint8Array>[] = [];
@@ -23,7 +23,7 @@ export class WeightsHash {
   #shape: Shape = [];
   #transposed: Float32Array[] | null = null;
 
-  /** Begins a weight; its values come in the order of its transpose if that is said. */
+  /** Begins a weight. If `transposed` is true, its values come in the order of its transpose. */
   begin(name: string, shape: Shape, transposed: boolean): void {
     this.#header = JSON.stringify([name, shape]);
     this.#shape = shape;
@@ -31,8 +31,9 @@ export class WeightsHash {
   }
 
   /**
-   * Adds values. They are hashed while the caller goes on, but not before those added last are: a
-   * file is read faster than it is hashed, and all of it would be waiting in memory.
+   * Adds values, which are hashed while the caller goes on. Before that, it waits for the values
+   * added last. Otherwise the entire file would pile up in memory, because it is read faster than
+   * hashed.
    */
   async add(values: Float32Array<ArrayBuffer>): Promise<void> {
     await Promise.all([...this.#tensors.slice(-1), ...this.#blocks]);
@@ -40,7 +41,7 @@ export class WeightsHash {
     else this.#addInOrder(values);
   }
 
-  /** Ends a weight. */
+  /** Ends the weight that was begun last. */
   end(): void {
     if (this.#transposed) this.#addInOrder(joined(this.#transposed, this.#shape));
     if (this.#filled > 0) this.#flush();
@@ -52,7 +53,7 @@ export class WeightsHash {
     })());
   }
 
-  /** The hash of all, in hexadecimal; null where there is no `crypto.subtle`. */
+  /** The hash of all weights, in hexadecimal; null if there is no `crypto.subtle`. */
   async digest(): Promise<string | null> {
     if (!globalThis.crypto?.subtle) return null;
     const all = await sha256(concatenated(await Promise.all(this.#tensors)));
@@ -79,12 +80,15 @@ export class WeightsHash {
   }
 }
 
-/** Of bytes that may be written over as soon as this returns: `digest` copies them first. */
+/**
+ * Hashes `data`. The caller may overwrite the bytes as soon as this returns, because `digest`
+ * copies them first.
+ */
 async function sha256(data: BufferSource): Promise<ArrayBuffer> {
   return await globalThis.crypto?.subtle?.digest("SHA-256", data) ?? new ArrayBuffer(0);
 }
 
-/** The values of a matrix `[rows, cols]` whose transpose came in pieces. */
+/** Joins the pieces of a transpose, and returns the values of the matrix `[rows, cols]`. */
 function joined(
   pieces: readonly Float32Array[],
   [rows, cols]: Shape,
