@@ -6,7 +6,7 @@
  */
 
 import type { Shape } from "../tensor/shape.ts";
-import { type Json, object, positive, triple, wrong } from "./json.ts";
+import { type Json, LARGEST_IMAGE, MOST_LAYERS, object, positive, triple, wrong } from "./json.ts";
 
 const ACTIVATIONS: readonly Activation[] = ["quick_gelu", "gelu", "gelu_new"];
 
@@ -100,7 +100,7 @@ export function parseConfig(json: unknown): ClipConfig {
   const [text, textName] = section(root, "text_config");
   const { num_channels: channels = 3 } = vision;
   if (channels !== 3) throw wrong(CONFIG, `${visionName}.num_channels`, channels, "3");
-  const imageSize = size(vision, visionName, "image_size", 224);
+  const imageSize = size(vision, visionName, "image_size", 224, LARGEST_IMAGE);
   const patchSize = size(vision, visionName, "patch_size", 32);
   if (patchSize > imageSize) {
     const most = `at most the image size, ${imageSize}`;
@@ -136,7 +136,7 @@ function section(root: Json, name: string): [Json, string] {
 function tower(json: Json, section: string, width: number, heads: number): TowerConfig {
   const sizes = {
     width: size(json, section, "hidden_size", width),
-    layers: size(json, section, "num_hidden_layers", 12),
+    layers: size(json, section, "num_hidden_layers", 12, MOST_LAYERS),
     heads: size(json, section, "num_attention_heads", heads),
     mlpWidth: size(json, section, "intermediate_size", 4 * width),
   };
@@ -154,8 +154,9 @@ function tower(json: Json, section: string, width: number, heads: number): Tower
   return { ...sizes, activation: activation as Activation, layerNormEps };
 }
 
-function size(json: Json, section: string, key: string, preset: number): number {
-  return positive(key in json ? json[key] : preset, section ? `${section}.${key}` : key, CONFIG);
+function size(json: Json, section: string, key: string, preset: number, most?: number): number {
+  const name = section ? `${section}.${key}` : key;
+  return positive(key in json ? json[key] : preset, name, CONFIG, most);
 }
 
 /**
@@ -295,14 +296,14 @@ function side(
   file: string,
 ): number {
   const value = root[name] ?? preset;
-  if (typeof value !== "object") return positive(value, name, file);
+  if (typeof value !== "object") return positive(value, name, file, LARGEST_IMAGE);
   const given = Object.entries(value as Json).filter(([, size]) => size !== null);
   const fits = given.length === keys.length && keys.every((key) => key in (value as Json));
   if (!fits || given.some(([, size]) => size !== given[0][1])) {
     const layout = keys.length > 1 ? `{${keys}} of a square` : `{${keys}}`;
     throw wrong(file, name, value, `a number or ${layout}`);
   }
-  return positive(given[0][1], `${name}.${given[0][0]}`, file);
+  return positive(given[0][1], `${name}.${given[0][0]}`, file, LARGEST_IMAGE);
 }
 
 function published(patchSize: number, imageSize: number, large: boolean): ClipConfig {

@@ -28,14 +28,24 @@ export function object(value: unknown, file: string, name: string): Json {
   throw new RangeError(`Cannot read ${file}: ${name} is not a JSON object`);
 }
 
+/** The largest size that is accepted. No model comes near it, and memory would not hold more. */
+const LARGEST = 2 ** 24;
+/** The most layers that a tower may have. The largest published CLIP has 48. */
+export const MOST_LAYERS = 1024;
+/** The largest height and width of images, in pixels. */
+export const LARGEST_IMAGE: number = 2 ** 14;
+
 /**
- * Returns a value that must be a positive integer.
+ * Returns a value that must be a positive integer, and `most` at most.
  *
  * @throws {RangeError} If it is not.
  */
-export function positive(value: unknown, name: string, file: string): number {
-  if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-  throw wrong(file, name, value, "a positive integer");
+export function positive(value: unknown, name: string, file: string, most = LARGEST): number {
+  if (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) <= most) {
+    return value as number;
+  }
+  const limit = Number.isSafeInteger(value) && (value as number) > most ? `, at most ${most}` : "";
+  throw wrong(file, name, value, `a positive integer${limit}`);
 }
 
 /**

@@ -12,7 +12,16 @@ import {
   type PreprocessConfig,
   type TowerConfig,
 } from "./config.ts";
-import { isObject, type Json, object, positive, triple, wrong } from "./json.ts";
+import {
+  isObject,
+  type Json,
+  LARGEST_IMAGE,
+  MOST_LAYERS,
+  object,
+  positive,
+  triple,
+  wrong,
+} from "./json.ts";
 
 const FILE = "open_clip_config.json";
 
@@ -123,15 +132,21 @@ function section(parent: Json, name: keyof typeof NEUTRAL, path: string): Json {
   return section;
 }
 
-function sizeOf(json: Json, section: string, key: string, preset: number): number {
-  return positive(json[key] ?? preset, `model_cfg.${section}.${key}`, FILE);
+function sizeOf(
+  json: Json,
+  section: string,
+  key: string,
+  preset: number,
+  most?: number,
+): number {
+  return positive(json[key] ?? preset, `model_cfg.${section}.${key}`, FILE, most);
 }
 
 /** Reads a size that is one number, or the same number twice. */
 function square(value: unknown, name: string): number {
   const [side, other] = Array.isArray(value) && value.length === 2 ? value : [value, value];
   if (side !== other) throw wrong(FILE, name, value, "a square");
-  return positive(side, name, FILE);
+  return positive(side, name, FILE, LARGEST_IMAGE);
 }
 
 function tower(
@@ -159,8 +174,8 @@ function tower(
   return {
     width,
     heads,
-    layers: sizeOf(json, section, "layers", 12),
-    mlpWidth: Math.floor(width * ratio),
+    layers: sizeOf(json, section, "layers", 12, MOST_LAYERS),
+    mlpWidth: positive(Math.floor(width * ratio), `${path}.width × mlp_ratio`, FILE),
     activation: activationOf(json.act_kwargs ?? {}, quick, path),
     layerNormEps: epsilonOf(json.norm_kwargs ?? {}, path),
   };

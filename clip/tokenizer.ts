@@ -9,6 +9,7 @@
 
 import { HUGGING_FACE, OPENAI, type TextSteps } from "./text_steps.ts";
 import { type AddedToken, readTokenizerJson, splitter } from "./tokenizer_json.ts";
+import { BYTES, CHARACTERS, inBytes, specialToken, tokensById } from "./vocabulary.ts";
 
 /** Prompts as a text tower takes them, one row of ids each. */
 export interface TokenBatch {
@@ -33,13 +34,6 @@ export interface TokenizeOptions {
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 const END_OF_WORD = "</w>";
-
-/**
- * The character that stands for each byte in a vocabulary: the one with that code if it is visible,
- * otherwise one from U+0100 on.
- */
-const CHARACTERS = byteCharacters();
-const BYTES = new Map(CHARACTERS.map((character, byte) => [character, byte]));
 
 /** How many words to remember the ids of. Beyond that, the oldest word is forgotten. */
 const REMEMBERED = 16_384;
@@ -104,8 +98,11 @@ export class Tokenizer {
       .map((token) => ({ ...token, content: steps.normalize(token.content) }));
     this.#added = [splitter(added.filter((token) => !token.normalized)), splitter(normalized)];
     this.#normalized = new Map(normalized.map(({ content, id }) => [content, id]));
-    this.#tokens = tokensById(this.#ids);
-    this.size = this.#tokens.length;
+    const tokens = tokensById(this.#ids);
+    this.size = tokens.length;
+    // Unlike the vocabulary's, added tokens are spelled in characters and not in bytes.
+    for (const { content, id } of added) tokens[id] = inBytes(content);
+    this.#tokens = tokens;
     this.start = specialToken(this.#ids, START);
     this.end = specialToken(this.#ids, END);
     this.#merges = new Map(merges.map((pair, rank) => {
@@ -291,38 +288,6 @@ export class Tokenizer {
   #pairKey(left: number, right: number): number {
     return left * this.size + right;
   }
-}
-
-function byteCharacters(): string[] {
-  let hidden = 0;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const shows = (byte > 0x20 && byte < 0x7F) || (byte > 0xA0 && byte !== 0xAD);
-    return String.fromCharCode(shows ? byte : 256 + hidden++);
-  });
-}
-
-function tokensById(ids: ReadonlyMap<string, number>): string[] {
-  const tokens: string[] = [];
-  for (const [token, id] of ids) {
-    if (!Number.isInteger(id) || id < 0 || id >= 2 ** 31) {
-      throw new RangeError(`Cannot use the vocabulary: "${token}" has ${id} for its id`);
-    }
-    if (tokens[id] !== undefined) {
-      throw new RangeError(
-        `Cannot use the vocabulary: "${tokens[id]}" and "${token}" both have id ${id}`,
-      );
-    }
-    tokens[id] = token;
-  }
-  return tokens;
-}
-
-function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
-  const id = ids.get(token);
-  if (id !== undefined) return id;
-  throw new RangeError(
-    `Cannot use a vocabulary of ${ids.size} tokens: it has no ${token}, use that of a CLIP model`,
-  );
 }
 
 /** Splits a merge into its two tokens. It may be a line or already a pair. */

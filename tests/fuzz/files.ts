@@ -99,8 +99,22 @@ export async function prepare(root: string): Promise<void> {
   await write("open_clip/open_clip_config.json", {
     model_cfg: {
       embed_dim: config.embedding,
-      vision_cfg: { image_size: 16, patch_size: 8, width: 32, layers: 3, mlp_ratio: 1.75 },
-      text_cfg: { context_length: 24, vocab_size: 2049, width: 24, heads: 3, layers: 2 },
+      vision_cfg: {
+        image_size: 16,
+        patch_size: 8,
+        width: 32,
+        head_width: 16,
+        layers: 3,
+        mlp_ratio: 1.75,
+      },
+      text_cfg: {
+        mlp_ratio: 5 / 3,
+        context_length: 24,
+        vocab_size: 2049,
+        width: 24,
+        heads: 3,
+        layers: 2,
+      },
     },
     preprocess_cfg: { mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
   });

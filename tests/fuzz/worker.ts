@@ -135,6 +135,8 @@ const scope = globalThis as unknown as {
 
 scope.onmessage = async ({ data: { root, first, count } }) => {
   initDry();
+  // What is not read as it is could not show what mutants do.
+  for (const [name, { open }] of Object.entries(SUBJECTS)) await open(join(root, name));
   for (let number = first; number < first + count; number++) {
     scope.postMessage({ number });
     const fate = await fateOf(root, number);
