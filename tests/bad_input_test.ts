@@ -16,7 +16,8 @@ import { withHeaderLength, withOtherProjection, withOverlap } from "./damaged_fi
 const SHORT = ["--iterations", "2", "--shots", "4", "--batch-size", "8"];
 
 /**
- * Asserts that a command failed with one line that says why, the last on stderr, and no stack trace.
+ * Asserts that a command failed with one line that says why, the last on stderr, and without a
+ * stack trace.
  */
 function assertRefused({ code, stdout, stderr }: Outcome, reason: RegExp, expected = 1): void {
   assertEquals(code, expected, stderr);

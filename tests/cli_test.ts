@@ -13,8 +13,9 @@ const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
 const RUN_FILES = [...ADAPTER, "metrics.jsonl", "report.html", "result.json", "timing.json"];
 
 /**
- * The factor by which the embedded model multiplies cosines: its `logit_scale` is 2.755859375. A merged
- * model and a PEFT adapter know no other, so training uses it too: all find the same probabilities.
+ * The factor by which the embedded model multiplies cosines: its `logit_scale` is 2.755859375. A
+ * merged model and a PEFT adapter know no other, so training uses it too: all find the same
+ * probabilities.
  */
 const LOGIT_SCALE = Math.exp(2.755859375);
 
@@ -303,7 +304,7 @@ async function trainingBegun(metrics: string, child: Deno.ChildProcess): Promise
   assert(!ended, (await outcomeOf(child)).stderr);
 }
 
-Deno.test("train saves when it is interrupted, and leaves no half-written file when killed", async () => {
+Deno.test("train saves when interrupted, and leaves no half-written file when killed", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const output = join(directory, "out");
@@ -337,7 +338,7 @@ Deno.test("train saves when it is interrupted, and leaves no half-written file w
   });
 });
 
-Deno.test("an invalid command line is refused with exit code 2, and --help prints help", async () => {
+Deno.test("an invalid command line exits with code 2, and --help prints help", async () => {
   const refused: [string[], RegExp][] = [
     [[], /^Usage: octograd train\|evaluate\|classify\|merge/],
     [["trian"], /^Usage: octograd train/],

@@ -30,7 +30,7 @@ export function withOverlap(file: Uint8Array<ArrayBuffer>): Uint8Array {
   return changed;
 }
 
-/** The file with the signs of its visual projection flipped; the projection is in half precision. */
+/** The file with the signs of its visual projection flipped; that is in half precision. */
 export function withOtherProjection(file: Uint8Array<ArrayBuffer>): Uint8Array {
   const [from, to] = headerOf(file)["visual_projection.weight"].data_offsets;
   const changed = file.slice();

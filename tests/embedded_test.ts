@@ -156,7 +156,7 @@ else {
     }));
 }
 
-Deno.test("the embedded model is in f16 and in Hugging Face's layout, and names its source", async () => {
+Deno.test("the embedded model is f16, in Hugging Face's layout, and names its source", async () => {
   const file = await openSafetensors(new URL("model.safetensors", EMBEDDED_MODEL));
   assertEquals(new Set([...file.tensors.values()].map(({ dtype }) => dtype)), new Set(["F16"]));
   assertEquals([...file.tensors.keys()].filter((name) => name.includes("position_ids")), []);

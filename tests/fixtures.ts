@@ -17,8 +17,8 @@ function directories(): URL[] {
 }
 
 /**
- * The directory of one topic of the fixtures (`"clip"`, `"tokenizer"`, …), with a trailing slash; null if
- * it is absent.
+ * The directory of one topic of the fixtures (`"clip"`, `"tokenizer"`, …), with a trailing slash;
+ * null if it is absent.
  */
 export function fixtures(topic: string): URL | null {
   return directories().map((base) => new URL(`${topic}/`, base)).find((url) => existsSync(url)) ??

@@ -10,8 +10,8 @@ import { init, shutDown } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
 
 /**
- * A test on the GPU. It fails if there is no GPU, if it ends with another number of live buffers than
- * it began with, and if the GPU reported an error that the test did not wait for.
+ * A test on the GPU. It fails if there is no GPU, if it ends with another number of live buffers
+ * than it began with, and if the GPU reported an error that the test did not wait for.
  */
 export function gpuTest(name: string, body: () => void | Promise<void>): void {
   Deno.test(name, async () => {

@@ -153,8 +153,8 @@ Deno.test("resize() overshoots at a step and is clipped to a byte", () => {
     pixels: new Uint8Array([0, 0, 0, 255, 255, 255].flatMap((x) => [x, x])),
   };
   const { pixels } = resize(image, 8, 1);
-  // A quarter of a pixel before the step the kernel gives 0.203 of its height, three quarters before
-  // it -0.07.
+  // A quarter of a pixel before the step the kernel gives 0.203 of its height; three quarters of a
+  // pixel before it, -0.07.
   const row = [...pixels].filter((_, i) => i % 3 === 0);
   assertEquals(row, [0, 0, 0, 52, 203, 255, 255, 255]);
 });

@@ -11,7 +11,7 @@ import { DeviceLostError, NoAdapterError } from "../tensor/errors.ts";
 import { memory } from "../tensor/memory.ts";
 import { scope } from "../tensor/scope.ts";
 
-Deno.test("every readback and every op reports a lost device, until init() finds another", async () => {
+Deno.test("every readback and op reports a lost device, until init() finds another", async () => {
   await init();
   const [x, pooled] = [tensor([1, 2, 3]), tensor([4])];
   pooled.release();

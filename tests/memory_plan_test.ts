@@ -1,5 +1,6 @@
 /**
- * A `MemoryPlan` changes the memory that a step needs, and no gradient; and blocks may be collapsed.
+ * A `MemoryPlan` changes the memory that a step needs, and no gradient. Collapsed blocks take the
+ * same steps.
  */
 
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";

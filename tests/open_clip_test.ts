@@ -99,7 +99,7 @@ Deno.test("parseOpenClip() prepares images as open_clip does", () => {
   }
 });
 
-Deno.test("parseOpenClip() refuses other models, and names the key that makes them different", () => {
+Deno.test("parseOpenClip() refuses other models, and names the key that differs", () => {
   const vision = (change: Record<string, unknown>) => ({
     ...B_32,
     vision_cfg: { ...B_32.vision_cfg, ...change },
