@@ -14,7 +14,7 @@ import { bytesSource } from "../tensor/tensor_file.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 
-/** What Transformers makes of `CLIPConfig()`. */
+/** The values of `CLIPConfig()` in Transformers. */
 const DEFAULTS: ClipConfig = {
   vision: {
     width: 768,
@@ -286,7 +286,7 @@ Deno.test("configFromOpenai() infers sizes that nobody published", () => {
   assertEquals(configFromOpenai(openaiShapes(config)), config);
 });
 
-Deno.test("configFromOpenai() refuses ResNets, and what does not fit together", () => {
+Deno.test("configFromOpenai() refuses ResNets, and tensors that do not fit together", () => {
   const base = openaiShapes(ARCHITECTURES["vit-b-32"]);
   const cases: [string, Shape | null, string][] = [
     [

@@ -177,7 +177,7 @@ Deno.test("planStep() keeps what the caller chose, and says what the least is th
   assertStringIncludes(error.message, "Cannot take a step in 1.0 MB: the least that any way");
 });
 
-Deno.test("parseBytes() reads what people write", () => {
+Deno.test("parseBytes() reads sizes as people write them", () => {
   assertEquals(parseBytes("4GB"), 4e9);
   assertEquals(parseBytes(" 1.5 GiB "), 1.5 * 2 ** 30);
   assertEquals(parseBytes("512mb"), 512e6);

@@ -68,7 +68,7 @@ const HOOKS: Record<string, (tokens: Tensor, seen: string[]) => TowerHook> = {
 
 for (const tower of ["vision", "text"] as const) {
   for (const [name, make] of Object.entries(HOOKS)) {
-    gpuTest(`a hook on what is ${name} is differentiated, ${tower}`, async () => {
+    gpuTest(`a hook at "${name}" is differentiated, ${tower}`, async () => {
       const { lossOf, release } = await opened();
       const tokens = tokensOf(2, TINY[tower].width);
       const seen: string[] = [];
@@ -148,7 +148,7 @@ for (const tower of ["vision", "text"] as const) {
   });
 }
 
-gpuTest("tokens may be appended to an image, and not to a prompt", async () => {
+gpuTest("tokens may be appended to an image, but not to a prompt", async () => {
   const { clip, pixels, prompts, release } = await opened();
   const append = (width: number): TowerHook => ({
     positioned(x) {

@@ -32,7 +32,7 @@ async function embeddedWeights(): Promise<Weights> {
 
 /** Its weights. */
 export const WEIGHTS = await embeddedWeights();
-/** Another model of these sizes: every weight has the opposite sign. */
+/** Another model of these sizes: every weight but the logit scale has the opposite sign. */
 export const OTHERS: Weights = Object.fromEntries(
   Object.entries(WEIGHTS).map(([name, saved]) => [
     name,

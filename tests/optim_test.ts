@@ -307,41 +307,44 @@ gpuTest("Optimizers refuse what they cannot update", () => {
   labels.release();
 });
 
-gpuTest("Optimizer.step() refuses what does not fit, and changes nothing then", async () => {
-  const parameters = [tensor([1, 2]), tensor([3])];
-  let rate = NaN;
-  const optimizer = new Sgd(parameters, { learningRate: () => rate });
-  scope(() => {
-    const [pair, one, row] = [tensor([1, 1]), tensor([1]), tensor([[1]])];
-    assertThrows(
-      () => optimizer.step([pair]),
-      RangeError,
-      "Cannot step Sgd: it has 2 parameters, got 1 gradients",
-    );
-    assertThrows(
-      () => optimizer.step([pair, row]),
-      RangeError,
-      "Cannot step Sgd: parameter 1 is f32 [1], its gradient f32 [1,1]",
-    );
-    assertThrows(
-      () => optimizer.step([pair, tensor(Uint32Array.of(1))]),
-      RangeError,
-      "its gradient u32 [1]",
-    );
-    assertThrows(
-      () => optimizer.step([pair, one]),
-      RangeError,
-      "Cannot step Sgd: the learning rate of step 0 is NaN",
-    );
-  });
-  assertEquals(optimizer.steps, 0);
-  assertEquals([...await parameters[0].data()], [1, 2]);
-  rate = 1;
-  scope(() => optimizer.step([tensor([1, 1]), tensor([1])]));
-  assertEquals([...await parameters[0].data()], [0, 1]);
-  optimizer.release();
-  parameters.forEach((x) => x.release());
-});
+gpuTest(
+  "Optimizer.step() refuses gradients that do not fit, and then changes nothing",
+  async () => {
+    const parameters = [tensor([1, 2]), tensor([3])];
+    let rate = NaN;
+    const optimizer = new Sgd(parameters, { learningRate: () => rate });
+    scope(() => {
+      const [pair, one, row] = [tensor([1, 1]), tensor([1]), tensor([[1]])];
+      assertThrows(
+        () => optimizer.step([pair]),
+        RangeError,
+        "Cannot step Sgd: it has 2 parameters, got 1 gradients",
+      );
+      assertThrows(
+        () => optimizer.step([pair, row]),
+        RangeError,
+        "Cannot step Sgd: parameter 1 is f32 [1], its gradient f32 [1,1]",
+      );
+      assertThrows(
+        () => optimizer.step([pair, tensor(Uint32Array.of(1))]),
+        RangeError,
+        "its gradient u32 [1]",
+      );
+      assertThrows(
+        () => optimizer.step([pair, one]),
+        RangeError,
+        "Cannot step Sgd: the learning rate of step 0 is NaN",
+      );
+    });
+    assertEquals(optimizer.steps, 0);
+    assertEquals([...await parameters[0].data()], [1, 2]);
+    rate = 1;
+    scope(() => optimizer.step([tensor([1, 1]), tensor([1])]));
+    assertEquals([...await parameters[0].data()], [0, 1]);
+    optimizer.release();
+    parameters.forEach((x) => x.release());
+  },
+);
 
 gpuTest("Optimizer.restore() refuses the state of another optimizer", () => {
   const parameters = [tensor([1, 2]), tensor([3])];

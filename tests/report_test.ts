@@ -178,7 +178,7 @@ Deno.test("the page of one run has no empty plots", async () => {
   assertEquals(page.match(/<svg/g)?.length, 3);
 });
 
-Deno.test("a report is made of all runs below a directory, and of nothing else", async () => {
+Deno.test("a report covers all runs below a directory, and nothing else", async () => {
   await withDirectory(async (directory) => {
     const write = async (name: string, content: string) => {
       await Deno.mkdir(join(directory, name), { recursive: true });

@@ -86,8 +86,8 @@ function valueOf(bits: number, exponent: number, fraction: number): number {
 }
 
 /**
- * Searches the bits of the finite number nearest to `value` among all non-negative ones, ties to
- * even.
+ * Finds by search the bits of the finite number nearest to `value` among all non-negative ones,
+ * ties to even.
  */
 function nearest(value: number, table: Float64Array, infinity: number): number {
   let [floor, ceiling] = [0, infinity];
@@ -228,7 +228,7 @@ Deno.test("integers() throws when a number is beyond i32", async () => {
   }
 });
 
-Deno.test("floats() refuses integers, integers() floats, all of them unknown names", async () => {
+Deno.test("floats() refuses integers, integers() refuses floats, and both refuse unknown names", async () => {
   for (const dtype of ["I64", "U64", "I32", "U32", "I16", "U16", "I8", "U8", "BOOL"]) {
     const file = await oneTensor(dtype, new Uint8Array(8));
     const why = `Cannot read "x" of x.st as floats: it is ${dtype}`;
@@ -314,7 +314,7 @@ Deno.test("a source may give views at any offset, but not fewer bytes than asked
   await assertRejects(() => late.floats("x"), RangeError, "it gave 35 of 36 bytes");
 });
 
-Deno.test("open() refuses files that are too short, or whose header cannot be", async () => {
+Deno.test("open() refuses files that are too short, or whose header is impossible", async () => {
   await refused(new Uint8Array(0), "0 bytes are too few for a safetensors file");
   await refused(new Uint8Array(7), "7 bytes are too few");
   await refused(new Uint8Array(8), "its header is not JSON");
@@ -364,7 +364,7 @@ Deno.test("open() refuses headers that are not a JSON object of tensors", async 
   await refused(fileOf({ "a\nb": { ...complete, dtype: "?" } }, 4), 'tensor "a\\nb" has dtype "?"');
 });
 
-Deno.test("open() refuses offsets that cannot be", async () => {
+Deno.test("open() refuses impossible offsets", async () => {
   const at = (data_offsets: unknown) =>
     fileOf({ x: { dtype: "F32", shape: [1], data_offsets } }, 4);
   for (
@@ -408,7 +408,7 @@ Deno.test("open() refuses overlaps, holes, and bytes after the last tensor", asy
   assertEquals([...await file.integers("b")], [0, 1, 2, 3]);
 });
 
-Deno.test("open() refuses keys that come twice", async () => {
+Deno.test("open() refuses duplicate keys", async () => {
   const entry = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
   await refused(fileOf(`{"x":${entry},"x":${entry}}`, 1), 'its header has the key "x" twice');
   await refused(
@@ -510,7 +510,7 @@ Deno.test("encodeSafetensors() gives the same bytes for the same content", () =>
   );
 });
 
-Deno.test("encodeSafetensors() keeps names that JavaScript's objects know", async () => {
+Deno.test("encodeSafetensors() saves names of properties of JavaScript's objects", async () => {
   const names = ["__proto__", "constructor", "10", "9"];
   const tensors = Object.fromEntries(
     names.map((name, i) => [name, { dtype: "U8" as const, shape: [1], data: [i] }]),

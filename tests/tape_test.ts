@@ -148,7 +148,7 @@ gpuTest(
   },
 );
 
-gpuTest("a rule that gives a gradient of another shape is refused", () => {
+gpuTest("a rule whose gradient has another shape is refused", () => {
   const x = tensor([2, 3]);
   const wrong = () => record(pointwise("x", { x }, [2]), [wrt(x, [], (g) => reshape(g, [2, 1]))]);
   assertThrows(

@@ -31,7 +31,7 @@ function assertOneLine(message: string): void {
   assert(message.length < 1500, message);
 }
 
-/** The expected content of each file; `expected.json` may name another file with the same content. */
+/** The content of each file; `expected.json` may name another file with the same content. */
 function expectedOf(version: string): ReadonlyMap<string, Readonly<Record<string, Expected>>> {
   const all = JSON.parse(new TextDecoder().decode(read(`${version}/expected.json`)));
   const resolve = (file: string) => typeof all[file] === "string" ? all[all[file]] : all[file];
@@ -396,7 +396,7 @@ Deno.test("TorchFile reads tensors that repeat a few elements", async () => {
   assert(values.every((value, i) => value === (i % 2 ? -2 : 1.5)));
 });
 
-Deno.test("TorchFile reads sources at any offset, and refuses ones that give too little", async () => {
+Deno.test("TorchFile reads sources at any offset, and refuses those that give too few", async () => {
   const content = checkpoint(`${dict(unicode("x"), tensor())}.`);
   let missing = 0;
   const file: ByteSource = {
