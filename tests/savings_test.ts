@@ -22,7 +22,7 @@ const [CLASSES, BATCH] = [20, 3];
 /** Methods whose operations are counted exactly: the rest sum over many rows in stages. */
 const EXACT = ["block-lora", "block-lora-collapsed", "lora", "lora-dense"];
 
-/** Asserts equality; the operations of methods not {@linkcode EXACT} may be off by one in a hundred. */
+/** Asserts equality; operations of methods not {@linkcode EXACT} may be off by 1 %. */
 function assertCost(counted: MethodCost, formula: MethodCost, shape: Shape): void {
   const message = JSON.stringify(shape);
   if (EXACT.includes(shape.method)) return assertEquals(counted, formula, message);

@@ -396,7 +396,7 @@ Deno.test("TorchFile reads tensors that repeat a few elements", async () => {
   assert(values.every((value, i) => value === (i % 2 ? -2 : 1.5)));
 });
 
-Deno.test("TorchFile reads sources at any offset, and refuses those that give too few", async () => {
+Deno.test("TorchFile reads sources at any offset, and refuses ones that end early", async () => {
   const content = checkpoint(`${dict(unicode("x"), tensor())}.`);
   let missing = 0;
   const file: ByteSource = {
