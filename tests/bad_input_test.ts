@@ -16,7 +16,8 @@ import { withHeaderLength, withOtherProjection, withOverlap } from "./damaged_fi
 const SHORT = ["--iterations", "2", "--shots", "4", "--batch-size", "8"];
 
 /**
- * That a command ended with one line that says why, the last on stderr, and without a stack trace.
+ * Asserts that a command failed with one line that says why, the last on stderr, and without a
+ * stack trace.
  */
 function assertRefused({ code, stdout, stderr }: Outcome, reason: RegExp, expected = 1): void {
   assertEquals(code, expected, stderr);
@@ -28,14 +29,14 @@ function assertRefused({ code, stdout, stderr }: Outcome, reason: RegExp, expect
   assertEquals(lines.filter((line) => line.startsWith("octograd")).length, 1, stderr);
 }
 
-/** That `train` refuses its arguments, and makes no directory for what it does not write. */
+/** Asserts that `train` refuses its arguments and makes no directory. */
 async function assertUntrained(
   directory: string,
   args: readonly string[],
   reason: RegExp,
 ): Promise<void> {
   const output = join(directory, "runs", "out");
-  // As JSON: then stdout must stay empty even where the zero-shot accuracy comes first.
+  // With --json, stdout must stay empty even if the zero-shot accuracy was computed first.
   const outcome = await octograd(["train", "--json", ...SHORT, "--output", output, ...args]);
   assertRefused(outcome, reason);
   assert(!existsSync(join(directory, "runs")), `${args.join(" ")} left files behind`);
@@ -60,7 +61,7 @@ Deno.test("train needs a GPU", async () => {
   });
 });
 
-Deno.test("train refuses directories that are no data set for it", async () => {
+Deno.test("train refuses directories that hold no data set", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const refused = (reason: RegExp, ...args: string[]) =>
@@ -100,7 +101,7 @@ Deno.test("train names an image that cannot be read, and leaves it out if told s
       ],
       "notes.jpg": [new TextEncoder().encode("milk, eggs"), /it is not a JPEG, PNG or WebP image/],
     } as const;
-    // Five shots are all images of a class, four and the broken one.
+    // Five shots take every image of a class: four good ones and the broken one.
     await copyImages("train", 5, join(data, "train"));
     await Deno.remove(join(data, "train/bag", filesIn(join(data, "train/bag"))[0]));
     for (const side of ["train", "test"]) {
@@ -121,7 +122,7 @@ Deno.test("train names an image that cannot be read, and leaves it out if told s
   });
 });
 
-/** That `--on-error skip` trains without an image, and classifies others. */
+/** Asserts that `--on-error skip` trains and classifies without an image. */
 async function assertSkipped(
   directory: string,
   args: readonly string[],
@@ -255,7 +256,7 @@ Deno.test("evaluate, classify and merge refuse damaged or foreign adapters", asy
   });
 });
 
-Deno.test("a terminal is not told to do what a folder's name says", async () => {
+Deno.test("escape sequences in a folder's name do not reach the terminal", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     await Deno.mkdir(join(data, "train", "\x1b]0;owned\x07\x1b[2J\u202egnp"));
@@ -266,7 +267,7 @@ Deno.test("a terminal is not told to do what a folder's name says", async () => 
   });
 });
 
-Deno.test("train and merge write nothing where there is no room or no right to", async () => {
+Deno.test("train and merge write nothing without space or permission", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const adapter = join(directory, "adapter");

@@ -1,6 +1,6 @@
 /**
- * `./octograd` among stand-ins for what it calls: nothing is installed, and the machine's own Deno,
- * npm and drivers are out of its sight.
+ * `./octograd` among stand-ins for the programs that it calls: nothing is installed, and the script
+ * does not see the Deno, npm and drivers of this machine.
  *
  * @module
  */
@@ -11,12 +11,12 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 
-/** What the script may use of the system. */
+/** The system's programs that the script may call. */
 const TOOLS = ["chmod", "cp", "dirname", "env", "mkdir", "mktemp", "mv", "rm", "sed", "sh", "true"];
 
 /**
- * A Deno of a version, which finds an adapter where the file `adapter` is, and on `task` prints what
- * it was given and which Deno the task would start, with exit code 7.
+ * A Deno of a given version. It finds a GPU if the file `adapter` exists. On `task` it prints its
+ * arguments and the Deno that the task would start, and exits with code 7.
  */
 const deno = (version: string) => `
 case $1 in
@@ -29,7 +29,7 @@ case $1 in
     exit 7 ;;
 esac`;
 
-/** An npm that installs that Deno, and remembers with what arguments. */
+/** An npm that installs that Deno and logs its arguments. */
 const npm = (version: string) => `
 echo "$@" >>"$WORLD/npm.log"
 echo noise
@@ -38,7 +38,7 @@ package=$2/node_modules/@deno/linux-x64-glibc
 mkdir -p "$package"
 cp "$WORLD/deno-${version}" "$package/deno"`;
 
-/** An apt-get that brings an adapter, and remembers what it did. */
+/** An apt-get that installs a GPU's driver and logs its arguments. */
 const APT = `
 echo "\${DEBIAN_FRONTEND:-asking} $*" >>"$WORLD/apt.log"
 echo noise
@@ -53,7 +53,7 @@ interface Outcome {
 /** A machine of stand-ins: programs on PATH, files at paths below its directory. */
 class World {
   readonly #directory = Deno.makeTempDirSync({ prefix: "octograd-" });
-  /** The checkout, with a blank in its path. */
+  /** The checkout, with a space in its path. */
   readonly checkout = join(this.#directory, "a checkout");
 
   constructor(programs: Record<string, string>, files: Record<string, string> = {}) {
@@ -70,8 +70,8 @@ class World {
   }
 
   #link(tool: string) {
-    const places = (Deno.env.get("PATH") ?? "").split(":").map((place) => join(place, tool));
-    const found = places.find((place) => this.#isFile(place));
+    const paths = (Deno.env.get("PATH") ?? "").split(":").map((folder) => join(folder, tool));
+    const found = paths.find((path) => this.#isFile(path));
     assert(found, `${tool} is on no PATH`);
     Deno.mkdirSync(join(this.#directory, "bin"), { recursive: true });
     Deno.symlinkSync(found, join(this.#directory, "bin", tool));
@@ -299,11 +299,11 @@ shellTest("tells a task of a real Deno where it was called", async () => {
   assertEquals(code, 9);
 });
 
-/** What Deno needs of this process's environment to find the adapter that the other tests run on. */
+/** The environment variables by which Deno finds the GPU that the other tests run on. */
 function driverEnvironment(): Record<string, string> {
-  const kept = Object.entries(Deno.env.toObject())
+  const entries = Object.entries(Deno.env.toObject())
     .filter(([name]) => /^(VK_|DENO_WEBGPU_|XDG_|LD_LIBRARY_PATH)/.test(name));
-  return Object.fromEntries(kept);
+  return Object.fromEntries(entries);
 }
 
 /** The names in a directory. */

@@ -1,6 +1,6 @@
 /**
- * Loads a model and adapters from a directory in a process of its own, and prints the logits as
- * JSON. Run with the directory as the argument.
+ * Loads a model and adapters from a directory in a separate process, and prints the logits as JSON.
+ * The argument is the directory.
  */
 
 import { loadAdapters } from "../blocklora/methods/lookup.ts";

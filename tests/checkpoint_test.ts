@@ -1,4 +1,4 @@
-/** Adapters to files and back. */
+/** Adapters are saved to files and loaded again. */
 
 import {
   assert,
@@ -52,7 +52,7 @@ const CONFIGS: Record<string, AdapterConfig> = {
   "Block-LoRA in the text tower": { ...BLOCKS, projections: ["v"], encoder: "text" },
 };
 
-/** A trained adapter is random everywhere, in every block. */
+/** Makes every matrix of every block random, as training would. */
 function randomize(adapters: Adapters): void {
   const random = new Random(3, "adapters");
   for (const matrix of adapters.parameters) {
@@ -121,7 +121,7 @@ for (const [name, config] of Object.entries(CONFIGS)) {
     clip.release();
   });
 
-  gpuTest(`PEFT's own formula gives the exported change: ${name}`, async () => {
+  gpuTest(`PEFT's formula gives the exported change: ${name}`, async () => {
     const clip = await clipOf(TINY);
     const adapters = attach(clip, config, 1);
     randomize(adapters);
@@ -141,7 +141,7 @@ for (const [name, config] of Object.entries(CONFIGS)) {
       const change = adapter.weightDelta();
       const [outputs, inputs] = change.shape;
       const [a, b] = await Promise.all(
-        ["A", "B"].map((part) => file.floats(`base_model.model.${module}.lora_${part}.weight`)),
+        ["A", "B"].map((matrix) => file.floats(`base_model.model.${module}.lora_${matrix}.weight`)),
       );
       const expected = Array.from({ length: outputs * inputs }, (_, i) => {
         const [row, column] = [Math.floor(i / inputs), i % inputs];
@@ -234,7 +234,7 @@ function peftFiles(rank = 2): {
       use_rslora: false,
       target_modules: ["q_proj", "fc1"],
       bias: "none",
-      // What PEFT writes besides, in its own version 0.17.
+      // What else PEFT 0.17 writes.
       ...{ alora_invocation_tokens: null, arrow_config: null, auto_mapping: null },
       ...{ base_model_name_or_path: "some/clip", corda_config: null, eva_config: null },
       ...{ exclude_modules: null, fan_in_fan_out: false, inference_mode: true, lora_bias: false },
@@ -247,10 +247,10 @@ function peftFiles(rank = 2): {
   };
 }
 
-const FIRST = (part: string) =>
-  `base_model.model.text_model.encoder.layers.1.self_attn.q_proj.lora_${part}.weight`;
-const SECOND = (part: string) =>
-  `base_model.model.vision_model.encoder.layers.0.mlp.fc1.lora_${part}.weight`;
+const FIRST = (matrix: string) =>
+  `base_model.model.text_model.encoder.layers.1.self_attn.q_proj.lora_${matrix}.weight`;
+const SECOND = (matrix: string) =>
+  `base_model.model.vision_model.encoder.layers.0.mlp.fc1.lora_${matrix}.weight`;
 
 gpuTest("loadAdapters() follows PEFT's patterns of ranks and alphas", async () => {
   const clip = await clipOf(TINY);
@@ -293,8 +293,8 @@ gpuTest("loadAdapters() reads half precision", async () => {
   const halves = names.map((name) => [name, { ...tensors[name], dtype: "BF16" as const }]);
   const { adapters } = await loadAdapters(clip, await encoded(Object.fromEntries(halves)), config);
   const data = await adapters.parameters[0].data();
-  const { data: whole } = tensors[FIRST("A")];
-  new Comparison().numbers("A", data, whole, { atol: 0, rtol: 2 ** -8 });
+  const { data: full } = tensors[FIRST("A")];
+  new Comparison().numbers("A", data, full, { atol: 0, rtol: 2 ** -8 });
   adapters.release();
   clip.release();
 });
@@ -322,7 +322,7 @@ gpuTest("loadAdapters() refuses what would give wrong numbers, and leaves the mo
     ["DoRA", tensors, of({ use_dora: true }), 'lora_magnitude_vector" is missing'],
     ["bias", tensors, of({ bias: "lora_only" }), 'bias is "lora_only"'],
     ["lora_bias", tensors, of({ lora_bias: true }), "lora_bias is true"],
-    ["whole modules", tensors, of({ modules_to_save: ["visual_projection"] }), "modules_to_save"],
+    ["full modules", tensors, of({ modules_to_save: ["visual_projection"] }), "modules_to_save"],
     ["transposed", tensors, of({ fan_in_fan_out: true }), "fan_in_fan_out is true"],
     ["repeated layers", tensors, of({ layer_replication: [[0, 1]] }), "layer_replication"],
     ["LoftQ", tensors, of({ loftq_config: { bits: 4 } }), "loftq_config"],
@@ -412,33 +412,38 @@ gpuTest(
   },
 );
 
-gpuTest("loadAdapters() knows the model, also rounded, from another of its sizes", async () => {
-  const weights = randomWeights(TINY);
-  const clip = await clipOf(TINY, weights);
-  const adapters = attach(clip, LORA, 1);
-  const saved = await saveAdapters(adapters, { name: "tiny", model: clip });
-  const exported = await saveAdapters(adapters, { name: "tiny", model: clip }, { format: "peft" });
-  adapters.release();
-  clip.release();
+gpuTest(
+  "loadAdapters() tells the model, even rounded, from another of the same sizes",
+  async () => {
+    const weights = randomWeights(TINY);
+    const clip = await clipOf(TINY, weights);
+    const adapters = attach(clip, LORA, 1);
+    const saved = await saveAdapters(adapters, { name: "tiny", model: clip });
+    const exported = await saveAdapters(adapters, { name: "tiny", model: clip }, {
+      format: "peft",
+    });
+    adapters.release();
+    clip.release();
 
-  const other = await clipOf(TINY, randomWeights(TINY, 2));
-  const error = await assertRejects(() => reload(other, saved), RangeError);
-  assertStringIncludes(error.message, "made for a model of the same sizes with other weights");
-  // PEFT's format does not say what it was made for.
-  (await reload(other, exported)).release();
-  other.release();
+    const other = await clipOf(TINY, randomWeights(TINY, 2));
+    const error = await assertRejects(() => reload(other, saved), RangeError);
+    assertStringIncludes(error.message, "made for a model of the same sizes with other weights");
+    // PEFT's format does not say which weights the adapter was made for.
+    (await reload(other, exported)).release();
+    other.release();
 
-  for (const dtype of ["F16", "BF16"] as const) {
-    const rounded = await clipOf(
-      TINY,
-      Object.fromEntries(Object.entries(weights).map(([name, w]) => [name, { ...w, dtype }])),
-    );
-    (await reload(rounded, saved)).release();
-    rounded.release();
-  }
-});
+    for (const dtype of ["F16", "BF16"] as const) {
+      const rounded = await clipOf(
+        TINY,
+        Object.fromEntries(Object.entries(weights).map(([name, w]) => [name, { ...w, dtype }])),
+      );
+      (await reload(rounded, saved)).release();
+      rounded.release();
+    }
+  },
+);
 
-gpuTest("saveAdapters() keeps what it is given beside the adapters", async () => {
+gpuTest("saveAdapters() saves extra fields with the adapters", async () => {
   const clip = await clipOf(TINY);
   const adapters = attach(clip, LORA, 1);
   const extra = { model: "tiny", classes: ["über", "b"], recipe: { rate: 5e-3, steps: [1, 2] } };

@@ -1,5 +1,5 @@
 /**
- * The command line as its users meet it: in processes of its own, on a few of the embedded images.
+ * Runs the command line as users do, in a separate process, on a few of the embedded images.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import manifest from "../deno.json" with { type: "json" };
 import { EMBEDDED_MODEL } from "../blocklora/models/open_model.ts";
 import { EMBEDDED_DATA } from "../blocklora/data/open_data.ts";
 
-/** What came of a command. */
+/** The outcome of a command. */
 export interface Outcome {
   /** Its exit code. */
   readonly code: number;
@@ -20,10 +20,10 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** The words by which deno.json's task starts a command: with the permissions that it has there. */
+/** The arguments by which deno.json's task starts a command, with the permissions of that task. */
 function taskOf(name = ""): string[] {
   const tasks: Readonly<Record<string, { readonly command: string }>> = manifest.tasks;
-  // A command that is none is refused by the program itself.
+  // The program itself refuses an unknown command.
   return Object.hasOwn(tasks, name)
     ? tasks[name].command.split(" ").slice(1)
     : ["run", "-A", "blocklora/cli.ts", name];
@@ -37,7 +37,7 @@ export function spawn(
   return new Deno.Command(Deno.execPath(), {
     args: [...taskOf(args[0]), ...args.slice(1)],
     cwd: new URL("../", import.meta.url),
-    // Vulkan's loader complains where there is no XDG_RUNTIME_DIR.
+    // Vulkan's loader complains without XDG_RUNTIME_DIR.
     env: { XDG_RUNTIME_DIR: "/tmp", INIT_CWD: from, ...env },
     stdout: "piped",
     stderr: "piped",
@@ -91,7 +91,7 @@ export async function copyData(to: string): Promise<string> {
   return to;
 }
 
-/** Copies the embedded model to a directory of its own. */
+/** Copies the embedded model to a new directory. */
 export async function copyModel(to: string): Promise<string> {
   await Deno.mkdir(to, { recursive: true });
   for (const { name } of Deno.readDirSync(EMBEDDED_MODEL)) {

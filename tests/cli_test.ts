@@ -13,12 +13,13 @@ const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
 const RUN_FILES = [...ADAPTER, "metrics.jsonl", "report.html", "result.json", "timing.json"];
 
 /**
- * What the embedded model multiplies cosines with: its `logit_scale` is 2.755859375. A merged model and a PEFT adapter
- * know no other, and so it takes this one for all to find the same probabilities.
+ * The factor by which the embedded model multiplies cosines: its `logit_scale` is 2.755859375. A
+ * merged model and a PEFT adapter know no other, so training uses it too: all find the same
+ * probabilities.
  */
-const OWN_SCALE = Math.exp(2.755859375);
+const LOGIT_SCALE = Math.exp(2.755859375);
 
-/** What `--json` printed, after a look at the exit code. */
+/** What `--json` printed, once the exit code is known to be 0. */
 async function json(
   args: readonly string[],
   options?: Parameters<typeof spawn>[1],
@@ -35,7 +36,7 @@ async function readJson(path: string) {
 
 async function readLines(path: string) {
   const text = await Deno.readTextFile(path);
-  assert(text.endsWith("\n"), "the last line is whole");
+  assert(text.endsWith("\n"), "the last line is complete");
   return text.trimEnd().split("\n").map((line) => JSON.parse(line));
 }
 
@@ -50,7 +51,7 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
     const here = { from: directory };
     await copyData(join(directory, "data"));
     const data = ["--data", "data"];
-    const recipe = [...SHORT, "--learning-rate", "0.02", "--logit-scale", `${OWN_SCALE}`];
+    const recipe = [...SHORT, "--learning-rate", "0.02", "--logit-scale", `${LOGIT_SCALE}`];
     const trained = await octograd(
       ["train", ...data, ...recipe, "--output", "out/a", "--json"],
       here,
@@ -111,7 +112,7 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
     assertEquals([lines[0].loss, lines[2].loss], [firstLoss, lastLoss]);
     assertEquals(lines[3], { event: "end", ...result });
 
-    // All that the adapter became must name the test images as it did when it was trained.
+    // Every form of the adapter must classify the test images as it did after training.
     const adapter = ["--adapter", "out/a"];
     const [evaluated, merged, peft] = [
       await json(["evaluate", ...adapter, ...data], here),
@@ -121,12 +122,12 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
     assertEquals([evaluated.accuracy, evaluated.images], [accuracy, 12]);
     assertEquals(merged.output, join(directory, "out/merged"));
     assertEquals(filesIn(peft.output), ADAPTER);
-    const others = await Promise.all([
+    const evaluations = await Promise.all([
       json(["evaluate", ...adapter, ...data, "--merge"], here),
       json(["evaluate", "--adapter", "out/peft", ...data], here),
       json(["evaluate", "--model", "out/merged", ...data], here),
     ]);
-    for (const other of others) assertEquals(other.classes, evaluated.classes);
+    for (const { classes } of evaluations) assertEquals(classes, evaluated.classes);
 
     const images = filesIn(join(directory, "data/test")).map((name) => `data/test/${name}`);
     const classify = (...args: string[]) => json(["classify", ...images, ...args], here);
@@ -163,7 +164,7 @@ Deno.test("train, evaluate, classify and merge agree on what was trained", async
   });
 });
 
-Deno.test("train gives the same files for the same seed, whatever the number of workers", async () => {
+Deno.test("train gives the same files for the same seed, with any number of workers", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const train = (name: string, ...args: string[]) =>
@@ -241,7 +242,7 @@ Deno.test("train adapts the layers that its flags name", async () => {
   });
 });
 
-Deno.test("train draws a split of CLASS/*, writes it down, and takes it and CoOp's again", async () => {
+Deno.test("train draws a split of CLASS/*, saves it, and reads it and CoOp's again", async () => {
   await withDirectory(async (directory) => {
     const data = join(directory, "data");
     await copyImages("train", 5, data);
@@ -262,18 +263,18 @@ Deno.test("train draws a split of CLASS/*, writes it down, and takes it and CoOp
     await assertSameBytes(output, again, [ADAPTER[1]]);
     assertEquals(filesIn(again), RUN_FILES);
 
-    // CoOp's data sets: images in a folder, the split beside it, names of its own.
+    // A data set as CoOp has it: images in a folder, and beside it a split that names the classes.
     const coop = join(directory, "coop");
     await copyImages("train", 5, join(coop, "images"));
     const names = ["boot", "bag", "gown"];
     const entries = filesIn(join(coop, "images")).map((path, i) =>
       [path, Math.floor(i / 5), names[Math.floor(i / 5)]] as const
     );
-    const part = (from: number, to: number) =>
+    const range = (from: number, to: number) =>
       entries.filter((_, i) => i % 5 >= from && i % 5 < to);
     await Deno.writeTextFile(
       join(coop, "split_zhou_Clothes.json"),
-      JSON.stringify({ train: part(0, 2), val: part(2, 3), test: part(3, 5) }),
+      JSON.stringify({ train: range(0, 2), val: range(2, 3), test: range(3, 5) }),
     );
     const third = join(directory, "third");
     await json(["train", "--data", coop, ...SHORT, "--output", third]);
@@ -303,7 +304,7 @@ async function trainingBegun(metrics: string, child: Deno.ChildProcess): Promise
   assert(!ended, (await outcomeOf(child)).stderr);
 }
 
-Deno.test("train saves what is trained when it is interrupted, and leaves nothing half written when killed", async () => {
+Deno.test("train saves when interrupted, and leaves no half-written file when killed", async () => {
   await withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const output = join(directory, "out");
@@ -324,7 +325,7 @@ Deno.test("train saves what is trained when it is interrupted, and leaves nothin
     const evaluate = ["evaluate", "--data", data, "--adapter", output];
     const { correct } = await json(evaluate);
 
-    // What an earlier run has left stays as it is: another's files are never put beside its.
+    // The files of the earlier run stay as they are: the next run writes to another directory.
     const before = await contentsOf(output);
     const beside = join(directory, "out-2");
     const killed = start();
@@ -337,7 +338,7 @@ Deno.test("train saves what is trained when it is interrupted, and leaves nothin
   });
 });
 
-Deno.test("a command line that cannot be understood is refused with exit code 2, and help is given", async () => {
+Deno.test("an invalid command line exits with code 2, and --help prints help", async () => {
   const refused: [string[], RegExp][] = [
     [[], /^Usage: octograd train\|evaluate\|classify\|merge/],
     [["trian"], /^Usage: octograd train/],

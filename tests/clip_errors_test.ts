@@ -1,4 +1,4 @@
-/** Models and inputs that do not fit: one line that says why, and nothing left on the GPU. */
+/** Models and inputs that do not fit are refused in one line, and leave nothing on the GPU. */
 
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import type { Clip } from "../clip/clip.ts";
@@ -133,7 +133,7 @@ gpuTest("Clip.load() names both names of OpenAI's weights", async () => {
   }
 });
 
-Deno.test("configFromOpenai() refuses a ResNet CLIP, and what is no CLIP", () => {
+Deno.test("configFromOpenai() refuses a ResNet CLIP, and what is not a CLIP", () => {
   const resnet = new Map<string, Shape>([
     ["visual.conv1.weight", [32, 3, 3, 3]],
     ["visual.layer1.0.conv1.weight", [64, 64, 1, 1]],
@@ -156,7 +156,7 @@ gpuTest("imageFeatures() refuses images that are not of the model's size", async
   clip.release();
 });
 
-gpuTest("prompts() refuses prompts that are too long, and ids that are no tokens", async () => {
+gpuTest("prompts() refuses prompts that are too long, and ids beyond the vocabulary", async () => {
   const clip = await clipOf(TINY);
   const refused = (ids: number[], rows: number, message: string) =>
     assertOneLine(
@@ -168,7 +168,7 @@ gpuTest("prompts() refuses prompts that are too long, and ids that are no tokens
   refused([], 0, "0 prompts");
   refused([48, 50, 49], 1, "Cannot encode token 50: the model's vocabulary has 50 tokens");
   refused([48, -1, 49], 1, "Cannot encode token -1");
-  // The longest prompt and the last token that there are.
+  // The longest prompt and the last token are accepted.
   clip.text.prompts(Int32Array.from({ length: 10 }, (_, i) => 40 + i), 1).release();
   clip.release();
 });
@@ -184,7 +184,7 @@ async function held(use: (clip: Clip) => Promise<unknown>): Promise<number> {
   return loaded;
 }
 
-gpuTest("a model holds one buffer for each weight, and none once released", async () => {
+gpuTest("a model holds one buffer for each weight, and none after its release", async () => {
   assertEquals(await held(logitsOf), weightShapes(TINY).size);
   let late: Clip;
   await held((clip) => Promise.resolve(late = clip));

@@ -66,7 +66,7 @@ class Case {
   }
 
   /**
-   * The tolerance of an output; where the manifest gives none, that of the output it is made as.
+   * The tolerance of an output; if the manifest has none, that of the output computed the same way.
    */
   tolerance(output: string): Tolerance {
     const { rtol, outputs } = this.manifest.tolerance;
@@ -197,9 +197,9 @@ async function compareOutputs(where: string, clip: Clip, reference: Case): Promi
   await check("image_features", images);
   await check("text_features", texts);
   for (const name of ["short", "eos_padded"]) {
-    const others = await reference.prompts(clip.text, `in.input_ids_${name}`);
-    await check(`${name}.text_features`, clip.textFeatures(others));
-    others.release();
+    const padded = await reference.prompts(clip.text, `in.input_ids_${name}`);
+    await check(`${name}.text_features`, clip.textFeatures(padded));
+    padded.release();
   }
   for (const owned of [pixels, prompts, several, logits, loss, weights, predictions]) {
     owned.release();

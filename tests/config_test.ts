@@ -14,7 +14,7 @@ import { bytesSource } from "../tensor/tensor_file.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 
-/** What Transformers makes of `CLIPConfig()`. */
+/** The values of `CLIPConfig()` in Transformers. */
 const DEFAULTS: ClipConfig = {
   vision: {
     width: 768,
@@ -72,8 +72,8 @@ type Parts = Record<string, Record<string, unknown> | null>;
 /** The full configuration, with some of its fields changed. */
 function changed(changes: Parts): Record<string, unknown> {
   const config: Record<string, unknown> = structuredClone(FULL);
-  for (const [part, fields] of Object.entries(changes)) {
-    config[part] = fields && { ...config[part] as object, ...fields };
+  for (const [section, fields] of Object.entries(changes)) {
+    config[section] = fields && { ...config[section] as object, ...fields };
   }
   return config;
 }
@@ -115,7 +115,7 @@ Deno.test("parseConfig() reads every field", () => {
   });
 });
 
-Deno.test("parseConfig() gives what is left out the defaults of Transformers", () => {
+Deno.test("parseConfig() fills in the defaults of Transformers", () => {
   const empty = { model_type: "clip" };
   assertEquals(parseConfig(empty), DEFAULTS);
   assertEquals(parseConfig({ ...empty, text_config: {}, vision_config: {} }), DEFAULTS);
@@ -130,11 +130,11 @@ Deno.test("parseConfig() gives what is left out the defaults of Transformers", (
   assertEquals(text, { ...DEFAULTS.text, width: 768 });
 });
 
-Deno.test("parseConfig() prefers the `_dict` of old files, with its own defaults", () => {
+Deno.test("parseConfig() prefers the `_dict` of old files, and fills in its defaults", () => {
   const { text_config, vision_config, ...rest } = FULL;
   const old = { ...rest, text_config_dict: text_config, vision_config_dict: vision_config };
   assertEquals(parseConfig(old), parseConfig(FULL));
-  // As the first file of clip-vit-large-patch14 had it: both, and the `_dict` is not complete.
+  // The first file of clip-vit-large-patch14 had both, and its `_dict` was incomplete.
   const both = {
     ...FULL,
     text_config: { ...text_config, vocab_size: 7 },
@@ -176,12 +176,12 @@ Deno.test("parseConfig() refuses sizes that are not positive integers", () => {
       "patch_size",
     ],
   };
-  for (const [part, fields] of Object.entries(sizes)) {
+  for (const [section, fields] of Object.entries(sizes)) {
     for (const field of fields) {
       for (const value of [0, -1, 1.5, "8", null, true, [8], 2 ** 53]) {
         refusedConfig(
-          changed({ [part]: { [field]: value } }),
-          `${part}.${field} is ${JSON.stringify(value)}, expected a positive integer`,
+          changed({ [section]: { [field]: value } }),
+          `${section}.${field} is ${JSON.stringify(value)}, expected a positive integer`,
         );
       }
     }
@@ -233,11 +233,11 @@ Deno.test("parseConfig() refuses values that do not go together, or are not supp
     ],
   ];
   for (const [changes, why] of cases) refusedConfig(changed(changes), why);
-  // A patch need not divide the image: what is left over is not looked at, as in Transformers.
+  // A patch need not divide the image: the remainder is ignored, as in Transformers.
   assertEquals(parseConfig(changed({ vision_config: { patch_size: 30 } })).vision.patchSize, 30);
 });
 
-Deno.test("parseConfig() refuses what is no CLIP's configuration", () => {
+Deno.test("parseConfig() refuses what is not the configuration of a CLIP", () => {
   for (const type of ["siglip", "chinese_clip", "clip_text_model", "clipseg", 1, null]) {
     const why = `model_type is ${JSON.stringify(type)}, expected "clip"`;
     refusedConfig({ ...FULL, model_type: type }, why);
@@ -255,8 +255,8 @@ function openaiShapes(config: ClipConfig): Map<string, Shape> {
   const shapes = new Map<string, Shape>();
   for (const [name, shape] of weightShapes(config)) {
     const { name: other, third, transposed } = openaiSource(name);
-    const whole = third === undefined ? shape : shape.with(0, 3 * shape[0]);
-    shapes.set(other, transposed ? whole.toReversed() : whole);
+    const full = third === undefined ? shape : shape.with(0, 3 * shape[0]);
+    shapes.set(other, transposed ? full.toReversed() : full);
   }
   return shapes;
 }
@@ -286,7 +286,7 @@ Deno.test("configFromOpenai() infers sizes that nobody published", () => {
   assertEquals(configFromOpenai(openaiShapes(config)), config);
 });
 
-Deno.test("configFromOpenai() refuses ResNets, and what does not fit together", () => {
+Deno.test("configFromOpenai() refuses ResNets, and tensors that do not fit together", () => {
   const base = openaiShapes(ARCHITECTURES["vit-b-32"]);
   const cases: [string, Shape | null, string][] = [
     [
@@ -398,7 +398,7 @@ Deno.test("parsePreprocessor() reads both layouts, and fills in what is left out
   ];
   for (const layout of layouts) assertEquals(parsePreprocessor(layout, 7), expected);
   assertEquals(parsePreprocessor({}, 24), { ...expected, resize: 24, crop: 24 });
-  const own = {
+  const given = {
     crop_size: 50,
     size: 50,
     image_mean: [0, 0.5, 1],
@@ -412,10 +412,10 @@ Deno.test("parsePreprocessor() reads both layouts, and fills in what is left out
     rescale_factor: 0.00392156862745098,
   };
   const changed = { crop: 50, mean: [0, 0.5, 1], std: [0.5, 1, 2] };
-  assertEquals(parsePreprocessor(own, 224), { ...expected, ...changed } as unknown);
+  assertEquals(parsePreprocessor(given, 224), { ...expected, ...changed } as unknown);
 });
 
-Deno.test("parsePreprocessor() refuses what is not done here", () => {
+Deno.test("parsePreprocessor() refuses what is not supported", () => {
   const cases: [unknown, string][] = [
     [{ do_resize: false }, "do_resize is false, expected true"],
     [{ do_resize: null }, "do_resize is null, expected true"],

@@ -1,5 +1,5 @@
 /**
- * What is counted without a GPU is what a GPU does.
+ * What a dry run counts without a GPU is what a GPU does.
  */
 
 import {
@@ -51,7 +51,7 @@ const PLANS: readonly MemoryPlan[] = [
 /** Classes with prompts of several lengths. */
 const TOKENS = [7, 9, 8, 7, 12, 8, 7];
 
-gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async () => {
+gpuTest("a dry run counts what a real run does, to the byte and the FLOP", async () => {
   const cases = METHODS.flatMap((method) =>
     PLANS.map((memory, i): { precision: Precision; step: StepOptions } => ({
       precision: i % 2 ? "f16" : "f32",
@@ -70,7 +70,7 @@ gpuTest("a dry run counts what a real one does, to the byte and the FLOP", async
     clip.release();
   };
   for (const each of cases) await run(each);
-  // Once more, with less room than the pool would take.
+  // Once more, with less memory than the pool would hold.
   const memoryLimit = Math.round((real[4].peakGpuBytes + real[4].peakHeldBytes) / 2);
   const all = [...cases, { ...cases[4], step: { ...cases[4].step, memoryLimit } }];
   await run(all.at(-1)!);
@@ -111,9 +111,9 @@ gpuTest("measure() tells phases, labels and kernels apart", () => {
   assertEquals(total(rows, { label: "product", phase: "backward" }).flops, 2 * 2 * 3 * 4);
   assertEquals(total(rows, { phase: "optimizer" }).flops, 0);
   assertEquals(savedBytes, { product: 4 * 6 });
-  const whole = total(rows);
+  const all = total(rows);
   const split = rows.reduce((flops, row) => flops + row.flops, 0);
-  assertEquals(whole.flops, split);
+  assertEquals(all.flops, split);
   const matrices = rows.filter(({ kernel }) => kernel.startsWith("matmul"));
   assertEquals(matrices.map(({ dispatches }) => dispatches), [1, 1]);
   assertEquals(matrices[0].bytesRead, 4 * (6 + 12));
@@ -131,7 +131,7 @@ Deno.test("a step of a known architecture is counted without weights or a GPU", 
     batch: 32,
   };
   const plain = stepCost(clip, step);
-  // A GPU works on a part while the next is recorded.
+  // A GPU works on some dispatches while the next are recorded.
   assert(plain.submits >= Math.floor(plain.dispatches / currentEngine().queue.recordedAtMost));
   // 12 layers, q k v: of width 768 for images and of 512 for text.
   assertEquals(plain.trainableParameters, 36 * (2 * 768 + 8 * 768) + 36 * (2 * 512 + 8 * 512));
@@ -139,19 +139,19 @@ Deno.test("a step of a known architecture is counted without weights or a GPU", 
   assertEquals(plain.peakBytesByOwner.optimizerState, 8 * plain.trainableParameters);
   clip.release();
 
-  // The issue's bar: 4 GB, where the paper has a card of 24.
+  // The goal is 4 GB; the paper used a card of 24 GB.
   const request = {
     definition: clipDefinition(ARCHITECTURES["vit-b-16"]),
     precisions: ["f32" as const],
     step,
   };
-  const { memory: plan, cost } = planStep({ ...request, limit: 4e9 });
+  const { memory: memoryPlan, cost } = planStep({ ...request, limit: 4e9 });
   assertLess(cost.peakHeldBytes, 4e9);
   assertLess(cost.flops.total, plain.flops.total);
-  assert(plan.textChunk > 0 || plan.microBatch > 0);
+  assert(memoryPlan.textChunk > 0 || memoryPlan.microBatch > 0);
 });
 
-Deno.test("planStep() keeps what is chosen, and says what the least is that fits", () => {
+Deno.test("planStep() keeps what the caller chose, and says what the least is that fits", () => {
   const step = {
     method: DEFAULT_ADAPTER,
     promptTokens: TOKENS,
@@ -177,7 +177,7 @@ Deno.test("planStep() keeps what is chosen, and says what the least is that fits
   assertStringIncludes(error.message, "Cannot take a step in 1.0 MB: the least that any way");
 });
 
-Deno.test("parseBytes() reads what people write", () => {
+Deno.test("parseBytes() reads sizes as people write them", () => {
   assertEquals(parseBytes("4GB"), 4e9);
   assertEquals(parseBytes(" 1.5 GiB "), 1.5 * 2 ** 30);
   assertEquals(parseBytes("512mb"), 512e6);
@@ -188,7 +188,7 @@ Deno.test("parseBytes() reads what people write", () => {
   }
 });
 
-Deno.test("imagenetTokens() spreads any number of classes as ImageNet's are", () => {
+Deno.test("imagenetTokens() gives any number of classes the lengths of ImageNet's", () => {
   const all = imagenetTokens(1000);
   assertEquals([all.length, Math.max(...all), Math.min(...all)], [1000, 18, 8]);
   assertEquals(all.reduce((total, tokens) => total + tokens), 9165);
@@ -234,17 +234,17 @@ Deno.test("cost prints a table and JSON, and refuses what is no model", async ()
   assertStringIncludes(none.stderr, "Cannot take a step in 0.0 MB");
 });
 
-Deno.test("noise() has the mean and the deviation that were asked for, to its end", () => {
+Deno.test("noise() has the given mean and deviation, up to its end", () => {
   const values = noise(new Random(1, "noise"), 200_000, 0.5, 3);
-  for (const part of [values, values.subarray(-50_000)]) {
-    const mean = part.reduce((sum, x) => sum + x, 0) / part.length;
-    const square = part.reduce((sum, x) => sum + (x - mean) ** 2, 0) / part.length;
+  for (const sample of [values, values.subarray(-50_000)]) {
+    const mean = sample.reduce((sum, x) => sum + x, 0) / sample.length;
+    const square = sample.reduce((sum, x) => sum + (x - mean) ** 2, 0) / sample.length;
     assertAlmostEquals(mean, 3, 0.01);
     assertAlmostEquals(Math.sqrt(square), 0.5, 0.01);
   }
 });
 
-Deno.test("an adapter with little workgroup memory gets smaller tiles", () => {
+Deno.test("a GPU with little workgroup memory gets smaller tiles", () => {
   for (const [bytes, tile] of [[2 ** 14, "64x64"], [2 ** 15, "128x128"]] as const) {
     initDry({ maxComputeWorkgroupStorageSize: bytes });
     const { rows } = measure(() => scope(() => void matmul(zeros([4096, 64]), zeros([64, 4096]))));

@@ -1,11 +1,11 @@
-/** Safetensors files that are damaged, or another model's. */
+/** Damages safetensors files, or turns them into those of another model. */
 
-/** Where a safetensors file's data begin. */
+/** The offset at which a safetensors file's data begin. */
 function dataOffset(file: Uint8Array<ArrayBuffer>): number {
   return 8 + Number(new DataView(file.buffer).getBigUint64(0, true));
 }
 
-/** The file with another length of its header. */
+/** The file with another header length written in it. */
 export function withHeaderLength(file: Uint8Array<ArrayBuffer>, length: number): Uint8Array {
   const changed = file.slice();
   new DataView(changed.buffer).setBigUint64(0, BigInt(length), true);
@@ -18,7 +18,7 @@ function headerOf(file: Uint8Array<ArrayBuffer>): Header {
   return JSON.parse(new TextDecoder().decode(file.subarray(8, dataOffset(file))));
 }
 
-/** The file with one tensor's data on another's. */
+/** The file with two tensors that share their data. */
 export function withOverlap(file: Uint8Array<ArrayBuffer>): Uint8Array {
   const header = headerOf(file);
   const bias = (layer: number) => header[`vision_model.encoder.layers.${layer}.mlp.fc1.bias`];
@@ -30,7 +30,7 @@ export function withOverlap(file: Uint8Array<ArrayBuffer>): Uint8Array {
   return changed;
 }
 
-/** The file with the signs of its visual projection, half precision, changed. */
+/** The file with the signs of its visual projection flipped; that is in half precision. */
 export function withOtherProjection(file: Uint8Array<ArrayBuffer>): Uint8Array {
   const [from, to] = headerOf(file)["visual_projection.weight"].data_offsets;
   const changed = file.slice();

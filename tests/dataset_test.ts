@@ -37,7 +37,7 @@ const images = (folder: string, count: number) =>
 const paths = (root: string, samples: Dataset["train"]) =>
   samples.map(({ path, label }) => `${label} ${path.slice(root.length + 1)}`);
 
-/** Checks that opening fails in one line that has these words. */
+/** Asserts that opening fails in one line with these words. */
 async function assertRefused(
   files: Parameters<typeof withFiles>[0],
   words: string,
@@ -104,7 +104,7 @@ Deno.test("openDataset() splits CLASS by seed, a share of each class", () =>
     for (const testShare of [0, 1, NaN]) {
       await assertRejects(() => openDataset(root, { testShare }), RangeError, "within 0 and 1");
     }
-    // Other classes leave a class's split alone.
+    // Other classes do not change the split of a class.
     await Deno.mkdir(`${root}/ape`);
     for (const name of ["1.png", "2.png"]) await Deno.writeTextFile(`${root}/ape/${name}`, "");
     const more = await openDataset(root);
@@ -299,7 +299,7 @@ Deno.test({
     }),
 });
 
-Deno.test("drawShots() draws by seed, whatever the order of the files and wherever they lie", () =>
+Deno.test("drawShots() draws by seed, in whatever order and folder the files are", () =>
   withFiles([...images("train/a", 30), ...images("train/b", 30), "test/a/x.png"], async (root) => {
     const dataset = await openDataset(root);
     const shots = drawShots(dataset, 4, 1);

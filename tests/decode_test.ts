@@ -68,7 +68,7 @@ const refused = async (file: Bytes, reason: string) => {
   assert(!error.message.includes("\n"));
 };
 
-Deno.test("decodeImage() makes RGB of every kind of PNG, as Pillow does", async () => {
+Deno.test("decodeImage() converts every kind of PNG to RGB, as Pillow does", async () => {
   const palette = chunk("PLTE", [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120]);
   const black = [0, 0, 0], white = [255, 255, 255];
   const gray = (...levels: number[]) => levels.flatMap((level) => [level, level, level]);
@@ -153,7 +153,7 @@ Deno.test("decodeImage() reads a view into a larger buffer", async () => {
   }
 });
 
-Deno.test("decodeImage() refuses every beginning of a file", async () => {
+Deno.test("decodeImage() refuses a file that is cut anywhere", async () => {
   for (const [name, file] of Object.entries({ "x.jpg": JPEG, "x.png": PNG, "x.webp": WEBP })) {
     for (let length = 0; length < file.length; length++) {
       await assertRejects(
@@ -217,8 +217,8 @@ Deno.test("decodeImage() refuses sizes that no memory holds", async () => {
 });
 
 Deno.test("decodeImage() decodes after many failures, and logs nothing", async () => {
-  // Each of these passes the checks of structure, and makes its codec exit, panic or give up. A
-  // stack that nobody restores is exhausted by 98 exits, or by 743 panics.
+  // Each of these passes the checks of structure, then makes its codec exit, panic or give up. If
+  // nobody restored the stack, 98 exits or 743 panics would exhaust it.
   const broken = WEBP.slice();
   broken.fill(0xff, 26);
   const bad = [bytes(START, frame(8, 8, 3), END), png([2, 1, 8, 2], [0, 1, 2]), broken];

@@ -1,5 +1,5 @@
 /**
- * What comes with the project, a model and a data set, and the scripts that made them.
+ * The model and the data set that come with the project, and the scripts that made them.
  *
  * @module
  */
@@ -28,7 +28,7 @@ const FOLDERS = [
   ...["sandal", "shirt", "sneaker", "bag", "ankle-boot"],
 ];
 
-/** The grey values of a 28 × 28 PNG, by a decoder that is not ours. */
+/** The grey values of a 28 × 28 PNG, read by a decoder that is not ours. */
 async function greyPixels(png: Uint8Array, name: string): Promise<Uint8Array> {
   const { width, height, pixels } = await decodeImage(new Uint8Array(png), name);
   assertEquals([width, height], [28, 28], name);
@@ -36,15 +36,14 @@ async function greyPixels(png: Uint8Array, name: string): Promise<Uint8Array> {
   return Uint8Array.from({ length: width * height }, (_, i) => pixels[3 * i]);
 }
 
-/** A directory's files, by their paths in it. */
+/** The contents of a directory's files, by their paths in it. */
 function contents(directory: string): Map<string, Uint8Array> {
   const read = (name: string) => Deno.readFileSync(`${directory}/${name}`);
   return new Map(filesIn(directory).map((name) => [name, read(name)]));
 }
 
 /**
- * The files of a directory that was just made that differ from those committed; JSON by its
- * values.
+ * The files of a new directory that differ from the committed ones; JSON is compared by its values.
  */
 function differences(made: string, committed: URL): string[] {
   const ours = contents(fileURLToPath(committed));
@@ -143,7 +142,7 @@ Deno.test("encodePng() takes the filter that makes the file smallest", async () 
     }
     const png = encodePng(pixels, 28);
     assertEquals(await greyPixels(png, name), pixels);
-    // All rows are alike after the right filter, and take a dozen bytes beside the headers.
+    // After the right filter all rows are alike, and take a dozen bytes besides the headers.
     assertLess(png.length, 57 + 30);
   }
 });
@@ -157,7 +156,7 @@ else {
     }));
 }
 
-Deno.test("the embedded model is in f16, in Hugging Face's layout, and says of what", async () => {
+Deno.test("the embedded model is f16, in Hugging Face's layout, and names its source", async () => {
   const file = await openSafetensors(new URL("model.safetensors", EMBEDDED_MODEL));
   assertEquals(new Set([...file.tensors.values()].map(({ dtype }) => dtype)), new Set(["F16"]));
   assertEquals([...file.tensors.keys()].filter((name) => name.includes("position_ids")), []);

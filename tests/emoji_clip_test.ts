@@ -1,6 +1,5 @@
 /**
- * A CLIP that was really trained, from its files, its pictures and its prompts to PyTorch's
- * numbers.
+ * A trained CLIP gives PyTorch's numbers, from its files, its pictures and its prompts.
  */
 
 import { assertEquals } from "@std/assert";
@@ -32,7 +31,7 @@ interface Expected {
 
 const EMBEDDED = new URL("../clip/emoji-clip-tiny/", import.meta.url);
 
-/** What the originals of the weights allow. */
+/** The tolerance with the original weights. */
 const EXACT = { features: { atol: 1e-4, rtol: 0 }, logits: { atol: 1e-3, rtol: 0 } };
 
 const directory = shared("models/emoji-clip-tiny/");

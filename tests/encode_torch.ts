@@ -35,12 +35,12 @@ export function encodeTorch(
   ]);
 }
 
-/** A file of `torch.save` with any pickle in it. */
+/** A file of `torch.save` that holds a given pickle. */
 export function pickleFile(pickle: string): Uint8Array<ArrayBuffer> {
   return storedZip([["archive/data.pkl", binary(pickle)]]);
 }
 
-/** Files in a ZIP archive as they are. */
+/** A ZIP archive that stores files uncompressed. */
 function storedZip(
   entries: readonly (readonly [name: string, data: Uint8Array<ArrayBuffer>])[],
 ): Uint8Array<ArrayBuffer> {
@@ -50,8 +50,8 @@ function storedZip(
   for (const [name, data] of entries) {
     const sizes = [0, data.length, data.length].flatMap((value) => bytes(value, 4));
     const packing = [...bytes(0, 8), ...sizes]; // version, no flags, stored, no time
-    const own = [...binary("PK\x03\x04"), ...bytes(0, 2), ...packing, ...bytes(name.length, 2)];
-    const header = Uint8Array.from([...own, ...bytes(0, 2), ...binary(name)]);
+    const local = [...binary("PK\x03\x04"), ...bytes(0, 2), ...packing, ...bytes(name.length, 2)];
+    const header = Uint8Array.from([...local, ...bytes(0, 2), ...binary(name)]);
     directory.push(Uint8Array.from([
       ...[...binary("PK\x01\x02"), ...bytes(0, 4), ...packing, ...bytes(name.length, 2)],
       ...[...bytes(0, 12), ...bytes(at, 4), ...binary(name)],
@@ -68,12 +68,12 @@ function storedZip(
 }
 
 function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
-  return whole;
+  const made = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  parts.reduce((at, chunk) => (made.set(chunk, at), at + chunk.length), 0);
+  return made;
 }
 
-/** A string of a pickle. */
+/** A string as a pickle encodes it. */
 function text(value: string): string {
   return `X${String.fromCharCode(value.length, 0, 0, 0)}${value}`;
 }

@@ -1,4 +1,4 @@
-/** Engines: each has all its state to itself, and a warm-up leaves it as it was. */
+/** Each engine has separate state, and a warm-up leaves that state as it was. */
 
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { matmul } from "../autograd/ops/matmul.ts";
@@ -21,7 +21,7 @@ import { keep, scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { gpuTest } from "./gpu.ts";
 
-/** Something with products, a tape and an optimizer's state: what it costs, and what it leaves. */
+/** Runs products, a tape and an optimizer's state: what they cost, and what they leave. */
 function work() {
   const x = tensor([[1, 2, 3], [4, 5, 6], [7, 8, 10]]);
   const optimizer = new Sgd([x], { momentum: 0.5 });
@@ -35,7 +35,7 @@ function work() {
   return { rows, savedBytes, peakByCategory, liveBytes, liveBuffers, byCategory };
 }
 
-/** All figures of the current engine. */
+/** Every figure of the current engine. */
 const figures = () => ({ ...memory(), ...counters });
 
 gpuTest(
@@ -79,7 +79,7 @@ gpuTest("a dry engine in the middle of real work changes none of it", async () =
   for (const each of [x, value, ...grads]) each.release();
 });
 
-gpuTest("a tensor is used on its own engine, read and released from anywhere", async () => {
+gpuTest("a tensor is used only on its engine, but read and released from anywhere", async () => {
   const x = tensor([2, 3]);
   const { liveBuffers } = memory();
   let made: Tensor | undefined;
@@ -100,7 +100,7 @@ gpuTest("a tensor is used on its own engine, read and released from anywhere", a
   x.release();
 });
 
-gpuTest("onDryEngine() brings the engine before it back, whatever happens", () => {
+gpuTest("onDryEngine() restores the previous engine, whatever happens", () => {
   const engine = currentEngine();
   assertThrows(
     () => {
@@ -119,7 +119,7 @@ gpuTest("onDryEngine() brings the engine before it back, whatever happens", () =
   assertNotEquals(gpuName(), "dry run");
 });
 
-gpuTest("limits and pinned kernels are an engine's own", () => {
+gpuTest("limits and pinned kernels belong to one engine", () => {
   const ours = variant();
   onDryEngine({ software: true }, () => {
     limitMemory(1000);
@@ -157,7 +157,7 @@ gpuTest("a warm-up leaves counts of steps, state and parameters as they were", a
     step(fresh);
     within = [optimizer.steps, fresh.steps];
   });
-  // The body sees the steps that it takes, as any other would; afterwards none of them was taken.
+  // The body sees the steps that it takes, as any body would; afterwards they are undone.
   assertEquals(within, [2, 1]);
   assertEquals(fresh!.steps, 0);
   assertEquals(await snapshot(), untouched);
@@ -180,11 +180,11 @@ gpuTest("a warm-up leaves counts of steps, state and parameters as they were", a
   x.release();
 });
 
-gpuTest("a warm-up needs none of the buffers that it gave back for a memory limit", async () => {
+gpuTest("a warm-up survives a memory limit that makes it give buffers back", async () => {
   const x = tensor(Array.from({ length: 64 }, () => Array<number>(64).fill(1)));
   trim();
   const { liveBytes } = memory();
-  // Room for one more matrix: each that is made gives the one before it back.
+  // There is room for one more matrix: each new one evicts the one before it.
   limitMemory(liveBytes + 64 * 64 * 4 + 8192);
   try {
     await compileAhead(() =>
@@ -218,7 +218,7 @@ gpuTest("a warm-up on one engine goes on when a dry engine is used meanwhile", a
   for (const each of [x, y]) each.release();
 });
 
-Deno.test("init() and initDry() follow in any order, and end the engine before", async () => {
+Deno.test("init() and initDry() may follow in any order, and end the previous engine", async () => {
   initDry();
   const dry = currentEngine();
   assertEquals(gpuName(), "dry run");
@@ -239,7 +239,7 @@ Deno.test("init() and initDry() follow in any order, and end the engine before",
   const y = tensor([3]);
   assertEquals(await y.item(), 3);
   y.release();
-  // A device that was shut down is not given out again.
+  // A device that was shut down is not handed out again.
   shutDown();
   await init();
   const z = tensor([4]);

@@ -1,4 +1,4 @@
-/** What is refused, when, and in which words; and that the engine goes on afterwards. */
+/** What the engine refuses, when and in which words, and that it goes on afterwards. */
 
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { full, ones, zeros } from "../autograd/ops/create.ts";
@@ -324,7 +324,7 @@ gpuTest("a tensor larger than a binding is refused by the kernel that would bind
 
 Deno.test("rows that the GPU cannot bind are refused by a lookup", () => {
   onDryEngine({ maxStorageBufferBindingSize: 2 ** 20 }, () => {
-    // Rows begin at aligned bytes in every 64th row only, and so many are more than a binding.
+    // Only every 64th row begins at an aligned byte, and 64 rows are larger than a binding.
     const odd = Tensor.empty([130, 4097]);
     const ids = Tensor.empty([2], "u32");
     const message = "64 rows of 16388 bytes are more than this GPU binds at once";
@@ -335,7 +335,7 @@ Deno.test("rows that the GPU cannot bind are refused by a lookup", () => {
   });
 });
 
-/** Kernels of three lines, to be broken. */
+/** A kernel of three lines, which the tests break. */
 const kernel = (name: string, size: string, body: string) =>
   new Kernel(
     name,
@@ -405,7 +405,7 @@ gpuTest("a kernel that the GPU cannot run is named with its shapes", async () =>
 });
 
 gpuTest(
-  "a run on a part of a buffer that cannot be bound is named with its kernel and shapes",
+  "a run on a range of a buffer that cannot be bound is named with its kernel and shapes",
   async () => {
     const [x, y] = [tensor([1, 2, 3]), Tensor.empty([2])];
     const { buffer } = x.binding;
@@ -436,7 +436,7 @@ gpuTest("a kernel that would write what it reads is refused", async () => {
   x.release();
 });
 
-gpuTest("an expression that is no WGSL is named", async () => {
+gpuTest("an expression that is not WGSL is named", async () => {
   const x = tensor([1, 2, 3]);
   await assertRejects(
     async () => {

@@ -13,7 +13,7 @@ async function inDirectory(body: (directory: string) => Promise<void>): Promise<
 
 const names = (directory: string) => [...Deno.readDirSync(directory)].map(({ name }) => name);
 
-Deno.test("openFile() reads any range, also when reads overlap", () =>
+Deno.test("openFile() reads any range, even when reads overlap", () =>
   inDirectory(async (directory) => {
     const path = `${directory}/bytes`;
     const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => i * i);
@@ -42,7 +42,7 @@ Deno.test("openFile() says what it cannot open", () =>
     await assertRejects(() => openFile(directory), Error, "it is not a file");
   }));
 
-Deno.test("writeAtomically() writes text and bytes over what was there", () =>
+Deno.test("writeAtomically() replaces a file by text or bytes", () =>
   inDirectory(async (directory) => {
     const path = `${directory}/a.json`;
     await writeAtomically(path, "grün");

@@ -1,6 +1,6 @@
 /**
- * Where the tests find reference values: `$FIXTURES`, else `../shared/fixtures` beside a developer's checkout, else
- * the small part of them that is committed here.
+ * Where the tests find reference values: in `$FIXTURES`, else in `../shared/fixtures` beside a
+ * developer's checkout, else in the small selection that is committed here.
  *
  * @module
  */
@@ -16,13 +16,16 @@ function directories(): URL[] {
   return [new URL("fixtures/", SHARED), HERE];
 }
 
-/** The directory of one part of the fixtures (`"clip"`, `"tokenizer"`, …), with a trailing slash; null where it is absent. */
-export function fixtures(part: string): URL | null {
-  return directories().map((base) => new URL(`${part}/`, base)).find((url) => existsSync(url)) ??
+/**
+ * The directory of one topic of the fixtures (`"clip"`, `"tokenizer"`, …), with a trailing slash;
+ * null if it is absent.
+ */
+export function fixtures(topic: string): URL | null {
+  return directories().map((base) => new URL(`${topic}/`, base)).find((url) => existsSync(url)) ??
     null;
 }
 
-/** A file or directory below `../shared`; null where it is absent. */
+/** A file or directory below `../shared`; null if it is absent. */
 export function shared(path: string): URL | null {
   const url = new URL(path, SHARED);
   return existsSync(url) ? url : null;

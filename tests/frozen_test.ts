@@ -1,5 +1,5 @@
 /**
- * What is frozen costs nothing: no gradients of weights, no backward work below the lowest adapter.
+ * Frozen layers cost nothing: no gradients of weights, no backward work below the lowest adapter.
  */
 
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
@@ -29,7 +29,7 @@ function dispatchesOf(body: () => unknown): number {
 }
 
 /**
- * Dispatches of a tower's features alone, of the loss alone, and of the loss with its gradients.
+ * Counts the dispatches of each tower's features, of the loss, and of the loss with its gradients.
  */
 async function costs(sizes: ClipConfig, changes: Partial<AdapterConfig>) {
   const clip = await clipOf(sizes);
@@ -64,7 +64,7 @@ async function costs(sizes: ClipConfig, changes: Partial<AdapterConfig>) {
 gpuTest("a tower without adapters runs forward only", async () => {
   const text = await costs(TINY, { encoder: "text" });
   assertEquals(text.both - text.givenVision, text.vision);
-  // The other tower's share is not forward only, or the test would show nothing.
+  // The other tower does run backward, or the test would show nothing.
   assertGreater(text.both - text.givenText, text.text);
 
   const vision = await costs(TINY, { encoder: "vision" });
@@ -79,7 +79,7 @@ gpuTest("layers below the lowest adapter have no backward", async () => {
     const deeper = await costs(deep(5), { encoder, position: "top1" });
     assertEquals(deeper.backward, shallow.backward);
     assertGreater(deeper.forward, shallow.forward);
-    // Adapters one layer further down do cost more.
+    // Adapters one layer further down cost more.
     const lower = await costs(deep(5), { encoder, position: "top2" });
     assertGreater(lower.backward, deeper.backward);
   }
@@ -95,7 +95,7 @@ gpuTest("frozen weights get no gradients", async () => {
   const cost = (parameters: readonly Tensor[]) =>
     dispatchesOf(() => valueAndGrad(() => sum(clip.imageFeatures(images)), parameters));
   const alone = cost(adapters.parameters);
-  // Each of these adds the product, or the sum, that gives its gradient.
+  // Each of these parameters adds the product or the sum that gives its gradient.
   assertLess(alone, cost([...adapters.parameters, fc2.weight]));
   assertLess(alone, cost([...adapters.parameters, fc2.bias!]));
   assertLess(alone, cost([...adapters.parameters, q.weight]));
@@ -114,11 +114,11 @@ gpuTest("Linear keeps its input for a gradient of A, not for a frozen weight", (
       () => sum(linear.forward(x = mulScalar(source, 2))),
       parameters,
     );
-    const kept = x!.live;
+    const saved = x!.live;
     const one = tensor(1);
     for (const made of [...backward(one), value, one]) made.release();
     assert(!x!.live);
-    return kept;
+    return saved;
   };
   assertEquals(keptBy([source]), false);
   assertEquals(keptBy([source, weight]), true);

@@ -1,5 +1,5 @@
 /**
- * Tests that need the GPU, and own what they make.
+ * Tests that need the GPU, and release what they make.
  *
  * @module
  */
@@ -10,8 +10,8 @@ import { init, shutDown } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
 
 /**
- * A test on the GPU. It fails where there is no adapter, if it ends with another number of live buffers than it began
- * with, and if the GPU reported an error that the test did not wait for.
+ * A test on the GPU. It fails if there is no GPU, if it ends with another number of live buffers
+ * than it began with, and if the GPU reported an error that the test did not wait for.
  */
 export function gpuTest(name: string, body: () => void | Promise<void>): void {
   Deno.test(name, async () => {
@@ -20,7 +20,7 @@ export function gpuTest(name: string, body: () => void | Promise<void>): void {
     try {
       await body();
     } catch (error) {
-      // What the GPU reported of this test must not fail the next one.
+      // What the GPU reported about this test must not fail the next one.
       await settled().catch(() => {});
       throw error;
     }
@@ -31,12 +31,12 @@ export function gpuTest(name: string, body: () => void | Promise<void>): void {
 
 Deno.test.afterAll(shutDown);
 
-/** Throws what the GPU reported and nobody has asked for yet. */
+/** Throws the errors that the GPU reported and nobody has asked for yet. */
 async function settled(): Promise<void> {
-  const probe = tensor([1]);
+  const one = tensor([1]);
   try {
-    assertEquals(await probe.item(), 1);
+    assertEquals(await one.item(), 1);
   } finally {
-    probe.release();
+    one.release();
   }
 }

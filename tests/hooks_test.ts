@@ -1,4 +1,4 @@
-/** What a method may do within a tower: the values, and the gradients of what it brings in. */
+/** What a method may do within a tower: the values, and the gradients of the tensors it adds. */
 
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { add, mul, mulScalar } from "../autograd/ops/pointwise.ts";
@@ -39,14 +39,14 @@ async function opened(): Promise<{
   return { clip, prompts, pixels, lossOf, release };
 }
 
-/** `count` tokens of a width, to be trained: `[1, count, width]`, or of other leading sizes. */
+/** `count` trainable tokens of a width: `[1, count, width]`, or with other leading sizes. */
 function tokensOf(count: number, width: number, lead: readonly number[] = [1, count]): Tensor {
   const random = new Random(5, "tokens");
   const values = Float32Array.from({ length: count * width }, () => 0.1 * random.normal());
   return keep(tensor(values, [...lead, width]));
 }
 
-/** Puts tokens into every item in the place of those from `at` on. */
+/** Replaces the tokens of every item, from row `at` on. */
 function replaced(x: Tensor, tokens: Tensor, at: number): Tensor {
   const [, length] = x.shape;
   const count = tokens.shape[1];
@@ -54,7 +54,7 @@ function replaced(x: Tensor, tokens: Tensor, at: number): Tensor {
   return concat([slice(x, 1, 0, at), concat(rows, 0), slice(x, 1, at + count, length)], 1);
 }
 
-/** The hooks, each bringing in `tokens`, which have the tower's width; features have another. */
+/** The hooks, each of which puts in `tokens` of the tower's width; features have another width. */
 const HOOKS: Record<string, (tokens: Tensor, seen: string[]) => TowerHook> = {
   embedded: (tokens) => ({ embedded: (x) => replaced(x, tokens, 1) }),
   positioned: (tokens) => ({ positioned: (x) => replaced(x, tokens, 1) }),
@@ -68,7 +68,7 @@ const HOOKS: Record<string, (tokens: Tensor, seen: string[]) => TowerHook> = {
 
 for (const tower of ["vision", "text"] as const) {
   for (const [name, make] of Object.entries(HOOKS)) {
-    gpuTest(`a hook on what is ${name} is differentiated, ${tower}`, async () => {
+    gpuTest(`a hook at "${name}" is differentiated, ${tower}`, async () => {
       const { lossOf, release } = await opened();
       const tokens = tokensOf(2, TINY[tower].width);
       const seen: string[] = [];
@@ -82,7 +82,7 @@ for (const tower of ["vision", "text"] as const) {
       assertEquals(results[1], results[0]);
       const [loss, ...gradient] = results[0];
       assert(gradient.every((element) => element !== 0 && Number.isFinite(element)));
-      // Along its own gradient the loss changes by the square of the gradient's length.
+      // Along its gradient the loss changes by the square of the gradient's length.
       const square = gradient.reduce((total, element) => total + element * element, 0);
       const step = 1e-3 * Math.abs(loss) / square;
       const moved = async (factor: number) => {
@@ -108,13 +108,13 @@ for (const tower of ["vision", "text"] as const) {
     gpuTest(`a hook may keep the tensor that it returns: ${name}, ${tower}`, async () => {
       const { clip, prompts, lossOf, release } = await opened();
       const [count, length] = tower === "vision" ? [3, clip.vision.tokens] : prompts.ids.shape;
-      const kept = tokensOf(count * length, TINY[tower].width, [count, length]);
+      const returned = tokensOf(count * length, TINY[tower].width, [count, length]);
       const results = [];
       for (const recompute of [false, true, false]) {
-        const inference = scope(() => lossOf(tower, { [name]: () => kept }, recompute));
+        const inference = scope(() => lossOf(tower, { [name]: () => returned }, recompute));
         const { value, grads } = valueAndGrad(
-          () => lossOf(tower, { [name]: () => kept }, recompute),
-          [kept],
+          () => lossOf(tower, { [name]: () => returned }, recompute),
+          [returned],
         );
         assertEquals(await inference.item(), await value.item());
         results.push([await value.item(), ...await grads[0].data()]);
@@ -123,12 +123,12 @@ for (const tower of ["vision", "text"] as const) {
       assert(results[0].some((element) => element !== 0));
       assertEquals(results[1], results[0]);
       assertEquals(results[2], results[0]);
-      kept.release();
+      returned.release();
       release();
     });
   }
 
-  gpuTest(`a hook on the features has them in its hand, ${tower}`, async () => {
+  gpuTest(`a hook on the features receives them, ${tower}`, async () => {
     const { lossOf, release } = await opened();
     const scale = keep(tensor([2]));
     const { value, grads } = valueAndGrad(
@@ -148,7 +148,7 @@ for (const tower of ["vision", "text"] as const) {
   });
 }
 
-gpuTest("tokens may be appended to an image, and not to a prompt", async () => {
+gpuTest("tokens may be appended to an image, but not to a prompt", async () => {
   const { clip, pixels, prompts, release } = await opened();
   const append = (width: number): TowerHook => ({
     positioned(x) {

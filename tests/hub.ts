@@ -1,10 +1,10 @@
-/** A hub on this machine, which lies as the real one does. */
+/** A hub on this machine, which answers as the real one does. */
 
 import { assertEquals } from "@std/assert";
 import { createHash } from "node:crypto";
 import { resolveModel, type ResolveOptions } from "../blocklora/models/hub.ts";
 
-/** The commit that the hub's branch is at. */
+/** The commit that the hub's branch points at. */
 export const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 /** Another commit. */
 export const OTHER_COMMIT = "fedcba9876543210fedcba9876543210fedcba98";
@@ -67,12 +67,12 @@ export interface Hub {
   files: Files;
   commit: string;
   pulls: Pull[];
-  /** Discussions besides, of which a page has 50. */
+  /** How many other discussions there are; a page lists 50. */
   talks: number;
   /** Answers instead of the hub, where it returns a response. */
   intercept: (path: string, request: Request) => Response | undefined;
   readonly requests: string[];
-  /** What the host was asked for that has the large files. */
+  /** The requests to the host that has the large files. */
   readonly stored: Request[];
   readonly cache: string;
 }
@@ -85,8 +85,7 @@ export const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).
 export const isLarge = (path: string) => /\.(safetensors|bin)$/.test(path);
 
 /**
- * What the hub itself answers: https://huggingface.co as it was in 2026, as far as it is
- * used here.
+ * The hub's answers, as https://huggingface.co gave them in 2026, as far as they are used here.
  */
 function respond(hub: Hub, request: Request, store: string): Response {
   const { pathname, searchParams } = new URL(request.url);
@@ -153,7 +152,7 @@ function respond(hub: Hub, request: Request, store: string): Response {
   return new Response("Found", { status: 302, headers: { ...headers, ...linked, location } });
 }
 
-/** What the host answers that has the large files. It knows no tokens of the hub. */
+/** The answers of the host that has the large files. It knows no tokens of the hub. */
 function respondFromStore(hub: Hub, request: Request): Response {
   hub.stored.push(request);
   const path = decodeURIComponent(new URL(request.url).pathname);
@@ -205,15 +204,15 @@ export async function withHub(files: Files, body: (hub: Hub) => Promise<void>): 
   }
 }
 
-/** Where the configuration of a model is. */
+/** The path of a model's configuration. */
 export const pathOf = async (spec: string, options?: ResolveOptions) =>
   (await resolveModel(spec, options)).path;
 
-/** What a directory holds, in order. */
+/** The names in a directory, sorted. */
 export const filesIn = (directory: string) =>
   [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
 
-/** That a directory holds some of the files and nothing else. */
+/** Asserts that a directory holds these files and nothing else. */
 export async function assertHolds(
   directory: string,
   files: Files,

@@ -15,7 +15,7 @@ import {
   withHub,
 } from "./hub.ts";
 
-/** A repository as openai/clip-vit-base-patch32 is: what is read as a pickle alone. */
+/** A repository like openai/clip-vit-base-patch32, whose readable weights are a pickle alone. */
 const PICKLE: Files = {
   ...Object.fromEntries(Object.entries(SINGLE).filter(([name]) => name !== "model.safetensors")),
   "tokenizer_config.json": '{"tokenizer_class": "CLIPTokenizer"}',
@@ -40,7 +40,7 @@ Deno.test("resolveModel() takes weights that the hub's bot has converted in a pu
       weights: pull,
       hub: { id: ID, commit: COMMIT, weightsCommit: OTHER_COMMIT },
     });
-    // All but the weights is what the revision itself has.
+    // Everything but the weights comes from the revision itself.
     await assertHolds(main, PICKLE, SMALL);
     await assertHolds(pull, CONVERTED, ["model.safetensors"]);
     assertEquals(fetched(hub).sort(), [...SMALL, "model.safetensors"].sort());
@@ -59,7 +59,7 @@ Deno.test("resolveModel() takes weights that the hub's bot has converted in a pu
     }
     assertEquals(hub.requests, []);
 
-    // With both commits known, it is found again however the hub has changed.
+    // With both commits known, it is found again, however the hub has changed.
     await Deno.remove(hub.cache, { recursive: true });
     hub.pulls = [{ ...hub.pulls[0], status: "closed" }];
     const known = { revision: COMMIT, weightsRevision: OTHER_COMMIT };
@@ -109,7 +109,7 @@ Deno.test("resolveModel() takes the pickle where no conversion of it can be trus
       await assertHolds(path, PICKLE, [...SMALL, "pytorch_model.bin"]);
     }
     hub.intercept = () => undefined;
-    // Of several, the one that fits.
+    // Of several conversions, the one that fits is taken.
     await Deno.remove(hub.cache, { recursive: true });
     const other = "1".repeat(40);
     hub.pulls = [{ ...pull, number: 3, commit: other, files: without }, pull];

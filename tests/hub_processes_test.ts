@@ -35,7 +35,7 @@ function child(): Deno.ChildProcess {
   }).spawn();
 }
 
-Deno.test("resolveModel() starts again after a process was killed in the middle", () =>
+Deno.test("resolveModel() starts again after a process was killed during a download", () =>
   withHub(SINGLE, async (hub) => {
     let stalled: ReadableStreamDefaultController | undefined;
     hub.intercept = (path) => {

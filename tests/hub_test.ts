@@ -145,7 +145,7 @@ Deno.test("resolveModel() honours HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE", ()
       const directory = await pathOf(ID);
       assertEquals(directory, `${elsewhere}/models--someone--tiny-clip/snapshots/${COMMIT}`);
       assertEquals([...tokens], ["Bearer hf_secret"]);
-      // It is not for the host that the hub sends on to.
+      // The token must not reach the host that the hub redirects to.
       assertEquals(hub.stored.map(({ headers }) => headers.get("authorization")), [null]);
       Deno.env.set("HF_HUB_OFFLINE", "TRUE");
       assertEquals(await pathOf(ID), directory);
@@ -154,7 +154,7 @@ Deno.test("resolveModel() honours HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE", ()
     }
   }));
 
-Deno.test("resolveModel() says what the hub refuses, and caches none of it", () =>
+Deno.test("resolveModel() says what the hub refuses, and caches nothing", () =>
   withHub({ ...SINGLE }, async (hub) => {
     const refusals: [number, string][] = [
       [401, "set HF_TOKEN"],
@@ -246,7 +246,7 @@ Deno.test("resolveModel() follows a repository to its new name", () =>
     await assertHolds(directory, SINGLE, WANTED);
   }));
 
-Deno.test("resolveModel() passes over a path of the same name where only the hub is meant", () =>
+Deno.test("resolveModel() ignores a path of the same name when only the hub is meant", () =>
   withHub(SINGLE, async (hub) => {
     const before = Deno.cwd();
     const directory = await Deno.makeTempDir();

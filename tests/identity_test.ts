@@ -1,4 +1,4 @@
-/** What tells runs, models and prompts apart. */
+/** How runs, models and prompts are told apart. */
 
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { join } from "node:path";
@@ -42,7 +42,7 @@ Deno.test("sameClasses() finds names that make the same prompt", () => {
   assertEquals(sameClasses(["café", "cafe\u0301"], template), ["café", "cafe\u0301"]);
 });
 
-Deno.test("ImageHashes tells images by their contents, labels and order, wherever they lie", () =>
+Deno.test("ImageHashes identifies images by their contents, labels and order, in any folder", () =>
   withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const hashOf = async (root: string) => {
@@ -56,19 +56,19 @@ Deno.test("ImageHashes tells images by their contents, labels and order, whereve
     assertEquals(await hashOf(moved), hash);
     const dataset = await openDataset(moved);
     const images = new ImageHashes(dataset);
-    const [first, second, ...others] = dataset.test;
+    const [first, second, ...rest] = dataset.test;
     assertEquals(await images.of(dataset.test), hash);
     const hashes = await Promise.all(
       [
-        [second, first, ...others],
-        [first, ...others],
-        [{ ...first, label: 1 }, second, ...others],
-        [{ ...first, path: `${first.path}.gone` }, second, ...others],
+        [second, first, ...rest],
+        [first, ...rest],
+        [{ ...first, label: 1 }, second, ...rest],
+        [{ ...first, path: `${first.path}.gone` }, second, ...rest],
       ].map((samples) => images.of(samples)),
     );
     const classes = dataset.classes.map((name) => `${name}s`);
     hashes.push(await new ImageHashes({ ...dataset, classes }).of(dataset.test));
-    // One byte of one image, and neither its name nor its size.
+    // Changes one byte of one image, and neither its name nor its size.
     const bytes = await Deno.readFile(first.path);
     bytes[bytes.length - 20] ^= 1;
     await Deno.writeFile(first.path, bytes);
@@ -76,7 +76,7 @@ Deno.test("ImageHashes tells images by their contents, labels and order, whereve
     assertEquals(new Set([hash, ...hashes]).size, hashes.length + 1);
   }));
 
-Deno.test("a run replaces another, and leaves what is not a run's", () =>
+Deno.test("a run replaces another, and leaves files that are not a run's", () =>
   withDirectory(async (directory) => {
     const out = join(directory, "out");
     const claimed = async () => {
@@ -110,7 +110,7 @@ Deno.test("a run replaces another, and leaves what is not a run's", () =>
     assertEquals(await readText(out, "notes.txt"), "mine");
   }));
 
-Deno.test("runs that are started at once for one directory do not write to the same", () =>
+Deno.test("runs started at once for one directory write to different ones", () =>
   withDirectory(async (directory) => {
     const out = join(directory, "out");
     const data = await copyData(join(directory, "data"));
@@ -122,7 +122,7 @@ Deno.test("runs that are started at once for one directory do not write to the s
     );
     const outcomes = await Promise.all(children.map(outcomeOf));
     for (const { code, stderr } of outcomes) assertEquals(code, 0, stderr);
-    // One that began when another had ended has replaced it.
+    // A run that began after another had ended has replaced it.
     const runs = [out, `${out}-2`, `${out}-3`].filter((path) => existsSync(path));
     for (const path of runs) {
       const { seed, losses } = await readJson(path, "result.json");
@@ -137,7 +137,7 @@ Deno.test("runs that are started at once for one directory do not write to the s
     }
   }));
 
-Deno.test("train where a run is leaves that run or the new one, never a mixture", () =>
+Deno.test("train over a run leaves that run or the new one, never a mixture", () =>
   withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const train = (
@@ -192,14 +192,14 @@ Deno.test("train where a run is leaves that run or the new one, never a mixture"
     const [last] = (await readText(out, "metrics.jsonl")).trimEnd().split("\n").slice(-1);
     assertEquals(JSON.parse(last).adapterPath, out);
 
-    // Where no directory is asked for, nothing is replaced.
+    // Without --output nothing is replaced.
     const first = await run("--iterations", "1");
     const second = await run("--iterations", "1");
     assertEquals(second.adapterPath, `${first.adapterPath}-2`);
     assert(await holdsRun(first.adapterPath));
   }));
 
-/** Weights of which every layer's are a little larger, but not the projections. */
+/** Makes the weights of every layer a little larger, but not the projections. */
 async function otherWeights(path: string): Promise<void> {
   const file = await SafetensorsFile.open(bytesSource(await Deno.readFile(path), path));
   const tensors: Record<string, TensorToSave> = {};
@@ -211,7 +211,7 @@ async function otherWeights(path: string): Promise<void> {
   await Deno.writeFile(path, encodeSafetensors(tensors, { format: "pt" }));
 }
 
-Deno.test("a sweep takes a run again whose model or images are others, and says so", () =>
+Deno.test("a sweep repeats a run whose model or images have changed, and says so", () =>
   withDirectory(async (directory) => {
     const model = await copyModel(join(directory, "model"));
     const data = await copyData(join(directory, "data"));
@@ -230,7 +230,7 @@ Deno.test("a sweep takes a run again whose model or images are others, and says 
       train: null,
     });
 
-    // An image that is trained on, and not tested.
+    // Changes images that are trained on, and not tested.
     const { train } = await openDataset(data);
     const other = train.find(({ label }) => label === 1)!;
     for (const { path } of train.filter(({ label }) => label === 0)) {
@@ -241,7 +241,7 @@ Deno.test("a sweep takes a run again whose model or images are others, and says 
     assertMatch(trained.said, /lora-r2-1shots-seed1 is of another training images: run again/);
     assertEquals(await done("--data", "data"), 0);
 
-    // Another data set of the same folder name.
+    // Another data set with the same folder name.
     const another = await copyData(join(directory, "other", "data"));
     await Deno.remove(join(another, "test", "bag"), { recursive: true });
     assertEquals(await done("--data", "other/data"), 2);
@@ -250,7 +250,7 @@ Deno.test("a sweep takes a run again whose model or images are others, and says 
     assertEquals(await done("--data", "other/data"), 0);
     assertEquals(filesIn(join(directory, "out")).filter((name) => /\/\./.test(name)), []);
 
-    // Another model at the same path, and another precision of the same.
+    // Another model at the same path, then another precision of the same model.
     await otherWeights(join(model, "model.safetensors"));
     const again = await sweep("--data", "other/data");
     assertEquals(again.done, 2);
@@ -259,7 +259,7 @@ Deno.test("a sweep takes a run again whose model or images are others, and says 
     assertEquals(rounded.code, 1);
     assertMatch(rounded.said, /its precision is "f16", now it would be "f32"/);
 
-    // A directory that is no run's is not touched.
+    // A directory that holds no run is not touched.
     const path = join(directory, "out/data/zero-shot");
     await Deno.remove(join(path, "result.json"));
     await Deno.writeTextFile(join(path, "mine.txt"), "mine");
@@ -271,7 +271,7 @@ Deno.test("a sweep takes a run again whose model or images are others, and says 
 
 Deno.test("an adapter is used with the model that it was trained on, or not at all", () =>
   withDirectory(async (directory) => {
-    // What is asked of the hub here would be answered.
+    // This server would answer whatever is asked of the hub.
     let asked = 0;
     await using server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => {
       asked++;
@@ -305,7 +305,7 @@ Deno.test("an adapter is used with the model that it was trained on, or not at a
     const { correct, said } = await evaluate();
     assert(correct !== null, said);
 
-    // Another model where it was; it is the user's to say that it may be used.
+    // The path now holds another model; only the user may decide to use it.
     const weights = join(model, "model.safetensors");
     await Deno.copyFile(weights, join(directory, "saved"));
     await otherWeights(weights);
@@ -324,7 +324,7 @@ Deno.test("an adapter is used with the model that it was trained on, or not at a
     );
     assertEquals((await evaluate("--model", "models/small")).correct, correct);
 
-    // As 0.1 wrote it: a path that was typed somewhere, and looks like a repository's name.
+    // Version 0.1 wrote the path as it was typed, which may look like a repository's name.
     const path = join(adapter, "adapter_config.json");
     const config = await readJson(path);
     const { fingerprint: _, ...octograd01 } = { ...config.octograd, model: "models/tiny" };

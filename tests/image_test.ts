@@ -20,7 +20,7 @@ const MEAN = [0.48145466, 0.4578275, 0.40821073] as const;
 const STD = [0.26862954, 0.26130258, 0.27577711] as const;
 
 /**
- * One of the pictures in `fixtures/preprocess/manifest.json`; `openai_32` and the like are found by
+ * One of the pictures in `fixtures/preprocess/manifest.json`; keys such as `openai_32` are found by
  * their names.
  */
 interface Picture extends Record<string, unknown> {
@@ -30,7 +30,7 @@ interface Picture extends Record<string, unknown> {
   decoded_rgb?: string;
 }
 
-/** What a transform made of a picture. */
+/** The result of a transform of a picture. */
 interface Transformed {
   u8: string;
   tensor?: string;
@@ -101,8 +101,8 @@ function noise(width: number, height: number, seed = 1): Image {
   return { width, height, pixels };
 }
 
-function config(size: number, cropRule: "round" | "floor", edge = size): PreprocessConfig {
-  return { resize: edge, crop: size, mean: MEAN, std: STD, cropRule };
+function config(size: number, cropRule: "round" | "floor", shortest = size): PreprocessConfig {
+  return { resize: shortest, crop: size, mean: MEAN, std: STD, cropRule };
 }
 
 /** How many bytes differ, and by how much at most. */
@@ -146,20 +146,20 @@ Deno.test("resize() keeps a flat picture flat, at any size", () => {
   }
 });
 
-Deno.test("resize() overshoots at an edge and is cut to a byte", () => {
-  const edge = {
+Deno.test("resize() overshoots at a step and is clipped to a byte", () => {
+  const image = {
     width: 4,
     height: 1,
     pixels: new Uint8Array([0, 0, 0, 255, 255, 255].flatMap((x) => [x, x])),
   };
-  const { pixels } = resize(edge, 8, 1);
-  // A quarter of a pixel before the edge the kernel gives 0.203 of the step, three quarters before
-  // it -0.07.
+  const { pixels } = resize(image, 8, 1);
+  // A quarter of a pixel before the step the kernel gives 0.203 of its height; three quarters of a
+  // pixel before it, -0.07.
   const row = [...pixels].filter((_, i) => i % 3 === 0);
   assertEquals(row, [0, 0, 0, 52, 203, 255, 255, 255]);
 });
 
-Deno.test("resize() throws when a size is not a whole number above 0", () => {
+Deno.test("resize() throws when a size is not an integer above 0", () => {
   assertThrows(() => resize(noise(4, 4), 0, 4), RangeError, "Cannot resize to 0x4");
   assertThrows(() => resize(noise(4, 4), 4, 2.5), RangeError, "Cannot resize to 4x2.5");
 });
@@ -181,8 +181,8 @@ Deno.test("crop() gives the pixels within, and black outside the picture", () =>
   assertEquals(crop(image, 7, 9, 2, 1).pixels, new Uint8Array(6));
 });
 
-Deno.test("centerCrop() puts the odd pixel where each rule says", () => {
-  // The column or row that a crop of 4 begins at, for pictures of 1 to 9 pixels.
+Deno.test("centerCrop() puts the odd pixel on the side that each rule says", () => {
+  // The column or row at which a crop of 4 begins, for pictures of 1 to 9 pixels.
   const first = { round: [-1, -1, 0, 0, 0, 1, 2, 2, 2], floor: [-2, -1, -1, 0, 0, 1, 1, 2, 2] };
   for (const rule of ["round", "floor"] as const) {
     for (const [i, left] of first[rule].entries()) {
@@ -213,20 +213,20 @@ Deno.test("preprocess() resizes only what it keeps, and gives the same", () => {
   const sizes = [[1, 1], [31, 57], [224, 32], [500, 375], [33, 32], [35, 32], [3, 200]];
   for (const rule of ["round", "floor"] as const) {
     for (const [width, height] of sizes) {
-      for (const [size, edge] of [[32, 32], [28, 32], [40, 32], [7, 9]]) {
+      for (const [size, shortest] of [[32, 32], [28, 32], [40, 32], [7, 9]]) {
         const image = noise(width, height);
         assertEquals(
-          preprocess(image, config(size, rule, edge)),
-          normalize(centerCrop(shortestEdge(image, edge), size, rule), MEAN, STD),
-          `${width}x${height} to ${edge}, ${size} of it`,
+          preprocess(image, config(size, rule, shortest)),
+          normalize(centerCrop(shortestEdge(image, shortest), size, rule), MEAN, STD),
+          `${width}x${height} to ${shortest}, ${size} of it`,
         );
       }
     }
   }
 });
 
-Deno.test("preprocess() does not resize the length of a very long picture", () => {
-  // Whole, it would be 224 x 11,200,000 pixels, 7.5 GB.
+Deno.test("preprocess() does not resize a very long picture in full", () => {
+  // Resized in full it would have 224 x 11,200,000 pixels, 7.5 GB.
   const line = { width: 1, height: 50_000, pixels: new Uint8Array(150_000).fill(255) };
   const tensor = preprocess(line, config(224, "round"));
   assertEquals(tensor.length, 3 * 224 * 224);
@@ -264,13 +264,13 @@ Deno.test("randomResizedCropBox() stays within the picture, and falls back to it
       assert(box.left + box.width <= width && box.top + box.height <= height);
     }
   }
-  const whole = { scale: [1, 1] } as const;
+  const all = { scale: [1, 1] } as const;
   assertEquals(
-    randomResizedCropBox(300, 1000, random, whole),
+    randomResizedCropBox(300, 1000, random, all),
     { left: 0, top: 300, width: 300, height: 400 },
   );
   assertEquals(
-    randomResizedCropBox(1000, 301, random, whole),
+    randomResizedCropBox(1000, 301, random, all),
     { left: 299, top: 0, width: 401, height: 301 },
   );
 });
@@ -331,8 +331,8 @@ if (directory === null) {
         return expected.quantiles.map((q) => sorted[Math.round(q * (draws - 1))]);
       };
       const mean = (values: number[]) => values.reduce((sum, value) => sum + value) / draws;
-      // In small pictures shares and ratios are steps, and a quantile may fall on either side of
-      // one.
+      // In small pictures the shares and ratios change in steps, and a quantile may fall on either
+      // side of one.
       const tolerance = 0.01 + 0.5 / Math.min(width, height);
       const assertNear = (actual: number[], values: number[], what: string) =>
         actual.forEach((value, i) =>
@@ -346,8 +346,8 @@ if (directory === null) {
       assertAlmostEquals(mean(top), expected.top_over_free, 0.01);
       const left = boxes.map((box) => box.left / Math.max(1, width - box.width));
       assertAlmostEquals(mean(left), expected.left_over_free, 0.01);
-      const whole = boxes.map((box) => Number(box.width === width && box.height === height));
-      assertAlmostEquals(mean(whole), expected.whole_image_or_fallback_fraction, 0.002);
+      const full = boxes.map((box) => Number(box.width === width && box.height === height));
+      assertAlmostEquals(mean(full), expected.whole_image_or_fallback_fraction, 0.002);
     }
     console.log(`random_resized_crop_statistics: ${cases.length} of ${cases.length} agree`);
   });
@@ -383,9 +383,12 @@ if (directory === null) {
         const size = Number(match[2]);
         const file = await tensors(size);
         const expected = picture[key] as Transformed;
-        const edge = shortestEdge(image, size);
-        assertEquals([edge.width, edge.height], [expected.resized_width, expected.resized_height]);
-        const square = centerCrop(edge, size, "round");
+        const resized = shortestEdge(image, size);
+        assertEquals([resized.width, resized.height], [
+          expected.resized_width,
+          expected.resized_height,
+        ]);
+        const square = centerCrop(resized, size, "round");
         assertSame(square.pixels, await file.bytes(expected.u8), `${picture.file} ${key}`);
         counts.bytes++;
         if (!expected.tensor) continue;
@@ -418,11 +421,11 @@ if (golden === null) {
       if (hash === rgb_sha256) counts.pictures++;
       for (const given of crops) {
         for (const rule of ["floor", "round"] as const) {
-          const own = file.tensors.has(`${given.tensor}_round`) && rule === "round";
-          const expected = await file.bytes(own ? `${given.tensor}_round` : given.tensor);
-          const edge = shortestEdge(image, given.size);
-          assertEquals([edge.width, edge.height], given.resized, path);
-          const square = centerCrop(edge, given.size, rule);
+          const rounded = file.tensors.has(`${given.tensor}_round`) && rule === "round";
+          const expected = await file.bytes(rounded ? `${given.tensor}_round` : given.tensor);
+          const resized = shortestEdge(image, given.size);
+          assertEquals([resized.width, resized.height], given.resized, path);
+          const square = centerCrop(resized, given.size, rule);
           const { count, most } = difference(square.pixels, expected);
           assert(most <= (format === "PNG" ? 0 : 4), `${given.tensor} ${rule}: off by ${most}`);
           count === 0 ? counts.equal++ : counts.near++;

@@ -1,4 +1,4 @@
-/** What a method may be besides adapters: learners that use each of the house's other rooms. */
+/** Learners that are not adapters, each of which uses another hook of a method. */
 
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { fileURLToPath } from "node:url";
@@ -31,7 +31,7 @@ const BATCH = {
   labels: Int32Array.of(0, 1, 2),
 };
 
-/** What learners have in common here: nothing to merge. */
+/** What the learners here have in common: they have nothing to merge. */
 const CONSTANT = {
   config: { method: "test" },
   pass: () => ({}),
@@ -61,7 +61,9 @@ function contextLearner(clip: Clip): Learner {
   };
 }
 
-/** A change of the text features, as in TaskRes (arXiv 2211.10277, equation 5): no tower changes. */
+/**
+ * A change of the text features, as in TaskRes (arXiv 2211.10277, equation 5). No tower changes.
+ */
 function residualLearner(clip: Clip): Learner & { epochs: number[] } {
   const residual = keep(zeros([CLASSES.length, clip.config.embedding]));
   const epochs: number[] = [];
@@ -88,17 +90,17 @@ async function trained(trainer: Trainer, batches: readonly TrainingBatch[]): Pro
 }
 
 gpuTest(
-  "a learner may put what trains into the prompts, for training and for inference",
+  "a learner may train vectors in the prompts, for training and for inference",
   async () => {
     const before = memory().liveBuffers;
     const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
     const prompts = classPrompts(clip, tokenizer, CLASSES, "a photo of a {}.");
-    const plans = [{}, { textChunk: 1, recompute: true, microBatch: 1 }];
+    const memoryPlans = [{}, { textChunk: 1, recompute: true, microBatch: 1 }];
     const outcomes: number[][] = [];
-    for (const plan of plans) {
+    for (const memoryPlan of memoryPlans) {
       const learner = contextLearner(clip);
       const recipe = { ...DEFAULT_RECIPE, learningRate: 1e-2, logitScale: 50, iterations: 40 };
-      const trainer = new Trainer(clip, learner, prompts, recipe, plan);
+      const trainer = new Trainer(clip, learner, prompts, recipe, memoryPlan);
       const [first, last] = await trained(trainer, Array(120).fill(BATCH));
       assertLess(last, first / 2);
       outcomes.push([first]);
@@ -119,7 +121,7 @@ gpuTest(
 );
 
 gpuTest(
-  "a learner that changes no tower is trained on features that were computed once",
+  "a learner that changes no tower trains on features that are computed once",
   async () => {
     const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
     const prompts = classPrompts(clip, tokenizer, CLASSES, "a photo of a {}.");
@@ -131,7 +133,7 @@ gpuTest(
     const learner = residualLearner(clip);
     const recipe = { ...DEFAULT_RECIPE, learningRate: 0.3, logitScale: 50, iterations: 120 };
     const trainer = new Trainer(clip, learner, prompts, recipe);
-    // The same loss from pixels and from features.
+    // Pixels and features give the same loss.
     const losses = [BATCH, { features: values, labels: BATCH.labels }].map((batch) => {
       const { loss, accuracy, grads } = trainer.gradients(batch);
       for (const each of [accuracy, ...grads]) each.release();
@@ -143,7 +145,7 @@ gpuTest(
       { values, labels: [0, 1, 2], width: clip.config.embedding },
       { batchSize: 2, iterations: 40, seed: 1 },
     ));
-    // Two batches an epoch, of two images and of one; each image once.
+    // An epoch has two batches, of two images and of one; each image comes once.
     const seen = batches.slice(0, 2).flatMap(({ labels }) => [...labels]);
     assertEquals([batches[0].labels.length, seen.sort()], [2, [0, 1, 2]]);
     assertEquals(batches.slice(0, 4).map(({ endsEpoch }) => endsEpoch), [false, true, false, true]);

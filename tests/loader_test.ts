@@ -93,7 +93,7 @@ Deno.test("ImageLoader.evaluation() gives all images in order, the last batch ra
     assertEquals(await collect(loader.evaluation([], 4)), []);
   }));
 
-Deno.test("ImageLoader.training() shuffles epochs whose last batch has what is left", () =>
+Deno.test("ImageLoader.training() shuffles epochs whose last batch has the remaining images", () =>
   withImages(8, async (samples) => {
     await using loader = new ImageLoader(CONFIG, { workers: 2 });
     const batches = await collect(loader.training(samples, TRAINING));
@@ -185,13 +185,13 @@ Deno.test("ImageLoader fails on an image that cannot be read, by name", () =>
         assert(!error.message.slice(10).includes("Cannot decode"), error.message);
       }
     }
-    // The batches before it are given.
+    // The batches before it are still given.
     const batches = loader.evaluation(samples, 2);
     assertEquals([...(await batches.next()).value!.labels], [100, 101]);
     await batches.return();
   }));
 
-Deno.test("ImageLoader leaves out what cannot be read where asked to, and names it once", () =>
+Deno.test("ImageLoader leaves out unreadable images if asked to, and names each once", () =>
   withImages(6, async (samples) => {
     for (const i of [1, 2, 3]) await Deno.writeTextFile(samples[i].path, "no image");
     const names = [1, 2, 3].map((i) => samples[i].path);
@@ -231,7 +231,7 @@ Deno.test("ImageLoader ends its workers when a loop breaks off, and starts them 
     loader.evaluation(samples, 2);
   }));
 
-Deno.test("ImageLoader.close() fails what is under way", () =>
+Deno.test("ImageLoader.close() fails a batch that is under way", () =>
   withImages(8, async (samples) => {
     const loader = new ImageLoader(CONFIG, { workers: 2 });
     const batches = loader.training(samples, { ...TRAINING, iterations: 1e6 });

@@ -94,7 +94,7 @@ interface Manifest {
   readonly peft: Readonly<Record<string, PeftCase>>;
 }
 
-/** LoRA with a given mask, in place of one that the seed draws. */
+/** LoRA with a given mask, instead of one that the seed draws. */
 class MaskedLora implements Adapter {
   readonly #lora: Lora;
   readonly #mask: Tensor;
@@ -185,7 +185,7 @@ function matrixNames(config: AdapterConfig): string[] {
   return ["lora_A", ...ups];
 }
 
-/** Puts the adapters of a file into a model, at every place that the configuration chooses. */
+/** Attaches the adapters of a file to every module that the configuration selects. */
 async function adaptersOf(
   clip: Clip,
   config: AdapterConfig,
@@ -205,7 +205,7 @@ async function adaptersOf(
     }
     byModule.set(module, new Kind(matrices[0], matrices.slice(1), { scale: scaleOf(config) }));
   }
-  // No place of the file is left out.
+  // No adapter of the file is left out.
   const held = [...file.tensors.keys()].filter((name) =>
     name.startsWith(prefix) && name.endsWith(".lora_A")
   );
@@ -237,7 +237,7 @@ else {
     );
   }
   gpuTest(
-    "blocks are LoRA at n times the rate, by Sgd with momentum",
+    "n blocks under Sgd with momentum are LoRA at n times the rate",
     () => compareMomentum(directory, manifest),
   );
   gpuTest("Lora drops its input by a given mask", () => compareLinear(directory, manifest));
@@ -290,7 +290,7 @@ async function compareGradients(
   );
   assertEquals(names.length, grads.length);
   for (const [i, name] of names.entries()) {
-    // Blocks have the same gradient, whatever their values are: the files hold the first one's.
+    // Blocks have the same gradient, whatever their values: the files hold the first block's.
     const key = `grad.${name.replace(/lora_B\.\d+$/, "lora_B.0")}`;
     await compared.tensor(`${where}/grad.${name}`, grads[i], file, key, { atol, rtol });
   }
@@ -320,7 +320,7 @@ async function compareStep(
     const key = `merged.${module}.weight`;
     if (!file.tensors.has(key)) continue;
     const wanted = await file.floats(key);
-    // A few units in the last place of numbers below 1.
+    // The tolerance is a few units in the last digit of numbers below 1.
     compared.numbers(`${name}/${key}`, await linear.weight.data(), wanted, {
       atol: 1e-6,
       rtol: 1e-5,
@@ -398,8 +398,8 @@ async function compareTraining(
 }
 
 /**
- * Nearly all elements are near; where a gradient is near zero, Adam may move one by a part of the
- * rate.
+ * Nearly all elements are close; where a gradient is near zero, Adam may move one by a fraction of
+ * the rate.
  */
 async function compareMatrices(
   where: string,
@@ -412,7 +412,7 @@ async function compareMatrices(
   for (const [module, { down, ups }] of adapters.byModule) {
     const values = await Promise.all([down, ...ups].map((matrix) => matrix.data()));
     for (const [i, name] of matrixNames(adapters.config).entries()) {
-      // Blocks that began equal stay so: the file then holds the first one alone.
+      // Blocks that began equal stay equal: the file then holds the first one alone.
       const key = `${prefix}${module}.${name}`;
       const stored = file.tensors.has(key);
       if (!stored) assertEquals(values[i], values[1], `${where}: the blocks of ${module} differ`);
@@ -561,12 +561,12 @@ async function compareMasked(directory: URL, manifest: Manifest): Promise<void> 
   const adapters = await adaptersOf(bench.clip, config, file);
   const masks: Tensor[] = [];
   for (const { module, linear } of chosenSites(bench.clip, config)) {
-    const whole = await maskOf(file, `in.mask.${module}`);
-    // The text tower runs to the longest prompt only, as does its mask.
-    const length = module.startsWith("text") ? bench.prompts.ids.shape[1] : whole.shape[1];
-    const mask = slice(whole, 1, 0, length);
+    const full = await maskOf(file, `in.mask.${module}`);
+    // The text tower runs only to the longest prompt, and so does its mask.
+    const length = module.startsWith("text") ? bench.prompts.ids.shape[1] : full.shape[1];
+    const mask = slice(full, 1, 0, length);
     linear.adapter = new MaskedLora(adapters.byModule.get(module) as Lora, mask, p);
-    masks.push(whole, mask);
+    masks.push(full, mask);
   }
   await compareOutputs("model_dropout", bench, file, tolerance);
   await compareGradients("model_dropout", bench, adapters, file, loss, tolerance);

@@ -1,4 +1,7 @@
-/** A device that is lost, and another one. In a file of its own: each file of tests has its own engine. */
+/**
+ * A device is lost, and another one found. This needs a separate file: all tests of a file share an
+ * engine.
+ */
 
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { add } from "../autograd/ops/pointwise.ts";
@@ -8,7 +11,7 @@ import { DeviceLostError, NoAdapterError } from "../tensor/errors.ts";
 import { memory } from "../tensor/memory.ts";
 import { scope } from "../tensor/scope.ts";
 
-Deno.test("a lost device is told by every readback and every op, until init() finds another", async () => {
+Deno.test("every readback and op reports a lost device, until init() finds another", async () => {
   await init();
   const [x, pooled] = [tensor([1, 2, 3]), tensor([4])];
   pooled.release();
@@ -22,7 +25,7 @@ Deno.test("a lost device is told by every readback and every op, until init() fi
   await Promise.all([init(), init()]);
   const y = scope(() => add(tensor([1, 2]), tensor([3, 4])));
   assertEquals([...await y.data()], [4, 6]);
-  // Buffers of the lost device are given up, not handed out again.
+  // Buffers of the lost device are dropped, not handed out again.
   const { pooledBytes } = memory();
   x.release();
   assertEquals(memory().pooledBytes, pooledBytes);
@@ -30,7 +33,7 @@ Deno.test("a lost device is told by every readback and every op, until init() fi
   assertEquals(memory().liveBuffers, 0);
 });
 
-Deno.test("a device that is lost with work recorded is told, and its work forgotten", async () => {
+Deno.test("a device lost with work recorded is reported, and its work forgotten", async () => {
   await init();
   const x = tensor([1, 2, 3]);
   const y = add(x, x);
@@ -42,12 +45,12 @@ Deno.test("a device that is lost with work recorded is told, and its work forgot
   for (const each of [x, y, z]) each.release();
 });
 
-Deno.test("init() says what to install where there is no adapter, and finds one later", async () => {
+Deno.test("init() says what to install if there is no GPU, and finds one later", async () => {
   const found = Object.getOwnPropertyDescriptor(globalThis, "navigator")!;
   await init();
   gpu().destroy();
-  const probe = async () => await tensor([1]).data();
-  await assertRejects(probe, DeviceLostError);
+  const read = async () => await tensor([1]).data();
+  await assertRejects(read, DeviceLostError);
   for (const navigator of [{}, { gpu: { requestAdapter: () => Promise.resolve(null) } }]) {
     Object.defineProperty(globalThis, "navigator", { value: navigator, configurable: true });
     try {

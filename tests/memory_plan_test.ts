@@ -1,5 +1,6 @@
 /**
- * What a step does to need less memory changes nothing but that; and blocks may be collapsed.
+ * A `MemoryPlan` changes the memory that a step needs, and no gradient. Collapsed blocks take the
+ * same steps.
  */
 
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
@@ -73,10 +74,10 @@ for (const each of METHODS) {
   const { name: method, flags } = each;
   const values = { rank: 4, dropout: 0.25, ...("blocks" in flags && { blocks: 2 }) };
   const config = presetConfig(each, values) as AdapterConfig;
-  gpuTest(`every memory plan has the gradients of the plain step: ${method}`, async () => {
+  gpuTest(`every MemoryPlan has the gradients of the plain step: ${method}`, async () => {
     await withAdapters(config, async ({ clip, adapters, prompts, batch }) => {
       const plain = new Trainer(clip, adapters, prompts, RECIPE);
-      // Two steps away from the zero B, where A has no gradient.
+      // Takes two steps away from the zero B, where A has no gradient.
       for (let i = 0; i < 2; i++) plain.step(batch).release();
       plain.release();
       const before = memory().liveBuffers;
@@ -85,26 +86,26 @@ for (const each of METHODS) {
         return await found(trainer, batch).finally(() => trainer.release());
       })();
       assert(expected.slice(2).every((values) => values.some((value) => value !== 0)));
-      for (const plan of PLANS) {
-        const trainer = new Trainer(clip, adapters, prompts, RECIPE, plan);
+      for (const memoryPlan of PLANS) {
+        const trainer = new Trainer(clip, adapters, prompts, RECIPE, memoryPlan);
         const values = await found(trainer, batch);
         trainer.release();
-        assertEquals(memory().liveBuffers, before, JSON.stringify(plan));
+        assertEquals(memory().liveBuffers, before, JSON.stringify(memoryPlan));
         for (const [i, want] of expected.entries()) {
           const largest = Math.max(...want.map(Math.abs), 1e-30);
           const error = Math.max(...want.map((value, j) => Math.abs(value - values[i][j])));
-          assertLess(error / largest, 1e-4, `${JSON.stringify(plan)}, tensor ${i}`);
+          assertLess(error / largest, 1e-4, `${JSON.stringify(memoryPlan)}, tensor ${i}`);
         }
       }
     });
   });
 }
 
-gpuTest("a memory plan without a text adapter chunks what runs once", async () => {
+gpuTest("a MemoryPlan without a text adapter chunks what runs once", async () => {
   await withAdapters({ encoder: "vision" }, async ({ clip, adapters, prompts, batch }) => {
     const losses = await Promise.all([{}, { textChunk: 2, microBatch: 2, recompute: true }].map(
-      async (plan) => {
-        const trainer = new Trainer(clip, adapters, prompts, RECIPE, plan);
+      async (memoryPlan) => {
+        const trainer = new Trainer(clip, adapters, prompts, RECIPE, memoryPlan);
         const [loss] = await found(trainer, batch);
         trainer.release();
         return loss[0];
@@ -115,26 +116,26 @@ gpuTest("a memory plan without a text adapter chunks what runs once", async () =
 });
 
 gpuTest(
-  "encodePrompts() gives many prompts in parts the features that they have at once",
+  "encodePrompts() in chunks gives the features of all prompts at once",
   async () => {
     const clip = await clipOf(TINY);
     const { ids, prompts: rows } = randomInputs(TINY, 1, 150);
     const prompts = clip.text.prompts(ids, rows);
     const before = memory().liveBuffers;
-    const [whole, parts] = [clip.textFeatures(prompts), encodePrompts(clip, prompts)];
-    const [expected, actual] = [await whole.data(), await parts.data()];
+    const [full, chunked] = [clip.textFeatures(prompts), encodePrompts(clip, prompts)];
+    const [expected, actual] = [await full.data(), await chunked.data()];
     for (const [i, value] of expected.entries()) assertAlmostEquals(actual[i], value, 1e-5);
-    for (const made of [whole, parts]) made.release();
+    for (const made of [full, chunked]) made.release();
     assertEquals(memory().liveBuffers, before);
     prompts.release();
     clip.release();
   },
 );
 
-gpuTest("memory plans hold fewer bytes, and cost the passes that they say", async () => {
+gpuTest("every MemoryPlan holds fewer bytes, at the cost of the passes that it says", async () => {
   await withAdapters({}, ({ clip, adapters, prompts, batch }) => {
-    const cost = (plan: MemoryPlan) => {
-      const trainer = new Trainer(clip, adapters, prompts, RECIPE, plan);
+    const cost = (memoryPlan: MemoryPlan) => {
+      const trainer = new Trainer(clip, adapters, prompts, RECIPE, memoryPlan);
       const measured = measure(() => trainer.step(batch).release());
       trainer.release();
       return measured;
@@ -142,10 +143,10 @@ gpuTest("memory plans hold fewer bytes, and cost the passes that they say", asyn
     const plain = cost({});
     const flops = (of: ReturnType<typeof cost>, label: string) => total(of.rows, { label }).flops;
     const saved = (of: ReturnType<typeof cost>) => of.peakByCategory.savedActivations;
-    for (const plan of [{ recompute: true }, { textChunk: 1 }, { microBatch: 1 }]) {
-      const lean = cost(plan);
-      assertLess(lean.peakBytes, plain.peakBytes, JSON.stringify(plan));
-      assertLess(saved(lean), saved(plain), JSON.stringify(plan));
+    for (const memoryPlan of [{ recompute: true }, { textChunk: 1 }, { microBatch: 1 }]) {
+      const lean = cost(memoryPlan);
+      assertLess(lean.peakBytes, plain.peakBytes, JSON.stringify(memoryPlan));
+      assertLess(saved(lean), saved(plain), JSON.stringify(memoryPlan));
     }
     // Gradients of micro-batches are computed at once: nothing of a tower runs twice.
     assertEquals(flops(cost({ microBatch: 1 }), "vision"), flops(plain, "vision"));
@@ -156,7 +157,7 @@ gpuTest("memory plans hold fewer bytes, and cost the passes that they say", asyn
   });
 });
 
-/** Losses of some steps, and the sum of each adapter's blocks after them. */
+/** The losses of a few steps, and the sum of each adapter's blocks after them. */
 async function train(config: Partial<AdapterConfig>, recipe: Partial<Recipe>) {
   const trained: { losses: number[]; ups: Float32Array[]; downs: Float32Array[]; state: number } = {
     losses: [],
@@ -185,8 +186,9 @@ async function train(config: Partial<AdapterConfig>, recipe: Partial<Recipe>) {
 }
 
 /**
- * Adam divides by a gradient's own size: where one is near 0 its rounding moves an element by a part of the rate, so a
- * few elements are allowed a fifth of the rate, as in the tests against PyTorch's trajectories.
+ * Adam divides by a gradient's size: where a gradient is near 0, its rounding moves an element by a
+ * fraction of the rate. A few elements may therefore be off by a fifth of the rate, as in the tests
+ * against PyTorch's trajectories.
  */
 function assertClose(actual: Float32Array[], expected: Float32Array[], rate: number): void {
   let [strays, count] = [0, 0];
@@ -206,15 +208,15 @@ for (const maxNorm of [0, 0.05]) {
     const name = `(${rank}, ${blocks}), gradients ${maxNorm ? "clipped" : "free"}`;
     gpuTest(`collapsed Block-LoRA takes the steps of Block-LoRA ${name}`, async () => {
       const recipe = { maxNorm, weightDecay: 0.1 };
-      const whole = await train({ method: "block-lora", rank, blocks }, recipe);
+      const blockLora = await train({ method: "block-lora", rank, blocks }, recipe);
       const collapsed = await train({ method: "block-lora-collapsed", rank, blocks }, recipe);
-      for (const [i, loss] of whole.losses.entries()) {
+      for (const [i, loss] of blockLora.losses.entries()) {
         assertAlmostEquals(collapsed.losses[i], loss, 1e-3);
       }
-      assertLess(whole.losses.at(-1)!, 0.9 * whole.losses[0]);
-      assertClose(collapsed.downs, whole.downs, RECIPE.learningRate);
-      assertClose(collapsed.ups, whole.ups, blocks * RECIPE.learningRate);
-      assertLess(collapsed.state, whole.state);
+      assertLess(blockLora.losses.at(-1)!, 0.9 * blockLora.losses[0]);
+      assertClose(collapsed.downs, blockLora.downs, RECIPE.learningRate);
+      assertClose(collapsed.ups, blockLora.ups, blocks * RECIPE.learningRate);
+      assertLess(collapsed.state, blockLora.state);
     });
   }
 }
@@ -231,7 +233,7 @@ const vector = (...values: number[]) => tensor(values);
 
 gpuTest("recompute() and gradientsNow() nest, alone and in each other", async () => {
   const [x, y, unused] = [vector(1, -2, 3), vector(0.5, 4, -1), vector(1, 1, 1)];
-  // Σ (x y)² + 2 Σ x², of which the gradients are 2 x y² + 4 x and 2 x² y.
+  // The function is Σ (x y)² + 2 Σ x², with the gradients 2 x y² + 4 x and 2 x² y.
   const product = () => square(mul(x, y));
   const rest = () => mulScalar(square(x), 2);
   const ways: Record<string, () => Tensor> = {
@@ -252,7 +254,7 @@ gpuTest("recompute() and gradientsNow() nest, alone and in each other", async ()
     ], name);
     for (const made of [value, ...grads]) made.release();
   }
-  // d(3 a + b²) with a = Σ x y, b = Σ x² = 14: the flow into a part scales its gradients.
+  // d(3 a + b²) with a = Σ x y, b = Σ x² = 14: the incoming gradient scales those of each function.
   const { value, grads } = valueAndGrad(() => {
     const a = gradientsNow(() => sum(mul(x, y)));
     const b = gradientsNow(() => recompute([], () => sum(square(x))));
@@ -278,10 +280,10 @@ gpuTest("recompute() keeps its inputs and nothing else", () => {
     return buffers;
   };
   const chain = (x: Tensor) => scope(() => square(square(square(x))));
-  // The value, and three squares' inputs; or the value and the chain's input.
+  // Held are the value and the inputs of three squares, or the value and the input of the chain.
   assertEquals(held(chain), 4);
   assertEquals(held((x) => recompute([x], () => chain(x))), 2);
-  // An input that nothing tracks is kept for the second run, the result of which has no gradient to give.
+  // An untracked input is saved for the second run, though its result gives it no gradient.
   const frozen = vector(1, 2, 3);
   assertEquals(held((x) => mul(x, recompute([frozen], () => chain(frozen)))), 2);
   x.release();

@@ -39,7 +39,7 @@ gpuTest("memory() counts live, peak and pooled bytes", () => {
   assertEquals(memory().pooledBytes, 0);
 });
 
-gpuTest("a released buffer is used again at once, after the work that reads it", async () => {
+gpuTest("a released buffer is reused at once, after the work that reads it", async () => {
   trim();
   const values = Array.from({ length: 50 }, (_, i) => {
     const x = tensor([i, i]);
@@ -47,7 +47,7 @@ gpuTest("a released buffer is used again at once, after the work that reads it",
     x.release();
     return y;
   });
-  // 50 results, and the one buffer that all operands took in turn.
+  // There are 50 results, and one buffer that all operands took in turn.
   assertEquals(memory().pooledBytes, 256);
   const found = await Promise.all(values.map((y) => y.data()));
   assertEquals(found.map(([first]) => first), values.map((_, i) => 2 * i));
@@ -55,7 +55,7 @@ gpuTest("a released buffer is used again at once, after the work that reads it",
 });
 
 gpuTest(
-  "200 training steps leave live and pooled bytes as they are, each with one submit",
+  "200 training steps leave live and pooled bytes unchanged, each with one submit",
   async () => {
     const random = new Random(1, "memory");
     const normal = (...shape: number[]) =>
@@ -90,7 +90,7 @@ gpuTest(
   },
 );
 
-gpuTest("more work than fits one submit is handed over in several", async () => {
+gpuTest("work that does not fit one submit is handed over in several", async () => {
   const x = ones([3]);
   const { submits } = counters;
   const total = scope(() => {
@@ -103,9 +103,9 @@ gpuTest("more work than fits one submit is handed over in several", async () => 
   for (const each of [x, total]) each.release();
 });
 
-gpuTest("a pool that grew beyond what was needed at once is cleared", () => {
+gpuTest("a pool that grew beyond the peak of live bytes is cleared", () => {
   trim();
-  // Of ever other sizes, so that none is used again: 1.6 GB in all, never more than 8 MB live.
+  // Every size is different, so that no buffer is reused: 1.6 GB in all, never more than 8 MB live.
   for (let i = 0; i < 200; i++) Tensor.empty([2 ** 21 + i * 2 ** 17]).release();
   flush();
   assert(memory().pooledBytes < 2 ** 29);

@@ -1,4 +1,4 @@
-/** What `merge` writes, and where it refuses to. */
+/** What `merge` writes, and what it refuses. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
@@ -13,9 +13,12 @@ import { gpuTest } from "./gpu.ts";
 
 const EMBEDDED = fileURLToPath(EMBEDDED_MODEL);
 
-/** Writes a PEFT adapter of the embedded model that adds `size` to every element of the image features' projection. */
+/**
+ * Writes a PEFT adapter of the embedded model, which adds `size` to every element of the image
+ * features' projection.
+ */
 async function writeAdapter(directory: string, size: number): Promise<string> {
-  const of = (part: string) => `base_model.model.visual_projection.lora_${part}.weight`;
+  const of = (matrix: string) => `base_model.model.visual_projection.lora_${matrix}.weight`;
   const data = (value: number) => new Float32Array(128).fill(value);
   const weights = encodeSafetensors({
     [of("A")]: { dtype: "F32", shape: [1, 128], data: data(1) },
@@ -37,7 +40,7 @@ async function openWeights(path: string): Promise<SafetensorsFile> {
 }
 
 gpuTest(
-  "merge writes a model with all that lies beside its weights, and says how they are stored",
+  "merge writes a model with all files beside its weights, and says how these are stored",
   () =>
     withDirectory(async (directory) => {
       const adapter = await writeAdapter(join(directory, "adapter"), 0.5);
@@ -61,7 +64,7 @@ gpuTest(
       const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
       const output = join(directory, "merged");
       for (const [dtype, name] of Object.entries(names)) {
-        // Into the same directory each time: what is replaced is all of it.
+        // Every merge goes into the same directory, and replaces all of it.
         await merge(["--adapter", adapter, "--model", model, "--output", output, "--dtype", dtype]);
         assertEquals(
           filesIn(output),
@@ -69,7 +72,7 @@ gpuTest(
         );
         const text = await Deno.readTextFile(join(output, "config.json"));
         const written = JSON.parse(text);
-        // Numbers are written as they were: transformers 5 takes no 1 for 1.0.
+        // Numbers keep their notation: transformers 5 does not accept 1 for 1.0.
         const numbers = (json: string) => json.match(/(?<=: )[\d.e-]+/g);
         assertEquals(numbers(text), numbers(config));
         assert(numbers(text)!.includes("1.0") && numbers(text)!.includes("1e-05"));
@@ -96,7 +99,7 @@ gpuTest(
 );
 
 gpuTest(
-  "merge refuses what F16 cannot hold, and writes nothing then",
+  "merge refuses values that F16 cannot hold, and then writes nothing",
   () =>
     withDirectory(async (directory) => {
       for (const [i, size] of [1e5, -1e5, 65520].entries()) {
@@ -114,7 +117,7 @@ gpuTest(
 );
 
 gpuTest(
-  "merge leaves what it reads, and what is another's, as it is",
+  "merge changes neither its inputs nor files that it did not write",
   () =>
     withDirectory(async (directory) => {
       const adapter = await writeAdapter(join(directory, "adapter"), 1);

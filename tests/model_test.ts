@@ -21,7 +21,7 @@ Deno.test("familyOf() finds a model's family by its model_type", () => {
   assertEquals(new Set(types).size, types.length);
 });
 
-/** A model of images alone, as DINOv2 is: all that a new tower has to say. */
+/** A model of images alone, as DINOv2 is: everything that a new tower has to define. */
 const IMAGES_ALONE: ModelDefinition = {
   config: TINY.vision,
   imageSize: TINY.vision.imageSize,
@@ -42,7 +42,7 @@ const IMAGES_ALONE: ModelDefinition = {
   },
 };
 
-Deno.test("a model of images alone is adapted, and asked for no texts", () => {
+Deno.test("a model of images alone is adapted without texts", () => {
   onDryEngine({}, () => {
     const model = emptyModel(IMAGES_ALONE);
     assertEquals(model.weights.names.every((name) => /^vis(ion|ual)_/.test(name)), true);

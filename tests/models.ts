@@ -32,7 +32,7 @@ async function embeddedWeights(): Promise<Weights> {
 
 /** Its weights. */
 export const WEIGHTS = await embeddedWeights();
-/** The same model with all that trains turned around: to be told from it. */
+/** Another model of these sizes: every weight but the logit scale has the opposite sign. */
 export const OTHERS: Weights = Object.fromEntries(
   Object.entries(WEIGHTS).map(([name, saved]) => [
     name,
@@ -40,7 +40,7 @@ export const OTHERS: Weights = Object.fromEntries(
   ]),
 );
 
-/** A directory with the embedded model's small files, and whatever else. */
+/** A directory with the embedded model's small files, and the given ones. */
 export async function modelIn(
   directory: string,
   files: Readonly<Record<string, unknown>>,

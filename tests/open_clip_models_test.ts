@@ -60,7 +60,7 @@ gpuTest(
             },
             gone,
           ],
-          // Beside it what timm reads, and what transformers does.
+          // Beside it are the files that timm reads, and those that transformers reads.
           [
             {
               "config.json": { architecture: "vit_tiny_patch12_clip_48" },
@@ -77,7 +77,7 @@ gpuTest(
         assertEquals(await logitsOf(opened), expected, Object.keys(files).join());
       }
 
-      // What its configuration says, and not what OpenAI's models have, in a directory or beside a
+      // Its configuration counts, not the defaults of OpenAI's models, in a directory or beside a
       // file.
       const changed = openClipConfig({
         model: { quick_gelu: false },
@@ -119,7 +119,7 @@ else {
       ) as Manifest;
       const io = await openSafetensors(new URL("io.safetensors", directory));
       await withDirectory(async (copy) => {
-        // Alone: beside it the same model lies in Hugging Face's layout.
+        // The file is opened alone: beside it is the same model in Hugging Face's layout.
         for (const file of ["open_clip_config.json", "open_clip_model.safetensors"]) {
           await Deno.copyFile(new URL(file, directory), join(copy, file));
         }

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { ARCHITECTURES } from "../clip/config.ts";
 import { parseOpenClip } from "../clip/open_clip.ts";
 
-/** As open_clip's `model_configs/` has them. */
+/** Configurations as in open_clip's `model_configs/`. */
 const TEXT = { context_length: 77, vocab_size: 49408, width: 512, heads: 8, layers: 12 };
 const B_32 = {
   embed_dim: 512,
@@ -49,7 +49,7 @@ Deno.test("parseOpenClip() reads the models that LAION and DataComp publish", ()
   assertEquals([bigG.vision.heads, bigG.vision.mlpWidth, bigG.embedding], [16, 8192, 1280]);
 });
 
-Deno.test("parseOpenClip() fills in what open_clip does, and reads what changes numbers", () => {
+Deno.test("parseOpenClip() fills in open_clip's defaults, and reads what changes numbers", () => {
   const { vision, text } = configOf({ embed_dim: 4, vision_cfg: {}, text_cfg: {} });
   assertEquals([vision.width, vision.layers, vision.heads, vision.mlpWidth], [768, 12, 12, 3072]);
   assertEquals([vision.imageSize, vision.patchSize, vision.layerNormEps], [224, 16, 1e-5]);
@@ -65,7 +65,7 @@ Deno.test("parseOpenClip() fills in what open_clip does, and reads what changes 
     },
     text_cfg: {
       ...{ width: 32, heads: 2, layers: 1, pool_type: "eos", eos_id: 7, pad_id: 1 },
-      ...{ hf_tokenizer_name: "owner/name", norm_kwargs: {}, act_kwargs: null },
+      ...{ hf_tokenizer_name: "someone/name", norm_kwargs: {}, act_kwargs: null },
     },
   });
   assertEquals([other.vision.heads, other.vision.layerNormEps], [3, 1e-6]);
@@ -80,9 +80,9 @@ Deno.test("parseOpenClip() prepares images as open_clip does", () => {
   assertEquals([plain.resize, plain.crop, plain.cropRule], [224, 224, "round"]);
   assertEquals(plain.mean, [0.48145466, 0.4578275, 0.40821073]);
   const [mean, std] = [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]];
-  // The size that counts is the model's; what open_clip does not know, it passes over.
-  const own = of({ mean, std, size: 336, mode: "RGB", fill_color: 0, what_is_to_come: 1 });
-  assertEquals([own.resize, own.crop, [...own.mean], [...own.std]], [224, 224, mean, std]);
+  // The size that counts is the model's; open_clip ignores keys that it does not know.
+  const given = of({ mean, std, size: 336, mode: "RGB", fill_color: 0, what_is_to_come: 1 });
+  assertEquals([given.resize, given.crop, [...given.mean], [...given.std]], [224, 224, mean, std]);
   for (
     const [change, why] of [
       [
@@ -99,7 +99,7 @@ Deno.test("parseOpenClip() prepares images as open_clip does", () => {
   }
 });
 
-Deno.test("parseOpenClip() refuses other models by the name of what makes them so", () => {
+Deno.test("parseOpenClip() refuses other models, and names the key that differs", () => {
   const vision = (change: Record<string, unknown>) => ({
     ...B_32,
     vision_cfg: { ...B_32.vision_cfg, ...change },

@@ -35,7 +35,7 @@ gpuTest(
           { "pytorch_model.bin": encodeTorch(WEIGHTS) },
           sharded(WEIGHTS, "safetensors"),
           sharded(WEIGHTS, "bin"),
-          // What an older save has left there.
+          // A file that an older save left there.
           { ...sharded(OTHERS, "safetensors"), "model.safetensors": wanted },
           { ...sharded(OTHERS, "bin"), "model.safetensors": wanted },
           { ...sharded(OTHERS, "bin"), ...sharded(WEIGHTS, "safetensors") },
@@ -47,7 +47,7 @@ gpuTest(
             "adapter_model.safetensors": other,
             "consolidated.pth": other,
           },
-          // By what they hold, whatever they are called.
+          // Files are recognized by their contents, whatever they are called.
           { "model.safetensors": encodeTorch(WEIGHTS) },
           { "pytorch_model.bin": wanted },
         ]
@@ -74,7 +74,7 @@ gpuTest(
 );
 
 gpuTest(
-  "a pickle that would run something is refused, and nothing runs",
+  "a pickle that would run code is refused, and nothing runs",
   () =>
     withModels(async (open, path) => {
       const trace = join(path, "trace");
@@ -98,7 +98,7 @@ gpuTest(
 );
 
 gpuTest(
-  "images are prepared as the model's files say, and by nothing that they do not say",
+  "images are prepared exactly as the model's files say",
   () =>
     withModels(async (open) => {
       const other = { ...PROCESSOR, image_mean: [0.5, 0.25, 0.125] };
@@ -110,7 +110,7 @@ gpuTest(
       const gone = ["preprocessor_config.json"];
       const { mean } = await preprocessOf({}, []);
       assertEquals(mean, PROCESSOR.image_mean);
-      // As transformers 5 saves them; 4 has the processor alone there, or what counts beside it.
+      // Transformers 5 saves these; 4 saves the processor alone, or beside it the file that counts.
       const saved = { image_processor: other, processor_class: "CLIPProcessor" };
       for (
         const [files, without] of [
@@ -190,7 +190,7 @@ gpuTest(
     }),
 );
 
-gpuTest("one file is described by what lies beside it", () =>
+gpuTest("one file is described by the files beside it", () =>
   withModels(async (open) => {
     const expected = await logitsOf(await openModel(EMBEDDED));
     const plain = byOpenaiNames(CONFIG, WEIGHTS);
@@ -200,7 +200,7 @@ gpuTest("one file is described by what lies beside it", () =>
       const file = { [name]: name.endsWith(".pt") ? encodeTorch(plain) : encodeSafetensors(plain) };
       const without = ["config.json", "preprocessor_config.json"];
       assertEquals(await logitsOf(await open(file, without, name)), expected);
-      // The configuration of another model, such as lies in a folder of downloads.
+      // The configuration of another model, as in a folder of downloads.
       const stray = { ...file, "config.json": { model_type: "bert" } };
       assertEquals(await logitsOf(await open(stray, without, name)), expected);
       const opened = await open({ ...file, "config.json": gelu }, without, name);
@@ -242,7 +242,7 @@ gpuTest(
       const split = await idsOf({ "tokenizer_config.json": { added_tokens_decoder: decoder } });
       assert(!words.includes(2048) && split.includes(2048));
       assertEquals(await idsOf({ "added_tokens.json": { "<toy>": 2048 } }), split);
-      // The file of Hugging Face's tokenizers counts before the others, and leaves quotes curly.
+      // The file of Hugging Face's tokenizers comes first, and leaves quotes curly.
       const curly = await idsOf({ "tokenizer.json": json });
       assert(curly.includes(2048));
       assertNotEquals(curly, split);
@@ -310,7 +310,7 @@ gpuTest(
 );
 
 gpuTest(
-  "a model whose weights have become NaN or infinite classifies nothing",
+  "a model whose weights are NaN or infinite classifies nothing",
   () =>
     withModels(async (open) => {
       for (

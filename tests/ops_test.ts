@@ -1,4 +1,7 @@
-/** One row an op: each is held to a plain loop in 64 bits, and its gradients to that loop's central differences. */
+/**
+ * One row for each op: it is held to a plain loop in 64 bits, and its gradients to that loop's
+ * central differences.
+ */
 
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { conv2d, type Conv2dOptions, patchEmbedding } from "../autograd/ops/conv.ts";
@@ -95,7 +98,7 @@ const map = (f: (x: number) => number) => (x: Grid) => new Grid(x.shape, x.data.
 const normal = (random: Random) => random.normal();
 const positive = (random: Random) => Math.exp(random.normal());
 const away = (random: Random) => (0.2 + Math.abs(random.normal())) * Math.sign(random.normal());
-/** Every fourth is as large as values get. */
+/** Every fourth value is as large as values get. */
 const large = (random: Random, i: number) => i % 4 === 3 ? random.normal() * 100 : random.normal();
 const below = (count: number) => (random: Random) => random.below(count);
 const ids = (shape: Shape, count: number): Operand => ({
@@ -259,7 +262,7 @@ for (
     [[1, 1], [1, 1]],
     [[1, 7], [7, 1]],
     [[33, 7], [7, 65]],
-    // In whole vec4, of whole tiles and one past them.
+    // Multiples of vec4: full tiles, and one past them.
     [[16, 32], [32, 64]],
     [[65, 36], [36, 68]],
     [[33, 4], [4, 4]],
@@ -295,7 +298,7 @@ for (const [m, k, n] of [[33, 7, 65], [16, 32, 12], [65, 36, 9]]) {
     reference: (a, b) => product(turned(a), turned(b)),
   };
 }
-ROWS["matmul of heads that are read in place"] = {
+ROWS["matmul of heads that are read without a copy"] = {
   op: (q, k) => matmul(permute(q, [0, 2, 1, 3]), permute(k, [0, 2, 3, 1])),
   operands: [[2, 9, 3, 8], [2, 7, 3, 8]],
   reference: (q, k) =>
@@ -314,7 +317,7 @@ ROWS["matmul of slices"] = {
       Grid.of([6, 4], (i, j) => b.at(i, 3 + 3 * j)),
     ),
 };
-ROWS["matmul of slices at whole vec4"] = {
+ROWS["matmul of slices at multiples of vec4"] = {
   op: (a, b) => matmul(slice(a, 1, 4, 12), slice(b, 0, 8, 16)),
   operands: [[5, 16], [20, 8]],
   reference: (a, b) =>
@@ -326,7 +329,7 @@ ROWS["matmul of an expanded operand"] = {
   reference: product,
 };
 for (const [m, k, n] of [[7, 257, 33], [1, 120_013, 2], [1, 120_012, 1]]) {
-  // More than one invocation's steps. Products add up to about 1, as in a network.
+  // These take more than one invocation's steps. Products add up to about 1, as in a network.
   const values = (random: Random) => random.normal() / Math.sqrt(k);
   ROWS[`matmul of [${m},${k}] and [${k},${n}]`] = {
     op: matmul,
@@ -438,43 +441,43 @@ for (const [shape, axis] of [[[3, 5, 2], 1], [[2, 700], -1], [[515, 3], 0], [[0,
   };
 }
 
-/** Every slice over `axes`, made one number by `fold`. */
+/** Folds every slice over `axes` to one number. */
 function reduced(
   x: Grid,
   axes: readonly number[],
   keepAxes: boolean,
-  fold: (own: number[]) => number,
+  fold: (slice: number[]) => number,
 ): Grid {
-  const kept = x.shape.map((size, axis) => axes.includes(axis) ? 1 : size);
+  const ones = x.shape.map((size, axis) => axes.includes(axis) ? 1 : size);
   const over = Grid.of(x.shape.map((size, axis) => axes.includes(axis) ? size : 1), () => 0).shape;
-  const result = Grid.of(kept, (...index) => {
-    const own: number[] = [];
-    Grid.of(over, (...inner) => own.push(x.at(...index.map((i, axis) => i + inner[axis]))));
-    return fold(own);
+  const result = Grid.of(ones, (...index) => {
+    const values: number[] = [];
+    Grid.of(over, (...inner) => values.push(x.at(...index.map((i, axis) => i + inner[axis]))));
+    return fold(values);
   });
-  const shape = keepAxes ? kept : x.shape.filter((_, axis) => !axes.includes(axis));
+  const shape = keepAxes ? ones : x.shape.filter((_, axis) => !axes.includes(axis));
   return new Grid(shape, result.data);
 }
 
-const total = (own: number[]) => own.reduce((a, b) => a + b, 0);
-const average = (own: number[]) => total(own) / own.length;
-const squares = (own: number[]) => {
-  const centre = average(own);
-  return total(own.map((x) => (x - centre) ** 2));
+const total = (values: number[]) => values.reduce((a, b) => a + b, 0);
+const average = (values: number[]) => total(values) / values.length;
+const squares = (values: number[]) => {
+  const centre = average(values);
+  return total(values.map((x) => (x - centre) ** 2));
 };
 const REDUCTIONS: Record<
   string,
-  [(x: Tensor, options: ReduceOptions) => Tensor, (own: number[]) => number]
+  [(x: Tensor, options: ReduceOptions) => Tensor, (values: number[]) => number]
 > = {
   sum: [sum, total],
   mean: [mean, average],
-  max: [max, (own) => Math.max(...own)],
-  min: [min, (own) => Math.min(...own)],
-  norm: [norm, (own) => Math.hypot(...own)],
-  variance: [variance, (own) => squares(own) / (own.length - 1)],
+  max: [max, (values) => Math.max(...values)],
+  min: [min, (values) => Math.min(...values)],
+  norm: [norm, (values) => Math.hypot(...values)],
+  variance: [variance, (values) => squares(values) / (values.length - 1)],
   "variance of all": [
     (x, options) => variance(x, { ...options, unbiased: false }),
-    (own) => squares(own) / own.length,
+    (values) => squares(values) / values.length,
   ],
 };
 for (const [name, [op, fold]] of Object.entries(REDUCTIONS)) {
@@ -489,14 +492,14 @@ for (const [name, [op, fold]] of Object.entries(REDUCTIONS)) {
       [[65, 33], -1, false],
       [[2, 3, 2, 5], [1, 3], true],
       [[4, 1, 5], [1, 2], false],
-      // A workgroup for a row, and parts of a long axis.
+      // One workgroup takes a row, or several take chunks of a long axis.
       [[2, 1033], 1, false],
       [[4099, 2], 0, false],
     ] as const
   ) {
     const axes = (axis === undefined ? shape.map((_, i) => i) : [axis].flat() as number[])
       .map((each) => each < 0 ? each + shape.length : each);
-    ROWS[`${name} of [${shape}] over ${axis ?? "all"}${keepAxes ? ", kept" : ""}`] = {
+    ROWS[`${name} of [${shape}] over ${axis ?? "all"}${keepAxes ? ", axes retained" : ""}`] = {
       op: (x) => op(x, { axis, keepAxes }),
       operands: [shape],
       reference: (x) => reduced(x, axes, keepAxes, fold),
@@ -516,10 +519,10 @@ ROWS["sum of no elements"] = {
 ROWS["variance far from 0"] = {
   op: (x) => variance(x, { axis: 1 }),
   operands: like((random) => 1000 + random.normal(), [3, 257]),
-  reference: (x) => reduced(x, [1], false, (own) => squares(own) / 256),
+  reference: (x) => reduced(x, [1], false, (values) => squares(values) / 256),
 };
 
-/** Each row along the last axis, made another row by `f`. */
+/** Replaces each row along the last axis by `f` of it. */
 const rowwise = (f: (row: number[]) => number[]) => (x: Grid) => {
   const cols = x.shape.at(-1)!;
   const data = new Float64Array(x.data.length);
@@ -559,7 +562,7 @@ for (
   };
   ROWS[`${name} of far too small values`] = {
     op: (x) => op(x),
-    // Differences of -1e9, the logarithm, would have no digits left.
+    // With -1e9 the logarithm would have no digits left, so it gets -1e3.
     operands: like((random, i) => i % 3 === 1 ? op === softmax ? -1e9 : -1e3 : random.normal(), [
       3,
       7,
@@ -573,11 +576,11 @@ for (
   };
 }
 
-for (const own of [[1], [7], [257], [2, 5]]) {
-  const cols = numel(own);
-  ROWS[`layerNorm over [${own}]`] = {
+for (const axes of [[1], [7], [257], [2, 5]]) {
+  const cols = numel(axes);
+  ROWS[`layerNorm over [${axes}]`] = {
     op: (x, w, b) => layerNorm(x, w, b),
-    operands: [...like(large, [3, 2, ...own]), own, own],
+    operands: [...like(large, [3, 2, ...axes]), axes, axes],
     reference: (x, w, b) => {
       const normal = rowwise((row) => {
         const centre = average(row);
@@ -621,9 +624,9 @@ for (const [ignoreIndex, labels] of [[2, [0, 2, 3, 2]], [-100, [1, -100, 0, 4]]]
     reference: (x, t) => {
       const counted = [...t.data.keys()].filter((row) => t.data[row] !== ignoreIndex);
       const losses = counted.map((row) => {
-        const own = [...x.data.slice(5 * row, 5 * row + 5)];
-        const above = Math.log(total(own.map(Math.exp)));
-        return above - 0.9 * own[t.data[row]] - 0.1 * average(own);
+        const logits = [...x.data.slice(5 * row, 5 * row + 5)];
+        const above = Math.log(total(logits.map(Math.exp)));
+        return above - 0.9 * logits[t.data[row]] - 0.1 * average(logits);
       });
       return new Grid([], Float64Array.of(average(losses)));
     },
@@ -791,7 +794,7 @@ for (const causal of [false, true]) {
           [batch, queries, depth],
           [batch, keys, depth],
           [batch, keys, width],
-          // The first is always seen.
+          // The first key is always seen.
           { shape: [batch, 1, keys], values: (r, i) => i % keys ? r.below(2) : 1, dtype: "u32" },
         ],
         reference: (q, k, v, mask) => {
@@ -939,7 +942,7 @@ gpuTest("activations keep their digits near 0 and far below it", async () => {
   ];
   for (const [op, f] of exact) {
     const [found] = await values(op, points);
-    // The exponent of geluTanh(-8) is -74: half of its last place is 4e-6.
+    // The exponent of geluTanh(-8) is -74: half a unit in its last digit is 4e-6.
     assertNear(found, points.map(f), 1e-5);
   }
 });
@@ -963,13 +966,13 @@ gpuTest("sqrt(), norm() and pow() at 0 are as in PyTorch", async () => {
   assertEquals(await values((x) => pow(x, 0), [0, -2]), [[1, 1], [0, 0]]);
   assertEquals(await values((x) => pow(x, 2), [0, -2]), [[0, 4], [0, -4]]);
   assertEquals(await values((x) => pow(x, 1), [0, -2]), [[0, -2], [1, 1]]);
-  // A vector of zeros has no direction; with an epsilon it stays 0, and has a gradient.
+  // A vector of zeros has no direction. With an epsilon it stays 0 and has a gradient.
   assertEquals(await values((x) => l2Normalize(x, 0, 0.5), [0, 0]), [[0, 0], [2, 2]]);
 });
 
 gpuTest("equal extremes share the gradient", async () => {
   assertEquals(await values((x) => max(x), [3, 1, 3, 0]), [[3], [0.5, 0, 0.5, 0]]);
-  // Which of the zeros is the smaller one WGSL leaves open.
+  // WGSL leaves open which of the zeros is smaller.
   const [[least], shares] = await values((x) => min(x), [-0, 1, 0, 0.5]);
   assertEquals([least + 0, shares], [0, [0.5, 0, 0.5, 0]]);
   assertEquals(await values((x) => maximum(x, relu(x)), [2, 0, -2]), [[2, 0, 0], [1, 0.5, 0]]);
@@ -1009,16 +1012,16 @@ gpuTest("embedding() reads a table that is larger than one binding", async () =>
   const table = Tensor.empty([rows, cols]);
   const wanted = [0, 7, 43_690, 43_691, 43_692, rows - 2, rows - 1];
   const ids = tensor(Uint32Array.of(...wanted, rows));
-  // Each part in a binding of its own says which rows it holds.
-  const pieces = 4;
-  for (let part = 0; part < pieces; part++) {
-    const size = rows / pieces;
+  // Each chunk has a separate binding, and its values are the numbers of its rows.
+  const chunks = 4;
+  for (let chunk = 0; chunk < chunks; chunk++) {
+    const size = rows / chunks;
     const values = new Float32Array(size * cols);
     for (let row = 0; row < size; row++) {
-      values.fill(part * size + row, row * cols, (row + 1) * cols);
+      values.fill(chunk * size + row, row * cols, (row + 1) * cols);
       values[(row + 1) * cols - 1] = -1;
     }
-    currentEngine().queue.write(table.binding.buffer, part * values.byteLength, values);
+    currentEngine().queue.write(table.binding.buffer, chunk * values.byteLength, values);
   }
   const y = embedding(table, ids);
   const found = await y.data();
@@ -1038,15 +1041,15 @@ gpuTest("embedding() reads a table that is larger than one binding", async () =>
 });
 
 gpuTest(
-  "dropout() keeps what it should, and what it keeps depends on seed and stream alone",
+  "dropout() keeps the right share, and which elements depends on seed and stream alone",
   async () => {
     const x = ones([100, 1000]);
     const draw = (seed: number, stream: number, p = 0.25) => dropout(x, p, { seed, stream });
     const made = [draw(1, 2), draw(1, 2), draw(2, 2), draw(1, 3), draw(1, 2, 1 - 1e-12)];
     const [first, again, seed, stream, all] = await Promise.all(made.map((y) => y.data()));
-    const kept = first.filter((value) => value !== 0).length / first.length;
+    const share = first.filter((value) => value !== 0).length / first.length;
     // Five standard deviations.
-    assertAlmostEquals(kept, 0.75, 5 * Math.sqrt(0.25 * 0.75 / first.length));
+    assertAlmostEquals(share, 0.75, 5 * Math.sqrt(0.25 * 0.75 / first.length));
     assert(first.every((value) => value === 0 || value === Math.fround(1 / 0.75)));
     assertEquals(first, again);
     for (const other of [seed, stream]) {

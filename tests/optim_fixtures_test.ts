@@ -77,13 +77,15 @@ function makeOptimizer(config: Config, parameters: Tensor[]): Sgd | Adam | AdamW
   options.learningRate = annealed(base, config.schedule);
   let list: ParameterList<SgdOptions & AdamOptions> = parameters;
   if (config.groups) {
-    const rule =
-      /first parameter: the options as given; the others: ([\d.]+) times the lr, weight_decay ([\d.]+)/;
+    const rule = new RegExp(
+      "first parameter: the options as given; the others: ([\\d.]+) times the lr, " +
+        "weight_decay ([\\d.]+)",
+    );
     assertMatch(config.groups, rule);
     const [, times, weightDecay] = rule.exec(config.groups)!.map(Number);
-    const [first, ...others] = parameters;
+    const [first, ...rest] = parameters;
     list = [{ parameters: [first] }, {
-      parameters: others,
+      parameters: rest,
       learningRate: annealed(times * base, config.schedule),
       weightDecay,
     }];
@@ -140,7 +142,7 @@ else {
   });
 }
 
-/** Runs one problem with nothing read back on the way, then compares every step. */
+/** Runs one problem without reading anything back on the way, then compares every step. */
 async function compare(
   problem: "fed" | "net",
   { steps, problems }: Manifest,

@@ -29,7 +29,7 @@ const random = new Random("optim");
 const normals = (count: number) => Array.from({ length: count }, () => random.normal());
 const float32 = (values: number[]) => Float32Array.from(values);
 
-/** A plain optimizer in 64 bits: the next values of one parameter. */
+/** A plain optimizer in 64 bits: it gives the next value of one parameter's element. */
 type Twin = (p: number, g: number, rate: number, step: number, state: number[]) => number;
 
 function sgdTwin(
@@ -94,8 +94,8 @@ for (const [name, { make, rate = 1e-3, twin }] of Object.entries(CASES)) {
   gpuTest(`${name} agrees with a plain loop in 64 bits`, async () => {
     const values = SHAPES.map((shape) => normals(numel(shape)));
     const parameters = SHAPES.map((shape, i) => tensor(float32(values[i]), shape));
-    const expected = values.map((own) => [...float32(own)]);
-    const states = expected.map((own) => own.map((): number[] => []));
+    const expected = values.map((each) => [...float32(each)]);
+    const states = expected.map((each) => each.map((): number[] => []));
     const optimizer = make(parameters);
     for (let step = 0; step < STEPS; step++) {
       const at = typeof rate === "function" ? rate(step) : rate;
@@ -106,20 +106,20 @@ for (const [name, { make, rate = 1e-3, twin }] of Object.entries(CASES)) {
         float32(normals(numel(shape)).map((g) => g * 3 / (step + 1)))
       );
       scope(() => optimizer.step(grads.map((g, i) => tensor(g, SHAPES[i]))));
-      expected.forEach((own, i) =>
-        own.forEach((p, k) => own[k] = twin(p, grads[i][k], at, step, states[i][k]))
+      expected.forEach((wanted, i) =>
+        wanted.forEach((p, k) => wanted[k] = twin(p, grads[i][k], at, step, states[i][k]))
       );
     }
     const actual = await Promise.all(parameters.map((parameter) => parameter.data()));
-    expected.forEach((own, i) =>
-      own.forEach((p, k) => assertAlmostEquals(actual[i][k], p, 2e-6 * (1 + Math.abs(p))))
+    expected.forEach((wanted, i) =>
+      wanted.forEach((p, k) => assertAlmostEquals(actual[i][k], p, 2e-6 * (1 + Math.abs(p))))
     );
     optimizer.release();
     parameters.forEach((parameter) => parameter.release());
   });
 }
 
-gpuTest("AdamW follows each group's own rate and decay, else the common ones", async () => {
+gpuTest("AdamW follows each group's rate and decay, else the common ones", async () => {
   const parameters = [1, 2, 3].map((value) => tensor([value, -value]));
   const [a, b, c] = parameters;
   const optimizer = new AdamW([
@@ -128,7 +128,7 @@ gpuTest("AdamW follows each group's own rate and decay, else the common ones", a
   ], { learningRate: 0.1, weightDecay: 0.25 });
   assertEquals(optimizer.rates(), [0.5, 0.1]);
   assertEquals(optimizer.rates(4), [0.1, 0.1]);
-  // In the order of the groups: c, a, b. Adam's first step is as long as the rate.
+  // The gradients come in the order of the groups: c, a, b. Adam's first step equals the rate.
   scope(() => optimizer.step([[7, 7], [0, 0], [-9, 9]].map((g) => tensor(g))));
   assertEquals(optimizer.rates(), [0.25, 0.1]);
   const near = async (x: Tensor, values: number[]) =>
@@ -173,13 +173,13 @@ for (
       new AdamW(p, { amsgrad: true, learningRate: cosineAnnealing(0.1, 0, 6) }),
   })
 ) {
-  gpuTest(`${name}.restore() goes on as if nothing had happened`, async () => {
+  gpuTest(`${name}.restore() goes on as if never interrupted`, async () => {
     const start = normals(9);
     const grads = Array.from({ length: 6 }, () => tensor(float32(normals(9)), [3, 3]));
     const run = (from: ReturnType<typeof make>, steps: Tensor[]) =>
       steps.forEach((g) => from.step([g]));
-    const [whole, first] = [0, 1].map(() => tensor(float32(start), [3, 3]));
-    const straight = make([whole]);
+    const [unbroken, first] = [0, 1].map(() => tensor(float32(start), [3, 3]));
+    const straight = make([unbroken]);
     run(straight, grads);
 
     const before = make([first]);
@@ -191,17 +191,17 @@ for (
     assertEquals(after.steps, 3);
     run(after, grads.slice(3));
 
-    assertEquals(await second.data(), await whole.data());
+    assertEquals(await second.data(), await unbroken.data());
     for (const [key, saved] of Object.entries(straight.state().tensors)) {
       assertEquals(await after.state().tensors[key].data(), await saved.data());
     }
     straight.release();
     after.release();
-    [whole, first, second, ...grads].forEach((x) => x.release());
+    [unbroken, first, second, ...grads].forEach((x) => x.release());
   });
 }
 
-gpuTest("Optimizer.state() names what is kept, and no more", () => {
+gpuTest("Optimizer.state() names its tensors, and no more", () => {
   const parameters = [tensor([1]), tensor([2])];
   const names = (optimizer: Sgd | Adam) => {
     const found = Object.keys(optimizer.state().tensors);
@@ -228,10 +228,10 @@ gpuTest("Fifty steps at changing rates compile, upload and submit nothing", asyn
   const calls: string[] = [];
   const spied = ["createShaderModule", "createComputePipeline", "createBuffer"] as const;
   for (const name of spied) {
-    const own = device[name].bind(device) as (descriptor: unknown) => unknown;
+    const original = device[name].bind(device) as (descriptor: unknown) => unknown;
     Object.defineProperty(device, name, {
       configurable: true,
-      value: (descriptor: unknown) => (calls.push(name), own(descriptor)),
+      value: (descriptor: unknown) => (calls.push(name), original(descriptor)),
     });
   }
   const parameters = [tensor(float32(normals(70)), [7, 10]), tensor([1, 2])];
@@ -255,7 +255,8 @@ gpuTest("Fifty steps at changing rates compile, upload and submit nothing", asyn
     assertGreater(rates.size, 49);
     if (isSoftware()) assertEquals(counters.submits, before.submits);
     assertEquals(counters.readbacks, before.readbacks);
-    // For all gradients together: their squares, the norm in two, the factor, the update.
+    // All gradients together take one dispatch for their squares, two for the norm, one for the
+    // factor and one for the update.
     assertEquals(counters.dispatches - before.dispatches, 50 * (1 + 2 + 1 + 1));
     const { submits } = counters;
     const values = await parameters[1].data();
@@ -264,7 +265,7 @@ gpuTest("Fifty steps at changing rates compile, upload and submit nothing", asyn
   } finally {
     for (const name of spied) Reflect.deleteProperty(device, name);
   }
-  // The readback's, if the one before it has not left its own yet.
+  // The readback may make a buffer, if the previous one is still in use.
   assertEquals(calls.filter((name) => name !== "createBuffer"), []);
   assertLess(calls.length, 2);
   optimizer.release();
@@ -282,7 +283,8 @@ gpuTest("Optimizers refuse what they cannot update", () => {
       assertThrows(
         () => new AdamW([matrix, view]),
         RangeError,
-        `Cannot make AdamW: parameter 1, [${view.shape}], is a view that cannot be updated where it is`,
+        `Cannot make AdamW: parameter 1, [${view.shape}], is a view that cannot be updated ` +
+          "where it is",
       );
     }
     assertThrows(
@@ -305,41 +307,44 @@ gpuTest("Optimizers refuse what they cannot update", () => {
   labels.release();
 });
 
-gpuTest("Optimizer.step() refuses what does not fit, and changes nothing then", async () => {
-  const parameters = [tensor([1, 2]), tensor([3])];
-  let rate = NaN;
-  const optimizer = new Sgd(parameters, { learningRate: () => rate });
-  scope(() => {
-    const [pair, one, row] = [tensor([1, 1]), tensor([1]), tensor([[1]])];
-    assertThrows(
-      () => optimizer.step([pair]),
-      RangeError,
-      "Cannot step Sgd: it has 2 parameters, got 1 gradients",
-    );
-    assertThrows(
-      () => optimizer.step([pair, row]),
-      RangeError,
-      "Cannot step Sgd: parameter 1 is f32 [1], its gradient f32 [1,1]",
-    );
-    assertThrows(
-      () => optimizer.step([pair, tensor(Uint32Array.of(1))]),
-      RangeError,
-      "its gradient u32 [1]",
-    );
-    assertThrows(
-      () => optimizer.step([pair, one]),
-      RangeError,
-      "Cannot step Sgd: the learning rate of step 0 is NaN",
-    );
-  });
-  assertEquals(optimizer.steps, 0);
-  assertEquals([...await parameters[0].data()], [1, 2]);
-  rate = 1;
-  scope(() => optimizer.step([tensor([1, 1]), tensor([1])]));
-  assertEquals([...await parameters[0].data()], [0, 1]);
-  optimizer.release();
-  parameters.forEach((x) => x.release());
-});
+gpuTest(
+  "Optimizer.step() refuses gradients that do not fit, and then changes nothing",
+  async () => {
+    const parameters = [tensor([1, 2]), tensor([3])];
+    let rate = NaN;
+    const optimizer = new Sgd(parameters, { learningRate: () => rate });
+    scope(() => {
+      const [pair, one, row] = [tensor([1, 1]), tensor([1]), tensor([[1]])];
+      assertThrows(
+        () => optimizer.step([pair]),
+        RangeError,
+        "Cannot step Sgd: it has 2 parameters, got 1 gradients",
+      );
+      assertThrows(
+        () => optimizer.step([pair, row]),
+        RangeError,
+        "Cannot step Sgd: parameter 1 is f32 [1], its gradient f32 [1,1]",
+      );
+      assertThrows(
+        () => optimizer.step([pair, tensor(Uint32Array.of(1))]),
+        RangeError,
+        "its gradient u32 [1]",
+      );
+      assertThrows(
+        () => optimizer.step([pair, one]),
+        RangeError,
+        "Cannot step Sgd: the learning rate of step 0 is NaN",
+      );
+    });
+    assertEquals(optimizer.steps, 0);
+    assertEquals([...await parameters[0].data()], [1, 2]);
+    rate = 1;
+    scope(() => optimizer.step([tensor([1, 1]), tensor([1])]));
+    assertEquals([...await parameters[0].data()], [0, 1]);
+    optimizer.release();
+    parameters.forEach((x) => x.release());
+  },
+);
 
 gpuTest("Optimizer.restore() refuses the state of another optimizer", () => {
   const parameters = [tensor([1, 2]), tensor([3])];
@@ -363,27 +368,32 @@ gpuTest("Optimizer.restore() refuses the state of another optimizer", () => {
   parameters.forEach((x) => x.release());
 });
 
-gpuTest("clipByNorm() scales all gradients by one factor, and tells the norm before", async () => {
-  // One part, many parts, more than the workgroups of a tensor can take at once, and nothing.
-  const sizes = [1, 7, 1025, 200_003, 0];
-  const values = sizes.map((size) => float32(normals(size)));
-  const expected = Math.sqrt(values.flatMap((own) => [...own]).reduce((sum, v) => sum + v * v, 0));
-  for (const limit of [expected / 100, expected * 1.01]) {
-    const { norm, grads } = scope(() => clipByNorm(values.map((own) => tensor(own)), limit));
-    assertLess(Math.abs(await norm.item() / expected - 1), 1e-6);
-    const factor = Math.min(1, limit / (expected + 1e-6));
-    for (const [i, scaled] of grads.entries()) {
-      const actual = await scaled.data();
-      if (factor === 1) assertEquals(actual, values[i]);
-      else {
-        actual.forEach((g, k) =>
-          assert(Math.abs(g - factor * values[i][k]) <= 2e-6 * Math.abs(factor * values[i][k]))
-        );
+gpuTest(
+  "clipByNorm() scales all gradients by one factor, and gives the norm before it",
+  async () => {
+    // One chunk, many chunks, more than the workgroups of a tensor take at once, and no element.
+    const sizes = [1, 7, 1025, 200_003, 0];
+    const values = sizes.map((size) => float32(normals(size)));
+    const expected = Math.sqrt(
+      values.flatMap((each) => [...each]).reduce((sum, v) => sum + v * v, 0),
+    );
+    for (const limit of [expected / 100, expected * 1.01]) {
+      const { norm, grads } = scope(() => clipByNorm(values.map((each) => tensor(each)), limit));
+      assertLess(Math.abs(await norm.item() / expected - 1), 1e-6);
+      const factor = Math.min(1, limit / (expected + 1e-6));
+      for (const [i, scaled] of grads.entries()) {
+        const actual = await scaled.data();
+        if (factor === 1) assertEquals(actual, values[i]);
+        else {
+          actual.forEach((g, k) =>
+            assert(Math.abs(g - factor * values[i][k]) <= 2e-6 * Math.abs(factor * values[i][k]))
+          );
+        }
       }
+      [norm, ...grads].forEach((x) => x.release());
     }
-    [norm, ...grads].forEach((x) => x.release());
-  }
-});
+  },
+);
 
 gpuTest("clipByNorm() reads views, and leaves zeros as they are", async () => {
   const { norm, grads } = scope(() =>
@@ -423,15 +433,15 @@ Deno.test("cosineAnnealing() falls to its minimum, and rises past it", () => {
   }
 });
 
-gpuTest("Many parameters step together as each would by itself", async () => {
+gpuTest("Many parameters step together as each would alone", async () => {
   const shapes: Shape[] = Array.from(
     { length: 37 },
     (_, i) => [i % 5 === 0 ? 1 : 3 * i, 1 + i % 4],
   );
   const values = shapes.map((shape) => float32(normals(numel(shape))));
-  const flows = shapes.map((shape) => float32(normals(numel(shape))));
-  const make = () => values.map((own, i) => tensor(own, shapes[i]));
-  const grads = flows.map((own, i) => tensor(own, shapes[i]));
+  const gradients = shapes.map((shape) => float32(normals(numel(shape))));
+  const make = () => values.map((each, i) => tensor(each, shapes[i]));
+  const grads = gradients.map((each, i) => tensor(each, shapes[i]));
   const [together, apart] = [make(), make()];
   const options = { learningRate: 0.05, weightDecay: 0.1, amsgrad: true };
   const groups = [
@@ -439,16 +449,16 @@ gpuTest("Many parameters step together as each would by itself", async () => {
     { parameters: together.slice(9), learningRate: 0.01 },
   ];
   const one = new AdamW(groups, options);
-  const others = apart.map((x, i) =>
+  const singles = apart.map((x, i) =>
     new AdamW([x], i < 9 ? options : { ...options, learningRate: 0.01 })
   );
   for (let step = 0; step < 3; step++) {
     one.step(grads);
-    others.forEach((optimizer, i) => optimizer.step([grads[i]]));
+    singles.forEach((optimizer, i) => optimizer.step([grads[i]]));
   }
   for (const [i, x] of together.entries()) assertEquals(await x.data(), await apart[i].data());
   assertEquals(Object.keys(one.state().tensors).length, 3 * 37);
-  for (const optimizer of [one, ...others]) optimizer.release();
+  for (const optimizer of [one, ...singles]) optimizer.release();
   for (const each of [...together, ...apart, ...grads]) each.release();
 });
 

@@ -2,7 +2,7 @@ import { assertEquals, assertLess } from "@std/assert";
 import { CASES, draw } from "../bench/peers/cases.ts";
 import { engine } from "../bench/peers/octograd.ts";
 
-Deno.test("what engines are compared on agrees with its references", async (t) => {
+Deno.test("the benchmarks that compare engines agree with their references", async (t) => {
   await engine.start();
   // The large ones are products and attention again, in shapes that take seconds.
   const names = ["softmax", "layer_norm", "quick_gelu", "block", "mlp", "matmul [256,256]"];
@@ -21,7 +21,7 @@ Deno.test("what engines are compared on agrees with its references", async (t) =
       const [expected, given] = [of.expect(inputs), of.digest(outputs, inputs)];
       assertEquals(given.length, expected.length);
       const scale = Math.max(...expected.map(Math.abs));
-      // Rounding of sums in 32 bits: the largest seen is 2e-6.
+      // Sums round in 32 bits: the largest error seen is 2e-6.
       for (const [i, value] of expected.entries()) {
         assertLess(Math.abs(value - given[i]), 1e-5 * scale);
       }

@@ -1,4 +1,4 @@
-/** Holds a method to what PEFT computes with it, by the fixtures that the methods have in common. */
+/** Holds a method to what PEFT computes, by fixtures of one layout for every method. */
 
 import { assert, assertEquals } from "@std/assert";
 import { crossEntropy } from "../autograd/ops/cross_entropy.ts";
@@ -29,17 +29,17 @@ interface Manifest {
   };
 }
 
-/** What PEFT computed in float64 differs from float32 by this much at most, and by a part of the largest. */
+/** PEFT computed in float64; float32 may differ by `atol`, and by `rtol` of each value. */
 const TOLERANCE = { atol: 1e-4, rtol: 1e-4 };
 
 /**
  * Tests a folder of fixtures: features, logits, loss and gradients; ten steps of AdamW; the merged
- * weights; that what is saved here loads again, in both formats.
+ * weights; and that adapters saved here load again, in both formats.
  */
 export function testPeftCase(name: string, method: string): void {
   const at = fixtures("peft");
   if (!at) return skip(`PEFT's ${name}`);
-  gpuTest(`${method} is PEFT's: ${name}`, async () => {
+  gpuTest(`${method} agrees with PEFT: ${name}`, async () => {
     const before = memory().liveBuffers;
     const manifest = await readJson(new URL("manifest.json", at)) as Manifest;
     const model = new URL("../clip/b/", at);
@@ -72,22 +72,22 @@ export function testPeftCase(name: string, method: string): void {
     const outputs = scope(forward);
     await check("image features", outputs.images, "out.image_features");
     await check("text features", outputs.texts, "out.text_features");
-    // Logits are a hundred cosines.
+    // Logits are cosines times a hundred.
     await check("logits", outputs.logits, "out.logits", { atol: 1e-3, rtol: 1e-4 });
     for (const made of [outputs.images, outputs.texts, outputs.logits, outputs.loss]) {
       made.release();
     }
 
     const named = [...adapters.byModule].flatMap(([module, { tensors }]) =>
-      Object.entries(tensors).map(([part, parameter]) => ({
+      Object.entries(tensors).map(([matrix, parameter]) => ({
         parameter,
-        // PEFT's modules have the adapter's name, "default", before the last part or after it.
+        // PEFT's modules have the adapter's name, "default", before the last name or after it.
         key: `base_model.model.${module}.${
-          part.endsWith(".weight")
-            ? part.replace(/\.weight$/, ".default.weight")
-            : part.startsWith("vera")
-            ? `${part}.default`
-            : `${part}.default.weight`
+          matrix.endsWith(".weight")
+            ? matrix.replace(/\.weight$/, ".default.weight")
+            : matrix.startsWith("vera")
+            ? `${matrix}.default`
+            : `${matrix}.default.weight`
         }`,
       }))
     );

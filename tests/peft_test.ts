@@ -16,7 +16,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { copyModel, withDirectory } from "./cli.ts";
 import { gpuTest } from "./gpu.ts";
 
-/** What PEFT 0.20.0 has saved, and the features that transformers 5.12.1 has with it (`make.py` there). */
+/** Adapters that PEFT 0.20.0 saved, and their features in transformers 5.12.1 (see `make.py`). */
 const FIXTURES = fileURLToPath(new URL("./fixtures/peft/", import.meta.url));
 const CASES = {
   all_linear: "adapter_model.safetensors",
@@ -76,7 +76,7 @@ for (const name of Object.keys(CASES) as (keyof typeof CASES)[]) {
   });
 }
 
-/** Runs `body` where paths begin in a directory, and no hub is reached. */
+/** Runs `body` with paths that begin in a directory, and without a hub. */
 async function from(directory: string, body: () => Promise<void>): Promise<void> {
   const changed = {
     INIT_CWD: directory,
@@ -111,10 +111,10 @@ gpuTest(
         const path = join(adapter, "adapter_config.json");
         const config = JSON.parse(await Deno.readTextFile(path));
         const console = new Console(true);
-        /** Opens an adapter of a model of some name, and says from where. */
+        /** Opens an adapter of a model of some name, and gives the path of the model. */
         const open = async (name: unknown, named?: string) => {
-          const own = { ...config, base_model_name_or_path: name };
-          await Deno.writeTextFile(path, JSON.stringify(own));
+          const renamed = { ...config, base_model_name_or_path: name };
+          await Deno.writeTextFile(path, JSON.stringify(renamed));
           const chosen = {
             model: named,
             revision: undefined,
@@ -132,14 +132,14 @@ gpuTest(
           return found;
         };
         assertEquals(await open("emoji-clip-tiny"), resolve(fileURLToPath(EMBEDDED_MODEL)));
-        // Itself; from where the command is typed; as it is called on the hub or on another machine.
+        // The path itself; a path from where the command is typed; a name on the hub or elsewhere.
         for (
           const [name, named] of [
             [model],
             ["some/model"],
             ["some/model", model],
             ["/elsewhere/model", model],
-            ["owner/Model", "some/model"],
+            ["someone/Model", "some/model"],
             ["/elsewhere/tiny", model],
             ["", model],
             [null, model],
@@ -152,8 +152,8 @@ gpuTest(
             ["it does not name its model, give --model", null],
             ["it does not name its model, give --model", ""],
             ["/elsewhere/tiny, is not there, say with --model", "/elsewhere/tiny"],
-            ['Cannot fetch "owner/model"', "owner/model"],
-            ["was made for owner/model, and --model is other", "owner/model", "other"],
+            ['Cannot fetch "someone/model"', "someone/model"],
+            ["was made for someone/model, and --model is other", "someone/model", "other"],
             [`was made for ${model}, and --model is ${other}`, model, other],
           ] as [string, unknown, string?][]
         ) {
@@ -163,9 +163,9 @@ gpuTest(
         const saved = JSON.parse(await Deno.readTextFile(settings));
         await Deno.writeTextFile(
           settings,
-          JSON.stringify({ ...saved, _name_or_path: "owner/model" }),
+          JSON.stringify({ ...saved, _name_or_path: "someone/model" }),
         );
-        assertEquals(await open("owner/model", other), other);
+        assertEquals(await open("someone/model", other), other);
       })
     ),
 );

@@ -28,10 +28,10 @@ function normals(...shape: number[]): ReturnType<typeof tensor> {
 }
 
 gpuTest(
-  "profile() tells calls, work and time of each kernel, and leaves the results as they are",
+  "profile() gives calls, work and time of each kernel, and changes no result",
   async () => {
     const [x, w] = [normals(64, 96), normals(96, 32)];
-    const before = matmul(x, w); // recorded before, and not counted
+    const before = matmul(x, w); // recorded earlier, and not counted
     const found = await profile(() => scope(() => sum(matmul(matmul(x, w), normals(32, 8)))));
     const { value, rows, gpuMs, wallMs, submits } = found;
     const products = rows.filter(({ kernel }) => kernel.startsWith("matmul"));
@@ -64,9 +64,9 @@ gpuTest("profile() of more dispatches than a query set holds submits between the
   });
   assertEquals(value, 7);
   assertEquals(rows.map(({ calls }) => calls), [2100]);
-  assertGreater(submits, 1); // one for 2048 dispatches, where a device does not take work sooner
+  assertGreater(submits, 1); // one for 2048 dispatches, unless a device takes work sooner
   await assertRejects(() => profile(() => Promise.reject(new Error("no"))), Error, "no");
-  // Nothing is timed any more.
+  // After that, nothing is timed.
   const { dispatches } = counters;
   pointwise("x + 1.0", { x }, [3]).release();
   assertEquals(counters.dispatches, dispatches + 1);
@@ -92,12 +92,12 @@ gpuTest("compileAhead() compiles what a step needs, and does nothing else", asyn
 
   const device = gpu();
   const made: string[] = [];
-  const own = device.createComputePipeline.bind(device);
+  const original = device.createComputePipeline.bind(device);
   Object.defineProperty(device, "createComputePipeline", {
     configurable: true,
     value: (
       descriptor: GPUComputePipelineDescriptor,
-    ) => (made.push(descriptor.label!), own(descriptor)),
+    ) => (made.push(descriptor.label!), original(descriptor)),
   });
   const value = step();
   flush();
@@ -105,7 +105,7 @@ gpuTest("compileAhead() compiles what a step needs, and does nothing else", asyn
   assertEquals(made, []);
   assertGreater(await value.item(), 0);
   assertEquals(optimizer.steps, 1);
-  // All is compiled: nothing more to do.
+  // Everything is compiled: there is nothing more to do.
   await compileAhead(() => step().release(), () => progress.push(2));
   assertEquals(progress.at(-1), 1);
   await assertRejects(() => compileAhead(() => Promise.resolve()), TypeError, "await outside it");

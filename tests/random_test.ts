@@ -37,7 +37,7 @@ Deno.test("hash3() is pcg3d in u32 arithmetic", () => {
 });
 
 Deno.test("Random gives these numbers for ever", () => {
-  // Computed by a separate program, in Python.
+  // A separate program in Python computed these.
   assertEquals(hash3(0, 0, 0), [2611992518, 2833812075, 1058359340]);
   const crops = new Random(1, "crops");
   assertEquals([crops.next(), crops.next(), crops.next()], [583208800, 975099377, 1382535198]);
@@ -45,11 +45,11 @@ Deno.test("Random gives these numbers for ever", () => {
   assertEquals(new Random(1).normal(), 0.09720349599550612);
 });
 
-Deno.test("Random takes seeds as numbers and words, and tells streams and seeds apart", () => {
+Deno.test("Random takes numbers and words as seeds, and tells streams and seeds apart", () => {
   const first = (random: Random) => random.next();
   assertEquals(first(new Random(1)), first(new Random("1")));
   assertEquals(first(new Random(1, "a")), first(new Random(1).fork("a")));
-  const others = [
+  const draws = [
     new Random(1),
     new Random(2),
     new Random(-1),
@@ -65,7 +65,7 @@ Deno.test("Random takes seeds as numbers and words, and tells streams and seeds 
     new Random(1, "ä"),
     new Random(1, "青"),
   ].map(first);
-  assertEquals(new Set(others).size, others.length);
+  assertEquals(new Set(draws).size, draws.length);
 });
 
 Deno.test("Random.fork() does not depend on what has been drawn", () => {
@@ -108,15 +108,15 @@ Deno.test("Random.uniform() fills [0, 1) evenly, with values exact in float32", 
   assertLess(chiSquare, 180);
 });
 
-Deno.test("Random.below() is even, and refuses what is no count", () => {
+Deno.test("Random.below() is even, and refuses bounds that are not counts", () => {
   const random = new Random(2);
   const bins = [0, 0, 0, 0, 0, 0, 0];
   for (let i = 0; i < 70_000; i++) bins[random.below(7)]++;
   for (const count of bins) assertAlmostEquals(count, 10_000, 500);
-  // Without rejection a third of 3 · 2³⁰ values would be drawn twice as often as the others.
-  let low = 0;
-  for (let i = 0; i < 10_000; i++) low += Number(random.below(3 * 2 ** 30) < 2 ** 30);
-  assertAlmostEquals(low, 3333, 250);
+  // Without rejection a third of 3 · 2³⁰ values would be drawn twice as often as the rest.
+  let small = 0;
+  for (let i = 0; i < 10_000; i++) small += Number(random.below(3 * 2 ** 30) < 2 ** 30);
+  assertAlmostEquals(small, 3333, 250);
   assertEquals(random.below(1), 0);
   for (const count of [0, -1, 1.5, NaN, 2 ** 33]) {
     assertThrows(() => random.below(count), RangeError);
@@ -134,7 +134,7 @@ Deno.test("Random.normal() has the moments and tails of the normal distribution"
   assertAlmostEquals(draws.filter((x) => x > 1.96).length / draws.length, 0.025, 0.0025);
 });
 
-Deno.test("Random.shuffle() permutes a copy, each order as likely", () => {
+Deno.test("Random.shuffle() permutes a copy, and every order is equally likely", () => {
   const values = Object.freeze(["a", "b", "c"]);
   const random = new Random(6);
   const orders = new Map<string, number>();

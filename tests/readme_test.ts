@@ -1,4 +1,4 @@
-/** The README's program, as one who has only the URL of `mod.ts` runs it. */
+/** Runs the README's program as somebody would who has only the URL of `mod.ts`. */
 
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";

@@ -24,13 +24,13 @@ export interface Tolerance {
   readonly rtol: number;
 }
 
-/** Counts comparisons, and keeps the worst of them as a part of what was allowed. */
+/** Counts comparisons, and remembers the largest error as a share of its tolerance. */
 export class Comparison {
-  /** What was compared. */
+  /** The names of what was compared. */
   readonly names: Set<string> = new Set();
-  /** The largest error, as a part of its tolerance. */
+  /** The largest error, as a share of its tolerance. */
   worst = 0;
-  /** Where it was. */
+  /** The name of the comparison with the largest error. */
   where = "";
 
   /** Compares element by element; a NaN on either side fails. */
@@ -64,7 +64,7 @@ export class Comparison {
     actual.release();
   }
 
-  /** Says how many things were compared, and how near they came. */
+  /** Prints what was compared, and how close it came. */
   report(what: string): void {
     console.log(`${what}; worst error ${(100 * this.worst).toFixed(1)} % of its tolerance`);
   }
@@ -111,7 +111,7 @@ export function directoriesIn(url: URL): string[] {
     .map(({ name }) => name).sort();
 }
 
-/** A small model's sizes, no two of them alike. */
+/** The sizes of a small model, no two of them equal. */
 export const TINY: ClipConfig = {
   vision: {
     width: 32,
@@ -154,7 +154,10 @@ export function randomWeights(config: ClipConfig, seed = 1): Record<string, Tens
   );
 }
 
-/** Weights by OpenAI's names: queries, keys and values joined, projections transposed; `text` as in `openaiSource()`. */
+/**
+ * Weights by OpenAI's names: queries, keys and values are joined, projections transposed. `text` is
+ * that of `openaiSource()`.
+ */
 export function byOpenaiNames(
   config: ClipConfig,
   weights: Readonly<Record<string, TensorToSave>>,

@@ -1,5 +1,5 @@
 /**
- * The report: its numbers, and a page that needs nothing but itself.
+ * The report has the right numbers, and its page needs no other file.
  */
 
 import {
@@ -94,8 +94,8 @@ Deno.test("summarize() gives mean and standard deviation of the sample", () => {
 });
 
 Deno.test("contestsOf() sorts runs, and difference() pairs them by seed", () => {
-  const [contest, ...others] = contestsOf(RUNS.toReversed());
-  assertEquals(others, []);
+  const [contest, ...rest] = contestsOf(RUNS.toReversed());
+  assertEquals(rest, []);
   assertEquals(contest.shots, [1, 4]);
   assertEquals(contest.rows.map(({ label }) => label), [
     "zero-shot",
@@ -106,7 +106,7 @@ Deno.test("contestsOf() sorts runs, and difference() pairs them by seed", () => 
   assertEquals(lora.cells.map(({ shots }) => shots), [1, 4]);
   assertEquals(lora.cells[1].runs.map(({ seed }) => seed), [1, 2, 3]);
   assertEquals(lora.cells[1].accuracy, { mean: 42, deviation: 1, count: 3 });
-  // 2, 4, 6 points ahead by seed.
+  // By seed it is 2, 4 and 6 points ahead.
   assertEquals(difference(block, lora, 4), { mean: 4, deviation: 2, count: 3 });
   assertEquals(difference(block, lora, 16), null);
 
@@ -119,7 +119,7 @@ Deno.test("contestsOf() sorts runs, and difference() pairs them by seed", () => 
   ]);
 });
 
-Deno.test("contestsOf() keeps apart what was run on other images or with another model", () => {
+Deno.test("contestsOf() separates runs on other images or with another model", () => {
   const identity = { model: "m", train: "t", test: "i" };
   const titles = (...runs: Partial<RunResult>[]) =>
     contestsOf(runs.map((run, i) => runOf({ identity, seed: i, ...run })))
@@ -144,7 +144,7 @@ for (const { name } of METHODS) {
   });
 }
 
-Deno.test("the page has all that it should, and asks for nothing", async () => {
+Deno.test("the page has all that it should, and loads nothing", async () => {
   const path = (await Array.fromAsync(Deno.readDir(join(IMAGES, "test", "bag"))))[0].name;
   const images = Array.from({ length: 4 }, () => `test/bag/${path}`);
   const runs = RUNS.map((run) => ({ ...run, images }));
@@ -159,7 +159,7 @@ Deno.test("the page has all that it should, and asks for nothing", async () => {
   // Names are text, not markup.
   assert(!page.includes("<b>&"));
   assertStringIncludes(page, "&lt;b&gt;&amp;");
-  // Nothing to load or run: no address but the names of SVG's vocabularies.
+  // The page loads and runs nothing: its only addresses are the names of SVG's vocabularies.
   const addresses = [...page.matchAll(/https?:\/\/[^"\s<]+/g)].map(([address]) => address);
   assertEquals(addresses.filter((address) => !address.startsWith("http://www.w3.org/")), []);
   assert(!/<script|<link rel="stylesheet"/.test(page));
@@ -178,7 +178,7 @@ Deno.test("the page of one run has no empty plots", async () => {
   assertEquals(page.match(/<svg/g)?.length, 3);
 });
 
-Deno.test("a report is made of all runs below a directory, and of nothing else", async () => {
+Deno.test("a report covers all runs below a directory, and nothing else", async () => {
   await withDirectory(async (directory) => {
     const write = async (name: string, content: string) => {
       await Deno.mkdir(join(directory, name), { recursive: true });
@@ -197,7 +197,7 @@ Deno.test("a report is made of all runs below a directory, and of nothing else",
     assertStringIncludes(made.stdout, "| Block-LoRA (8, 4) | **13.0** | 60 | 1 |");
     assertStringIncludes(await Deno.readTextFile(join(directory, "report.html")), "2 runs");
 
-    // A mean of these would be one of seeds that are none.
+    // A mean over these would count one seed twice.
     await write("again", JSON.stringify({ ...RUNS[1], accuracy: 90 }));
     await assertRejects(
       () => readRuns([directory]),

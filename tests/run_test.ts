@@ -17,7 +17,7 @@ import { memory } from "../tensor/memory.ts";
 import { counters } from "../tensor/queue.ts";
 import { withDirectory } from "./cli.ts";
 
-/** Notes what is there whenever the loop says how far it is. */
+/** Notes the bind groups and the memory whenever the loop reports its progress. */
 class Watch extends Console {
   readonly seen: { bindGroups: number; liveBytes: number; pooledBytes: number }[] = [];
 
@@ -51,8 +51,8 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
     const { losses } = await trainLearner(context, config, adapters, directory);
     assertEquals(losses.length, 40);
     assert(losses.every(Number.isFinite));
-    const [, second, ...others] = console.seen;
-    assertEquals(others, others.map(() => second));
+    const [, second, ...later] = console.seen;
+    assertEquals(later, later.map(() => second));
     for (const each of [adapters, prompts, opened.model]) each.release();
     await loader.close();
     shutDown();

@@ -10,7 +10,7 @@ import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetenso
 import { type ByteSource, bytesSource } from "../tensor/tensor_file.ts";
 import { fixtures, shared, skip } from "./fixtures.ts";
 
-/** A file of a header, an object or its text, and so many bytes 0, 1, 2, … after it. */
+/** A file of a header, given as an object or as text, and `dataBytes` bytes 0, 1, 2, … after it. */
 function fileOf(header: unknown, dataBytes = 0): Uint8Array<ArrayBuffer> {
   const text = typeof header === "string" ? header : JSON.stringify(header);
   const json = new TextEncoder().encode(text);
@@ -68,8 +68,8 @@ const SPECIALS = [
 ];
 
 /**
- * The value of the bits of a binary number with `fraction` bits of fraction and `exponent` bits of
- * exponent.
+ * The value of the bits of a binary number that has `fraction` bits of fraction and `exponent` bits
+ * of exponent.
  */
 function valueOf(bits: number, exponent: number, fraction: number): number {
   const e = bits >> fraction & (1 << exponent) - 1;
@@ -86,20 +86,22 @@ function valueOf(bits: number, exponent: number, fraction: number): number {
 }
 
 /**
- * The bits of the finite number nearest to `value` among all non-negative ones, ties to the even:
- * by search.
+ * Finds by search the bits of the finite number nearest to `value` among all non-negative ones,
+ * ties to even.
  */
 function nearest(value: number, table: Float64Array, infinity: number): number {
-  let [low, high] = [0, infinity];
-  while (high - low > 1) {
-    const middle = low + high >> 1;
-    if (table[middle] <= value) low = middle;
-    else high = middle;
+  let [floor, ceiling] = [0, infinity];
+  while (ceiling - floor > 1) {
+    const middle = floor + ceiling >> 1;
+    if (table[middle] <= value) floor = middle;
+    else ceiling = middle;
   }
   // Rounding treats infinity as the number that would come next.
-  const above = high === infinity ? 2 * table[infinity - 1] - table[infinity - 2] : table[high];
-  const [down, up] = [value - table[low], above - value];
-  return down < up || (down === up && low % 2 === 0) ? low : high;
+  const above = ceiling === infinity
+    ? 2 * table[infinity - 1] - table[infinity - 2]
+    : table[ceiling];
+  const [down, up] = [value - table[floor], above - value];
+  return down < up || (down === up && floor % 2 === 0) ? floor : ceiling;
 }
 
 for (
@@ -226,7 +228,7 @@ Deno.test("integers() throws when a number is beyond i32", async () => {
   }
 });
 
-Deno.test("floats() refuses integers, integers() floats, all of them unknown names", async () => {
+Deno.test("floats() refuses integers, integers() floats, and both unknown names", async () => {
   for (const dtype of ["I64", "U64", "I32", "U32", "I16", "U16", "I8", "U8", "BOOL"]) {
     const file = await oneTensor(dtype, new Uint8Array(8));
     const why = `Cannot read "x" of x.st as floats: it is ${dtype}`;
@@ -312,7 +314,7 @@ Deno.test("a source may give views at any offset, but not fewer bytes than asked
   await assertRejects(() => late.floats("x"), RangeError, "it gave 35 of 36 bytes");
 });
 
-Deno.test("open() refuses files that are too short, or whose header cannot be", async () => {
+Deno.test("open() refuses files that are too short, or whose header is impossible", async () => {
   await refused(new Uint8Array(0), "0 bytes are too few for a safetensors file");
   await refused(new Uint8Array(7), "7 bytes are too few");
   await refused(new Uint8Array(8), "its header is not JSON");
@@ -343,26 +345,26 @@ Deno.test("open() refuses headers that are not a JSON object of tensors", async 
   for (const value of ["a", [], { a: 1 }, { a: null }]) {
     await refused(fileOf({ __metadata__: value }), "its __metadata__ is not an object of strings");
   }
-  const whole = { dtype: "F32", shape: [1], data_offsets: [0, 4] };
+  const complete = { dtype: "F32", shape: [1], data_offsets: [0, 4] };
   for (const key of ["dtype", "shape", "data_offsets"]) {
-    await refused(fileOf({ x: { ...whole, [key]: undefined } }, 4), `tensor "x" has no ${key}`);
+    await refused(fileOf({ x: { ...complete, [key]: undefined } }, 4), `tensor "x" has no ${key}`);
   }
   for (const dtype of ["F31", "f32", "toString", 4, null, ["F32"]]) {
     await refused(
-      fileOf({ x: { ...whole, dtype } }, 4),
+      fileOf({ x: { ...complete, dtype } }, 4),
       `tensor "x" has dtype ${JSON.stringify(dtype)}, which is not known`,
     );
   }
   for (const shape of [4, "1", null, [-1], [1.5], ["1"], [null], [2 ** 53]]) {
     await refused(
-      fileOf({ x: { ...whole, shape } }, 4),
+      fileOf({ x: { ...complete, shape } }, 4),
       `tensor "x" has shape ${JSON.stringify(shape)}, sizes are integers from 0 on`,
     );
   }
-  await refused(fileOf({ "a\nb": { ...whole, dtype: "?" } }, 4), 'tensor "a\\nb" has dtype "?"');
+  await refused(fileOf({ "a\nb": { ...complete, dtype: "?" } }, 4), 'tensor "a\\nb" has dtype "?"');
 });
 
-Deno.test("open() refuses offsets that cannot be", async () => {
+Deno.test("open() refuses impossible offsets", async () => {
   const at = (data_offsets: unknown) =>
     fileOf({ x: { dtype: "F32", shape: [1], data_offsets } }, 4);
   for (
@@ -406,7 +408,7 @@ Deno.test("open() refuses overlaps, holes, and bytes after the last tensor", asy
   assertEquals([...await file.integers("b")], [0, 1, 2, 3]);
 });
 
-Deno.test("open() refuses keys that come twice", async () => {
+Deno.test("open() refuses duplicate keys", async () => {
   const entry = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
   await refused(fileOf(`{"x":${entry},"x":${entry}}`, 1), 'its header has the key "x" twice');
   await refused(
@@ -421,8 +423,8 @@ Deno.test("open() refuses keys that come twice", async () => {
     fileOf('{"__metadata__":{"a":"1","b":"2","a" : "3"}}'),
     'its header has the key "a"',
   );
-  // The same key in another object, quotes, brackets and colons within strings: all of it is
-  // proper.
+  // The same key in another object is allowed, and so are quotes, brackets and colons within
+  // strings.
   const names = ["dtype", 'a":"b', "}{", "\\", '\\"', "é😀", "__proto__", "constructor", "10", "2"];
   const entries = names.map((name, i) => [
     name,
@@ -496,7 +498,7 @@ Deno.test("encodeSafetensors() gives the same bytes for the same content", () =>
   assertStringIncludes(text, '{"__metadata__":{"a":"2","b":"1"},"a.half":');
   const keys = Object.keys(JSON.parse(text)).slice(1);
   assertEquals(keys, [...keys].sort());
-  // Every length of a name, so every length of the padding.
+  // Names of every length need padding of every length.
   for (let n = 1; n <= 8; n++) {
     const file = encodeSafetensors({ ["n".repeat(n)]: { dtype: "U8", shape: [1], data: [n] } });
     assertEquals((file.length - 1) % 8, 0);
@@ -508,7 +510,7 @@ Deno.test("encodeSafetensors() gives the same bytes for the same content", () =>
   );
 });
 
-Deno.test("encodeSafetensors() keeps names that JavaScript's objects know", async () => {
+Deno.test("encodeSafetensors() saves names of properties of JavaScript's objects", async () => {
   const names = ["__proto__", "constructor", "10", "9"];
   const tensors = Object.fromEntries(
     names.map((name, i) => [name, { dtype: "U8" as const, shape: [1], data: [i] }]),

@@ -1,5 +1,5 @@
 /**
- * What the engine counts of adapters is what the formulas say, exactly.
+ * The engine counts for adapters exactly what the formulas say.
  */
 
 import { assertAlmostEquals, assertEquals } from "@std/assert";
@@ -19,10 +19,10 @@ import { initDry } from "../tensor/device.ts";
 
 const [CLASSES, BATCH] = [20, 3];
 
-/** Methods whose operations are counted to the last: the others sum over many rows in stages. */
+/** Methods whose operations are counted exactly: the rest sum over many rows in stages. */
 const EXACT = ["block-lora", "block-lora-collapsed", "lora", "lora-dense"];
 
-/** Everything is equal; operations of what is not {@linkcode EXACT}, to one in a hundred. */
+/** Asserts equality; operations of methods not {@linkcode EXACT} may be off by 1 %. */
 function assertCost(counted: MethodCost, formula: MethodCost, shape: Shape): void {
   const message = JSON.stringify(shape);
   if (EXACT.includes(shape.method)) return assertEquals(counted, formula, message);
@@ -61,7 +61,7 @@ for (const name of ["vit-b-16", "vit-l-14"]) {
   });
 }
 
-Deno.test("Block-LoRA has the parameters that its paper counts, and the bound's ratio follows", () => {
+Deno.test("Block-LoRA has the parameters that its paper counts, and the bound's ratio", () => {
   const site = { inputs: 5, outputs: 7, rows: 1, tracked: true, adds: false };
   const block = blockLora.cost({ ...DEFAULT_ADAPTER, rank: 8, blocks: 4 }, [site]).parameters;
   const ofLora = lora.cost({ ...DEFAULT_ADAPTER, rank: 8, blocks: 1 }, [site]).parameters;

@@ -1,6 +1,6 @@
 /**
- * Infinities, NaN, the ends of float32, and terms that are switched off: what PyTorch makes of them, in every style of
- * kernels. A wrong one here is a wrong number without a word.
+ * Infinities, NaN, the ends of float32 and terms that are switched off give what PyTorch gives, in
+ * every kernel variant. A mistake here would be a wrong number without an error.
  */
 
 import { assert, assertEquals, fail } from "@std/assert";
@@ -28,7 +28,7 @@ import { gpuTest } from "./gpu.ts";
 import { readJson } from "./reference.ts";
 import { EACH_VARIANT, withVariant } from "./variants.ts";
 
-/** A number; what JSON has none for in words. */
+/** A number, or a word where JSON has no number. */
 type Value = number | "inf" | "-inf" | "nan";
 
 interface OpCase {
@@ -106,12 +106,15 @@ const OPS: Readonly<Record<string, Op>> = {
   attention: ([q, k, v], { causal }) => attention(q, k, v, { causal: causal as boolean }),
 };
 
-/** As far apart as float32's own rounding takes two ways to compute one thing; what is not finite is the same. */
+/**
+ * How far float32's rounding takes apart two ways to compute one value. Values that are not finite
+ * must be the same.
+ */
 const TOLERANCE = 2e-5;
 
 /**
- * What is expected in place of PyTorch's `want`, of an input `x`: the limit, where its formula multiplies 0 with infinity;
- * and NaN for all that a variance with an infinity depends on.
+ * What is expected for an input `x` instead of PyTorch's `want`: the limit, where its formula
+ * multiplies 0 with infinity; and NaN for everything on which a variance with an infinity depends.
  */
 const OTHERWISE: readonly (readonly [what: RegExp, value: (x: number, want: number) => number])[] =
   [
@@ -119,7 +122,7 @@ const OTHERWISE: readonly (readonly [what: RegExp, value: (x: number, want: numb
     [/^gradient 0 of variance/, (_, want) => want === -Infinity ? NaN : want],
   ];
 
-/** Where numbers of about 1 cancel, their rounding is left. */
+/** Where numbers of about 1 cancel, their rounding remains. */
 const CANCELS = ["softmax", "logSoftmax", "crossEntropy", "layerNorm", "l2Normalize", "attention"];
 const CANCELLED = 1e-6;
 
@@ -133,7 +136,7 @@ function assertSame(
   const other = OTHERWISE.find(([title]) => title.test(what))?.[1];
   for (const [i, value] of expected.entries()) {
     const want = other?.(numberOf(inputs[i]), numberOf(value)) ?? numberOf(value);
-    // A GPU may take 0 for numbers below 1.2e-38 on the way, which PyTorch keeps.
+    // A GPU may take 0 for intermediate numbers below 1.2e-38, where PyTorch does not.
     const subnormal = Math.abs(want) < 1e-36;
     const near = Math.abs(actual[i] - want) <= TOLERANCE * Math.abs(want) + (CANCELS.some((op) =>
             what.includes(op)
@@ -194,12 +197,12 @@ const byOp = Map.groupBy(cases as (OpCase | TrajectoryCase)[], ({ op }) => op);
 let checked = 0;
 
 for (const variant of EACH_VARIANT) {
-  for (const [op, own] of byOp) {
+  for (const [op, casesOfOp] of byOp) {
     gpuTest(
       `${op} does as PyTorch ${torch} at infinities, NaN and the ends, ${variant.name}`,
       () =>
         withVariant(variant, async () => {
-          for (const one of own) {
+          for (const one of casesOfOp) {
             if ("steps" in one) await checkTrajectory(one);
             else await checkOp(one);
             checked++;

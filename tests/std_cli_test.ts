@@ -17,10 +17,10 @@ const FLAGS = {
   default: { flip: true },
 };
 
-/** What no argument gives. */
+/** The result of no arguments. */
 const NONE = { _: [], json: false, flip: true, model: [], rank: [] };
 
-/** What words on the command line change. */
+/** How words on the command line change it. */
 const WORDS: [words: string[], changes: Record<string, unknown>][] = [
   [[], {}],
   [["--json", "--no-flip"], { json: true, flip: false }],
@@ -44,7 +44,7 @@ Deno.test("parseArgs() reads flags by their kinds", () => {
   }
 });
 
-Deno.test("parseArgs() makes numbers of what is not said to be a string", () => {
+Deno.test("parseArgs() makes numbers of values that are not declared strings", () => {
   const words = ["3", "1e3", "0x10", "Infinity", "", "x", "--rank=8", "--seed", "9", "--", "4"];
   assertEquals({ ...parseArgs(words, { collect: ["seed"] }) }, {
     _: [3, 1000, 16, "Infinity", "", "x", "4"],
@@ -58,7 +58,7 @@ Deno.test("parseArgs() keeps flags that no option names, the last value of each"
   assertEquals({ ...parseArgs(words) }, { _: [], typo: 4, loud: true, "no-loud": true, v: true });
 });
 
-Deno.test("parseArgs() tells unknown() what no option names, and drops it on false", () => {
+Deno.test("parseArgs() passes to unknown() what no option names, and drops it on false", () => {
   const told: unknown[][] = [];
   const words = ["--typo=1", "--no-model", "--typo", "x", "a", "b", "--json", "--", "c"];
   const parsed = parseArgs(words, {

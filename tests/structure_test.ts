@@ -34,28 +34,29 @@ Deno.test("imports point one way: blocklora → clip → autograd → kernels �
   }
 });
 
-/** The rooms of blocklora, each of which imports only from those after it, or itself. */
-const ROOMS = ["commands", "report", "training", "methods", "data|models|cost", "system"];
+/** The folders of blocklora, each of which imports only from itself and from later ones. */
+const FOLDERS = ["commands", "report", "training", "methods", "data|models|cost", "system"];
 
-Deno.test(`within blocklora imports point one way: ${ROOMS.join(" → ")}`, async () => {
+Deno.test(`within blocklora imports point one way: ${FOLDERS.join(" → ")}`, async () => {
   const entries = ["blocklora/cli.ts", "blocklora/mod.ts", "blocklora/data/loader_worker.ts"];
   const modules = (await Promise.all(entries.map(graph))).flat();
-  const roomOf = (url: URL) => /^blocklora\/(\w+)\//.exec(url.href.slice(ROOT.href.length))?.[1];
-  const levelOf = (room: string) => ROOMS.findIndex((names) => names.split("|").includes(room));
+  const folderOf = (url: URL) => /^blocklora\/(\w+)\//.exec(url.href.slice(ROOT.href.length))?.[1];
+  const levelOf = (folder: string) =>
+    FOLDERS.findIndex((names) => names.split("|").includes(folder));
   const visited = new Set<string>();
   for (const { specifier, dependencies = [] } of modules) {
-    const room = roomOf(new URL(specifier));
-    if (room === undefined) continue;
-    visited.add(room);
+    const folder = folderOf(new URL(specifier));
+    if (folder === undefined) continue;
+    visited.add(folder);
     for (const dependency of dependencies) {
       if (!dependency.specifier.startsWith(".")) continue;
-      const target = roomOf(new URL(dependency.specifier, specifier));
-      if (target === undefined || target === room) continue;
+      const target = folderOf(new URL(dependency.specifier, specifier));
+      if (target === undefined || target === folder) continue;
       const message = `${specifier} imports ${dependency.specifier}`;
-      assertLess(levelOf(room), levelOf(target), message);
+      assertLess(levelOf(folder), levelOf(target), message);
     }
   }
-  assertEquals(visited.size, ROOMS.join("|").split("|").length);
+  assertEquals(visited.size, FOLDERS.join("|").split("|").length);
 });
 
 Deno.test("mod.ts reaches relative specifiers with extensions only, and no Deno.*", async () => {
@@ -72,7 +73,7 @@ Deno.test("mod.ts reaches relative specifiers with extensions only, and no Deno.
   }
 });
 
-Deno.test("no module has state of its own, but for which engine is current", async () => {
+Deno.test("no module has state, except which engine is current", async () => {
   const found: string[] = [];
   const search = async (folder: string) => {
     for await (const { name, isDirectory } of Deno.readDir(new URL(folder, ROOT))) {

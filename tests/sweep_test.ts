@@ -1,5 +1,5 @@
 /**
- * Sweeps: what they run, in which shares, and that nothing is lost when one is killed.
+ * Sweeps: what they run, in which shares, and that a killed sweep loses nothing.
  */
 
 import {
@@ -81,8 +81,8 @@ Deno.test("shardOf() takes the flag, then Slurm's task, then Kubernetes'", () =>
   assertEquals(shares.flat().length, runs.length);
 });
 
-gpuTest("fitProbe() finds the least of its objective", async () => {
-  const random = new Random(3, "probe");
+gpuTest("fitProbe() minimizes its objective", async () => {
+  const random = new Random(3, "features");
   const [width, classes, count, penalty] = [6, 3, 30, 0.05];
   const labels = Array.from({ length: count }, (_, i) => i % classes);
   const values = Float32Array.from(
@@ -91,10 +91,10 @@ gpuTest("fitProbe() finds the least of its objective", async () => {
   );
   const features = { values, labels, width };
   const before = memory().liveBuffers;
-  const probe = await fitProbe(features, classes, { steps: 600, learningRate: 0.3, penalty });
-  const [weight, bias] = [await probe.weight.data(), await probe.bias.data()];
+  const fitted = await fitProbe(features, classes, { steps: 600, learningRate: 0.3, penalty });
+  const [weight, bias] = [await fitted.weight.data(), await fitted.bias.data()];
 
-  // In 64 bits: the objective there, and that its gradient is 0.
+  // In 64 bits: the objective at the minimum has this value, and its gradient is 0.
   const rows = labels.map((_, i) => {
     const row = Array.from(values.subarray(i * width, (i + 1) * width));
     const length = Math.hypot(...row);
@@ -110,25 +110,25 @@ gpuTest("fitProbe() finds the least of its objective", async () => {
     const total = scores.reduce((sum, score) => sum + Math.exp(score), 0);
     loss += (Math.log(total) - scores[labels[i]]) / count;
     for (let k = 0; k < classes; k++) {
-      const flow = (Math.exp(scores[k]) / total - Number(k === labels[i])) / count;
-      row.forEach((value, j) => gradient[k * width + j] += flow * value);
+      const g = (Math.exp(scores[k]) / total - Number(k === labels[i])) / count;
+      row.forEach((value, j) => gradient[k * width + j] += g * value);
     }
   });
   weight.forEach((value, i) => {
     loss += penalty / 2 * value ** 2;
     assertAlmostEquals(gradient[i] + penalty * value, 0, 1e-4);
   });
-  assertAlmostEquals(probe.losses.at(-1)!, loss, 1e-4);
-  assertAlmostEquals(probe.losses[0], Math.log(classes), 1e-5);
+  assertAlmostEquals(fitted.losses.at(-1)!, loss, 1e-4);
+  assertAlmostEquals(fitted.losses[0], Math.log(classes), 1e-5);
 
-  const guesses = await probePredictions(probe, features);
+  const guesses = await probePredictions(fitted, features);
   const hits = guesses.filter((guess, i) => guess === labels[i]).length;
   assertGreater(hits, 0.8 * count);
-  for (const matrix of [probe.weight, probe.bias]) matrix.release();
+  for (const matrix of [fitted.weight, fitted.bias]) matrix.release();
   assertEquals(memory().liveBuffers, before);
 });
 
-/** Every result below a directory, by its path; directories of runs that are not complete count too. */
+/** Every result below a directory, by its path, and the directories of incomplete runs. */
 async function resultsIn(directory: string, path = ""): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   for await (const { name, isDirectory } of Deno.readDir(join(directory, path))) {
@@ -143,17 +143,17 @@ async function resultsIn(directory: string, path = ""): Promise<Map<string, stri
   return found;
 }
 
-Deno.test("a sweep that is killed three times ends with the results of one undisturbed", async () => {
-  await withDirectory(async (directory) => {
+Deno.test("a sweep that is killed three times ends with the results of one undisturbed", () =>
+  withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
     const args = ["sweep", "--data", data, "--shots", "1,2", "--seeds", "1", "--iterations", "3"]
       .concat("--methods", "zero-shot,linear-probe,lora-r2,block-lora-r4-n2", "--batch-size", "4");
     const undisturbed = join(directory, "undisturbed");
     const began = performance.now();
-    const whole = await octograd([...args, "--output", undisturbed, "--json"]);
+    const reference = await octograd([...args, "--output", undisturbed, "--json"]);
     const time = performance.now() - began;
-    assertEquals(whole.code, 0, whole.stderr);
-    const { done, skipped, runs } = JSON.parse(whole.stdout);
+    assertEquals(reference.code, 0, reference.stderr);
+    const { done, skipped, runs } = JSON.parse(reference.stdout);
     assertEquals([done, skipped, runs.length], [7, 0, 7]);
     const expected = await resultsIn(undisturbed);
     assertEquals(expected.size, 7);
@@ -165,7 +165,7 @@ Deno.test("a sweep that is killed three times ends with the results of one undis
       const timer = setTimeout(() => child.kill("SIGKILL"), (0.2 + 0.6 * Math.random()) * time);
       const { code } = await outcomeOf(child);
       clearTimeout(timer);
-      // Done before its time: nothing was disturbed, again from the start.
+      // The sweep ended before it was killed: nothing was disturbed, so it starts again.
       if (code === 0) await Deno.remove(disturbed, { recursive: true });
       else killed++;
     }
@@ -188,7 +188,7 @@ Deno.test("a sweep that is killed three times ends with the results of one undis
     assertLess(result.trainableParameters, 23040);
     assert(!/"\/|file:/.test(JSON.stringify(result)), "a path of this machine");
 
-    // The same names with other settings are other runs.
+    // Runs of the same names with other settings are refused.
     const other = await octograd([...args, "--output", disturbed, "--learning-rate", "1"]);
     assertEquals(other.code, 1);
     assertStringIncludes(other.stderr, "its learningRate is 0.005, now it would be 1");
@@ -199,5 +199,4 @@ Deno.test("a sweep that is killed three times ends with the results of one undis
     );
     const counts = shares.map(({ stdout }) => JSON.parse(stdout).skipped);
     assertEquals(counts, [4, 3]);
-  });
-});
+  }));

@@ -1,4 +1,4 @@
-/** Reverse mode: what flows where, and what is left when it ends or fails. */
+/** Reverse mode: which gradients reach which inputs, and what is left when it ends or fails. */
 
 import { assert, assertEquals, assertGreater, assertThrows } from "@std/assert";
 import { ones } from "../autograd/ops/create.ts";
@@ -30,25 +30,28 @@ async function gradients(loss: () => Tensor, parameters: readonly Tensor[]): Pro
   return read.map((each) => [...each]);
 }
 
-gpuTest("valueAndGrad() adds up what flows back to an input along several ways", async () => {
-  const x = tensor([2, -3]);
-  assertEquals(await gradients(() => sum(mul(x, x)), [x]), [[13], [4, -6]]);
-  const diamond = () => {
-    const y = square(x);
-    return sum(add(mul(y, x), mulScalar(y, 3)));
-  };
-  assertEquals(await gradients(diamond, [x]), [[-19 + 39], [12 + 12, 27 - 18]]);
-  const doubled = () => {
-    let y = x;
-    for (let i = 0; i < 20; i++) y = add(y, y);
-    return sum(y);
-  };
-  assertEquals(await gradients(doubled, [x]), [[-(2 ** 20)], [2 ** 20, 2 ** 20]]);
-  x.release();
-});
+gpuTest(
+  "valueAndGrad() adds up the gradients that reach an input along several paths",
+  async () => {
+    const x = tensor([2, -3]);
+    assertEquals(await gradients(() => sum(mul(x, x)), [x]), [[13], [4, -6]]);
+    const diamond = () => {
+      const y = square(x);
+      return sum(add(mul(y, x), mulScalar(y, 3)));
+    };
+    assertEquals(await gradients(diamond, [x]), [[-19 + 39], [12 + 12, 27 - 18]]);
+    const doubled = () => {
+      let y = x;
+      for (let i = 0; i < 20; i++) y = add(y, y);
+      return sum(y);
+    };
+    assertEquals(await gradients(doubled, [x]), [[-(2 ** 20)], [2 ** 20, 2 ** 20]]);
+    x.release();
+  },
+);
 
 gpuTest(
-  "valueAndGrad() gives zeros for what nothing depends on, and the same twice for an input given twice",
+  "valueAndGrad() gives zeros for unused inputs, and the same twice for an input given twice",
   async () => {
     const [x, z] = [tensor([2, 3]), tensor([[1], [4]])];
     assertEquals(await gradients(() => sum(x), [z, x, x]), [[5], [0, 0], [1, 1], [1, 1]]);
@@ -62,7 +65,7 @@ gpuTest("a loss that is a parameter has gradient 1, and may be released without 
   const x = tensor([2], []);
   assertEquals(await gradients(() => x, [x]), [[2], [1]]);
   assertEquals(await x.item(), 2);
-  // The gradient of the value may be given back: it is a handle of its own.
+  // The gradient of the value may be released: the result is a separate handle.
   const g = tensor([7], []);
   const { value, backward } = vjp(() => x, [x]);
   const [grad] = backward(g);
@@ -71,7 +74,7 @@ gpuTest("a loss that is a parameter has gradient 1, and may be released without 
   for (const each of [x, value, grad]) each.release();
 });
 
-gpuTest("vjp() leaves nothing in a scope whose gradients are the ones given", () => {
+gpuTest("vjp() leaves nothing in a scope whose gradients are the given ones", () => {
   const x = tensor([2, 3]);
   const before = memory().liveBuffers;
   scope(() => {
@@ -90,7 +93,7 @@ gpuTest("detach() lets no gradient through", async () => {
   x.release();
 });
 
-gpuTest("gradients flow through views to what they look at", async () => {
+gpuTest("gradients pass through views to the tensors they look at", async () => {
   const x = tensor([[1, 2, 3], [4, 5, 6]]);
   const loss = () => sum(square(slice(transpose(x), 0, 1, 3)));
   assertEquals((await gradients(loss, [x]))[1], [0, 4, 6, 0, 10, 12]);
@@ -145,7 +148,7 @@ gpuTest(
   },
 );
 
-gpuTest("a rule that gives a gradient of another shape is refused", () => {
+gpuTest("a rule whose gradient has another shape is refused", () => {
   const x = tensor([2, 3]);
   const wrong = () => record(pointwise("x", { x }, [2]), [wrt(x, [], (g) => reshape(g, [2, 1]))]);
   assertThrows(
@@ -240,10 +243,10 @@ gpuTest("activations that no gradient needs are released while the function runs
 });
 
 gpuTest(
-  "a rule that accumulates gives the sum with what there was, also of an input given twice",
+  "a rule that accumulates adds to the gradient there was, even for an input given twice",
   async () => {
     const x = tensor([1, 2, 3]);
-    /** 3 x, whose gradient adds what came through other ops by itself, and says how often there was something. */
+    /** 3 x, whose rule adds the earlier gradient itself, and counts how often there was one. */
     let times = 0;
     const triple = (x: Tensor) =>
       record(pointwise("3.0 * x", { x }, x.shape), [
@@ -252,7 +255,7 @@ gpuTest(
           return before ? pointwise("3.0 * g + before", { g, before }, g.shape) : mulScalar(g, 3);
         }),
       ]);
-    /** a + 10 b by one rule, which accumulates both. */
+    /** a + 10 b, by one rule that accumulates both. */
     const both = (a: Tensor, b: Tensor) =>
       record(pointwise("a + 10.0 * b", { a, b }, a.shape), [
         {

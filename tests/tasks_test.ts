@@ -1,6 +1,5 @@
 /**
- * The tasks of deno.json as they stand there: each command runs with its own permissions, and has no
- * others.
+ * The tasks of deno.json: each command works with the permissions of its task, and has no more.
  */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
@@ -10,12 +9,12 @@ import manifest from "../deno.json" with { type: "json" };
 import { EMBEDDED_DATA } from "../blocklora/data/open_data.ts";
 import { filesIn, octograd, type Outcome, withDirectory } from "./cli.ts";
 
-/** The tasks that users run; those of developers start processes and may do all. */
+/** The tasks that users run. Those of developers start processes and may do everything. */
 const COMMANDS = [
   ...["train", "evaluate", "classify", "merge", "sweep", "report", "cost", "savings"],
 ] as const;
 
-/** Their flags of Deno, by the name of the task. */
+/** The flags for Deno, by the name of the task. */
 const FLAGS = Object.fromEntries(
   COMMANDS.map((name) => [
     name,
@@ -60,16 +59,16 @@ Deno.test("each command does its work with its task's permissions", async () => 
     assertStringIncludes(await Deno.readTextFile(join(directory, "page.html")), "<svg");
     assert(JSON.parse(await run("cost", "--model", "vit-b-32", "--classes", "5", "--json")));
     await run("savings", "--model", "vit-b-32", "--classes", "5", "--batch", "2", "--no-time");
-    // Only errors ask whether their stack is wanted.
+    // Only errors read OCTOGRAD_DEBUG, to decide whether to print their stack.
     const refused = await octograd(["savings", "--model", "none"], { env: { OCTOGRAD_DEBUG: "" } });
     assertEquals(refused.code, 2, refused.stderr);
   });
 });
 
-Deno.test("a mirror that a task may not reach is refused with what to do, and nobody is asked", async () => {
+Deno.test("a mirror that a task may not reach is refused with advice, and no prompt", async () => {
   await withDirectory(async (directory) => {
     const env = { HF_ENDPOINT: "https://mirror.example", HF_HOME: directory };
-    const { code, stderr } = await octograd(["evaluate", "--model", "owner/name"], { env });
+    const { code, stderr } = await octograd(["evaluate", "--model", "someone/name"], { env });
     assertEquals(code, 1);
     assertStringIncludes(stderr, 'net access to "mirror.example:443"');
     assertStringIncludes(stderr, "README.md");

@@ -1,4 +1,4 @@
-/** Tensors, their shapes and views, scopes, and how they come and go. */
+/** Tensors, their shapes, views and lifetimes, and scopes. */
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { full, ones, zeros } from "../autograd/ops/create.ts";
@@ -34,7 +34,7 @@ gpuTest(
         0,
       ]],
       [tensor([], [3, 0]), [3, 0], "f32", []],
-      // A part of a larger array.
+      // A range of a larger array.
       [tensor(Float32Array.of(1, 2, 3, 4).subarray(1, 3)), [2], "f32", [2, 3]],
     ];
     for (const [x, shape, dtype, values] of made) {
@@ -46,7 +46,7 @@ gpuTest(
   },
 );
 
-gpuTest("tensor() takes values of every kind as the numbers that they are", async () => {
+gpuTest("tensor() takes values of every kind as the numbers they are", async () => {
   const made: [Tensor, string, readonly number[]][] = [
     [tensor(Float64Array.of(1, 2, 3)), "f32", [1, 2, 3]],
     [tensor(Float64Array.of(0.1, -1e-300, NaN, Infinity)), "f32", [
@@ -80,7 +80,7 @@ gpuTest("tensor() takes values of every kind as the numbers that they are", asyn
   }
 });
 
-gpuTest("tensor() and full() refuse what is no number, and numbers beyond the dtype", () => {
+gpuTest("tensor() and full() refuse what is not a number, and numbers beyond the dtype", () => {
   // deno-lint-ignore no-explicit-any -- what JavaScript lets through
   const given = (values: any, shape?: number[], dtype?: any) => () => tensor(values, shape, dtype);
   const wrongKind: [() => unknown, string][] = [
@@ -144,7 +144,7 @@ gpuTest("data() reads views in the order of their elements", async () => {
   for (const each of [last, x]) each.release();
 });
 
-gpuTest("a view outlives what it looks at, and its buffer with it", async () => {
+gpuTest("a view outlives the tensor it looks at, and the buffer with it", async () => {
   const before = memory().liveBuffers;
   const x = tensor([1, 2, 3]);
   const view = slice(x, 0, 1);
@@ -166,16 +166,16 @@ gpuTest("a released tensor cannot be used, nor released again", async () => {
   await assertRejects(() => x.data(), Error, message);
 });
 
-gpuTest("scope() releases all but what it returns, alone, in arrays and in objects", async () => {
+gpuTest("scope() releases all but what it returns, directly, in arrays or in objects", async () => {
   const before = memory().liveBuffers;
-  const { kept, list, alone } = scope(() => {
+  const { taken, list, alone } = scope(() => {
     const x = ones([3]);
     const alone = scope(() => add(x, x));
-    return { kept: keep(mulScalar(x, 3)), list: [{ deep: mulScalar(alone, 5) }], alone };
+    return { taken: keep(mulScalar(x, 3)), list: [{ deep: mulScalar(alone, 5) }], alone };
   });
   assertEquals(memory().liveBuffers, before + 3);
   assertEquals([...await list[0].deep.data()], [10, 10, 10]);
-  for (const each of [kept, list[0].deep, alone]) each.release();
+  for (const each of [taken, list[0].deep, alone]) each.release();
   assertEquals(memory().liveBuffers, before);
 });
 
@@ -241,7 +241,7 @@ Deno.test("collapse() merges the axes that all operands walk as one", () => {
   assertEquals(collapse([2, 3], [[1, 2]]), { shape: [2, 3], strides: [[1, 2]] });
 });
 
-gpuTest("what was read stays as it is when more is read, through the same buffers", async () => {
+gpuTest("values read earlier stay when more are read through the same buffers", async () => {
   const [size, count] = [300_000, 6];
   const tensors = Array.from({ length: count }, (_, i) => full([size + i], i + 1));
   for (let round = 0; round < 3; round++) {

@@ -10,8 +10,8 @@ const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 
 /**
- * A vocabulary of every byte, alone (0 to 255) and at the end of a word (256 to 511), as all of
- * CLIP's begin.
+ * A vocabulary of every byte, alone (0 to 255) and at the end of a word (256 to 511), as every
+ * vocabulary of CLIP begins.
  */
 function byteTokens(): string[] {
   const shown = Array.from({ length: 256 }, (_, byte) => byte)
@@ -34,7 +34,7 @@ function tokens(text: string): string {
   return SMALL.encode(text).map((id) => TOKENS[id]).join(" ");
 }
 
-/** The ids of words of which no part merges. */
+/** The ids of words in which nothing merges. */
 function unmerged(...words: string[]): number[] {
   return words.flatMap((word) => {
     const bytes = [...new TextEncoder().encode(word)];
@@ -63,7 +63,7 @@ Deno.test("gives the same ids to a word that it remembers", () => {
   assertEquals(tokens("the cat the cat"), "the</w> cat</w> the</w> cat</w>");
 });
 
-Deno.test("forgets old words without getting others wrong", () => {
+Deno.test("forgets old words without getting new ones wrong", () => {
   for (let number = 0; number < 20_000; number++) {
     SMALL.encode(number.toString(2).replaceAll("0", "x").replaceAll("1", "y"));
   }
@@ -104,7 +104,7 @@ Deno.test("repairs a text as ftfy does before openai/CLIP sees it", () => {
   same("\x1B[31mred\x1B[0m", "red");
   same("x\u2028y\x85z\r\nw", "x", "y", "z", "w");
   same("&EACUTE; &eacute;\n<&eacute; &EACUTE;>", "é", "é", "<", "é", "&", "eacute", ";>");
-  // What other forms of Unicode would change, ftfy does not.
+  // Other Unicode forms would change these; ftfy does not.
   same("½ ² Ⅷ ™ ａ", "½", "²", "ⅷ", "™", "a");
 });
 
@@ -152,7 +152,7 @@ Deno.test("replaces character references as HTML has them, twice", () => {
 Deno.test("decodes to lower case with a space after each word", () => {
   assertEquals(SMALL.decode(SMALL.encode("The CAT 猫!")), "the cat 猫 ! ");
   assertEquals(SMALL.decode(Int32Array.of(SMALL.start, 0xE7 + 256, 0x78)), `${START}\uFFFD x`);
-  const mark = unmerged("\uFEFF", "x"); // which encode() takes off, and decode() may not
+  const mark = unmerged("\uFEFF", "x"); // which encode() removes, and decode() may not
   assertEquals(SMALL.decode(mark), "\uFEFF x ");
   assertEquals(SMALL.decode([]), "");
   for (const id of [-1, 0.5, SMALL.size]) {
@@ -321,7 +321,7 @@ Deno.test("refuses steps in a tokenizer.json that are not CLIP's, and says which
   const refused = (changes: Record<string, unknown>, ...why: string[]) => {
     const json = wholeJson(changes);
     const { message } = assertThrows(() => Tokenizer.fromTokenizerJson(json), TypeError);
-    for (const part of why) assertStringIncludes(message, part);
+    for (const words of why) assertStringIncludes(message, words);
   };
   for (
     const normalizer of [
@@ -397,13 +397,13 @@ Deno.test("splits a text at added tokens", () => {
     { content: "Sks", id: 9002, normalized: true },
     { content: "dog", id: 9003, normalized: false, single_word: true },
   ];
-  const whole = Tokenizer.fromTokenizerJson(wholeJson({ added_tokens: added }));
+  const fromJson = Tokenizer.fromTokenizerJson(wholeJson({ added_tokens: added }));
   const plain = Tokenizer.fromVocabulary(
     VOCABULARY,
     MERGES.join("\n"),
     added.map((token) => ({ ...token, singleWord: "single_word" in token })),
   );
-  for (const tokenizer of [whole, plain]) {
+  for (const tokenizer of [fromJson, plain]) {
     assertEquals(tokenizer.size, 9004);
     const same = (text: string, ...ids: number[]) =>
       assertEquals(tokenizer.encode(text), ids, text);
@@ -416,7 +416,7 @@ Deno.test("splits a text at added tokens", () => {
     const { ids } = tokenizer.tokenize(["sks"], 4);
     assertEquals([...ids], [tokenizer.start, 9002, tokenizer.end, 0]);
   }
-  // Two tokens of one id, and ids that another token has, would make two texts one.
+  // Two tokens with one id, or an id that another token has, would make two texts equal.
   for (const id of [0, -1, 0.5, "7", undefined]) {
     const json = wholeJson({ added_tokens: [{ ...heart, id }] });
     const kind: typeof Error = typeof id === "number" && Number.isInteger(id)
@@ -474,7 +474,7 @@ async function readCases(directory: URL): Promise<Case[]> {
 
 const read = new Map<string, Promise<Tokenizer>>();
 
-/** The tokenizer in a directory; each is read once. */
+/** The tokenizer in a directory; each directory is read once. */
 function readTokenizer(directory: URL): Promise<Tokenizer> {
   const known = read.get(directory.href);
   if (known !== undefined) return known;
@@ -487,12 +487,14 @@ function readTokenizer(directory: URL): Promise<Tokenizer> {
   return reading;
 }
 
-const part = fixtures("tokenizer");
+const directory = fixtures("tokenizer");
 const openai = shared("models/openai-clip-tokenizer/");
-/** Where OpenAI's vocabulary is: not every directory of cases has its own. */
-const vocabulary = part !== null && existsSync(new URL("vocab.json", part)) ? part : openai;
+/** The directory of OpenAI's vocabulary: not every directory of cases has one. */
+const vocabulary = directory !== null && existsSync(new URL("vocab.json", directory))
+  ? directory
+  : openai;
 
-if (part === null || vocabulary === null) {
+if (directory === null || vocabulary === null) {
   skip("agrees with openai/CLIP's tokenizer");
 } else {
   /** Text decoded by the wrong table, which ftfy repairs and octograd leaves as it is. */
@@ -501,7 +503,7 @@ if (part === null || vocabulary === null) {
 
   Deno.test("encodes as openai/CLIP does", async () => {
     const tokenizer = await readTokenizer(vocabulary);
-    const cases = await readCases(part);
+    const cases = await readCases(directory);
     const compared = cases.filter((one) => !isMojibake(one));
     for (const { id, text, ids } of compared) assertEquals(tokenizer.encode(text), ids, id);
     const repaired = compared.filter(({ needs_ftfy }) => needs_ftfy).length;
@@ -512,17 +514,17 @@ if (part === null || vocabulary === null) {
     assertGreater(compared.length, 0);
   });
 
-  const whole = new URL("tokenizer.json", part);
-  const others = new URL("hf_fast.json", part);
-  if (!existsSync(whole) || !existsSync(others)) {
+  const json = new URL("tokenizer.json", directory);
+  const differences = new URL("hf_fast.json", directory);
+  if (!existsSync(json) || !existsSync(differences)) {
     skip("encodes as Hugging Face's tokenizers do");
   } else {
     Deno.test("encodes as Hugging Face's tokenizers do", async () => {
-      const tokenizer = Tokenizer.fromTokenizerJson(await readJson(whole));
+      const tokenizer = Tokenizer.fromTokenizerJson(await readJson(json));
       const { library, different } = await readJson<
         { library: string; different: Record<string, number[]> }
-      >(others);
-      const cases = await readCases(part);
+      >(differences);
+      const cases = await readCases(directory);
       for (const { id, text, ids } of cases) {
         const framed = [tokenizer.start, ...tokenizer.encode(text), tokenizer.end];
         assertEquals(framed, different[id] ?? [tokenizer.start, ...ids, tokenizer.end], id);
@@ -538,7 +540,7 @@ if (part === null || vocabulary === null) {
 
   Deno.test("frames as clip.tokenize does", async () => {
     const tokenizer = await readTokenizer(vocabulary);
-    const batches = await readJson<Framed[]>(new URL("tokenize.json", part));
+    const batches = await readJson<Framed[]>(new URL("tokenize.json", directory));
     for (const { texts, context_length, truncate, result } of batches) {
       const tokenize = () => tokenizer.tokenize(texts, context_length, { truncate });
       if (result === undefined) {
@@ -557,7 +559,7 @@ if (part === null || vocabulary === null) {
 
   Deno.test("decodes as openai/CLIP does", async () => {
     const tokenizer = await readTokenizer(vocabulary);
-    const cases = await readJson<Omit<Case, "id">[]>(new URL("decode.json", part));
+    const cases = await readJson<Omit<Case, "id">[]>(new URL("decode.json", directory));
     for (const { ids, text } of cases) assertEquals(tokenizer.decode(ids), text);
     console.log(`tokenizer fixtures: ${cases.length} lists of ids decoded`);
     assertGreater(cases.length, 0);
@@ -576,7 +578,7 @@ if (openai === null) {
     const { cases } = await readJson<
       { cases: { text: string; ids: number[]; context77: number[]; truncated: boolean }[] }
     >(new URL("expected_tokens.json", openai));
-    // These were made without ftfy, and a tokenizer.json knows nothing of HTML.
+    // These were made without ftfy, and a tokenizer.json does not unescape HTML.
     const same = [
       (text: string) => repairText(text) === text || text.startsWith("&"),
       (text: string) => unescapeHtml(text) === text,
@@ -597,14 +599,14 @@ if (openai === null) {
 
 const emoji = shared("models/emoji-clip-tiny/");
 if (emoji === null) {
-  skip("reads another CLIP's own vocabulary");
+  skip("reads the vocabulary of another CLIP");
 } else {
-  Deno.test("reads another CLIP's own vocabulary", async () => {
+  Deno.test("reads the vocabulary of another CLIP", async () => {
     const expected = await readJson<{ prompts: string[]; input_ids: number[][] }>(
       new URL("expected.json", emoji),
     );
-    const whole = await readJson(new URL("tokenizer.json", emoji));
-    for (const one of [await readTokenizer(emoji), Tokenizer.fromTokenizerJson(whole)]) {
+    const json = await readJson(new URL("tokenizer.json", emoji));
+    for (const one of [await readTokenizer(emoji), Tokenizer.fromTokenizerJson(json)]) {
       assertEquals([one.start, one.end, one.size], [2046, 2047, 2048]);
       const { ids } = one.tokenize(expected.prompts, 24, { pad: one.end });
       assertEquals(Array.from(ids), expected.input_ids.flat());

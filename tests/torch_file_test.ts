@@ -31,7 +31,7 @@ function assertOneLine(message: string): void {
   assert(message.length < 1500, message);
 }
 
-/** What a file should hold: `expected.json` has the name of another file where that holds the same. */
+/** The content of each file; `expected.json` may name another file with the same content. */
 function expectedOf(version: string): ReadonlyMap<string, Readonly<Record<string, Expected>>> {
   const all = JSON.parse(new TextDecoder().decode(read(`${version}/expected.json`)));
   const resolve = (file: string) => typeof all[file] === "string" ? all[all[file]] : all[file];
@@ -52,7 +52,7 @@ const ELEMENTS = {
   BOOL: Uint8Array,
 };
 
-/** Elements as text: of floats by their value as f32, of all others exactly. */
+/** Elements as text: floats by their value as f32, other types exactly. */
 async function elementsOf(file: TorchFile, name: string): Promise<string[]> {
   const { dtype } = file.tensors.get(name)!;
   if (dtype.includes("F")) return Array.from(await file.floats(name), show);
@@ -104,7 +104,7 @@ Deno.test("pieces() gives what floats() gives, in pieces of any size", async () 
     const file = await open(read(path));
     for (const { name, dtype } of file.tensors.values()) {
       if (!dtype.includes("F")) continue;
-      const whole = await file.floats(name);
+      const expected = await file.floats(name);
       const size = { F64: 8, F32: 4, F16: 2, BF16: 2 }[dtype as string]!;
       for (const pieceBytes of [1, size, 3 * size, 3 * size + 1, 5 * size, undefined]) {
         const most = pieceBytes ? Math.max(1, Math.floor(pieceBytes / size)) : Infinity;
@@ -114,13 +114,13 @@ Deno.test("pieces() gives what floats() gives, in pieces of any size", async () 
           assert(values.length > 0 && values.length <= most, `${name} in ${pieceBytes}`);
           joined.push(...values);
         }
-        assertEquals(Float32Array.from(joined), whole, `${path} ${name} in ${pieceBytes}`);
+        assertEquals(Float32Array.from(joined), expected, `${path} ${name} in ${pieceBytes}`);
       }
     }
   }
 });
 
-Deno.test("floats() and pieces() throw on tensors that are no floats, and on other names", async () => {
+Deno.test("floats() and pieces() throw on tensors of integers and on unknown names", async () => {
   const file = await open(read("torch2.6/views.pt"));
   const noFloats = 'Cannot read "long" of x.pt as floats: it is I64';
   await assertRejects(() => file.floats("long"), TypeError, noFloats);
@@ -133,7 +133,7 @@ Deno.test("floats() and pieces() throw on tensors that are no floats, and on oth
   }
 });
 
-Deno.test("open() refuses by name what is no plain tensor", async () => {
+Deno.test("open() refuses by name tensors that are not plain", async () => {
   for (const version of VERSIONS) {
     const refusedAs = (file: string, why: string) => refused(read(`${version}/${file}`), why);
     await refusedAs("complex.pt", 'tensor "x" is ComplexFloat, which cannot be read');
@@ -166,14 +166,14 @@ Deno.test("a pickle that would run a command runs nothing", async () => {
       const pickle of [
         `c${module}\n${attribute}\n${call}.`,
         `\x80\x04${short(module)}\x94${short(attribute)}\x94\x93${call}.`,
-        // The name out of the memo, where scanners of pickles have looked at what was pushed last.
+        // The name comes from the memo; some scanners looked only at what was pushed last.
         `${unicode(module)}p0\n0${unicode(attribute)}p1\n0${unicode("torch")}0g0\ng1\n\x93${call}.`,
       ]
     ) {
       const refusal = `it asks for "${name}", and only tensors are read; save the state dict alone`;
       await refused(checkpoint(pickle), refusal);
       await refused(oldCheckpoint(pickle), refusal);
-      // Even where all is allowed, it is only written down.
+      // Even if everything is allowed, the call is only noted.
       const { value } = unpickle(bytes(pickle), { file: "x", allows: () => true });
       assertEquals(value, new PickleObject(name, ["touch hostile_pickle_was_run"]));
     }
@@ -181,7 +181,8 @@ Deno.test("a pickle that would run a command runs nothing", async () => {
   noTrace();
 });
 
-/** Binary strings, a character for each byte: how pickles and ZIP files are written below. */
+/** The bytes of a binary string, which has a character for each byte. Pickles and ZIP files below
+ * are such strings. */
 const bytes = (text: string): Bytes => Uint8Array.from(text, (c) => c.charCodeAt(0));
 const number = (value: number, length: number) =>
   Array.from({ length }, (_, i) => String.fromCharCode(Math.floor(value / 256 ** i) % 256)).join(
@@ -217,7 +218,7 @@ interface TensorParts {
   readonly rest?: string;
 }
 
-/** The pickle of a tensor: two f32 of storage "0", if nothing else is said. */
+/** The pickle of a tensor: by default, two f32 of storage "0". */
 function tensor({
   maker = "ctorch._utils\n_rebuild_tensor_v2\n",
   what = "storage",
@@ -239,15 +240,15 @@ interface Entry {
   readonly data: string;
   readonly method?: number;
   readonly bits?: number;
-  /** What differs from the truth: in the directory its size and where it is, in its own header the name. */
+  /** False claims: the directory gives a wrong size or position, the local header a wrong name. */
   readonly size?: number;
   readonly header?: number;
-  readonly ownName?: string;
+  readonly localName?: string;
 }
 
 /**
- * A ZIP file as PyTorch writes it: padding before the data, sizes only in the directory; listed from
- * last to first, as may be.
+ * A ZIP file as PyTorch writes it: with padding before the data, and sizes only in the directory,
+ * which lists the entries from last to first, as it may.
  */
 function zip(
   entries: readonly Entry[],
@@ -255,9 +256,9 @@ function zip(
 ): string {
   let file = "", directory = "";
   for (const { name, data, method = 0, bits = 8, size = data.length, ...claimed } of entries) {
-    const [own, header] = [claimed.ownName ?? name, claimed.header ?? file.length];
+    const [local, header] = [claimed.localName ?? name, claimed.header ?? file.length];
     const packing = u16(0) + u16(bits) + u16(method) + u32(0);
-    file += `PK\x03\x04${packing}${u32(0)}${u64(0)}${u16(own.length)}${u16(padding)}${own}`;
+    file += `PK\x03\x04${packing}${u32(0)}${u64(0)}${u16(local.length)}${u16(padding)}${local}`;
     file += `${"Z".repeat(padding)}${data}`;
     const extra = `\x34\x12${u16(3)}abc\x01\x00${u16(24)}${u64(size)}${u64(size)}${u64(header)}`;
     const claims = (value: number) => wide ? "\xff\xff\xff\xff" : u32(value);
@@ -279,7 +280,7 @@ function zip(
 
 const TWO_FLOATS = ascii(Float32Array.of(1.5, -2));
 
-/** A file of `torch.save` since PyTorch 1.6. */
+/** A file of `torch.save` in PyTorch 1.6 or later. */
 function checkpoint(
   pickle: string,
   storages: Readonly<Record<string, string>> = { 0: TWO_FLOATS },
@@ -293,7 +294,7 @@ const VERSION = "\x80\x02M\xe9\x03.";
 const system = (isLittle: boolean) =>
   `\x80\x02${dict(unicode("little_endian"), isLittle ? "\x88" : "\x89")}.`;
 
-/** One of before. */
+/** A file of `torch.save` before PyTorch 1.6. */
 function oldCheckpoint(
   pickle: string,
   { keys = `](${unicode("0")}e.`, data = `${u64(2)}${TWO_FLOATS}`, isLittle = true } = {},
@@ -301,14 +302,14 @@ function oldCheckpoint(
   return bytes(`${MAGIC}${VERSION}${system(isLittle)}${pickle}${keys}${data}`);
 }
 
-Deno.test("open() reads what the tests below change", async () => {
+Deno.test("open() reads the files that the tests below change", async () => {
   const pickle = `\x80\x02${dict(unicode("x"), tensor())}.`;
   for (const file of [checkpoint(pickle), oldCheckpoint(pickle)]) {
     assertEquals([...await (await open(file)).floats("x")], [1.5, -2]);
   }
 });
 
-Deno.test("open() refuses tensors that do not fit their storage, or storages the file", async () => {
+Deno.test("open() refuses tensors beyond their storage, and storages beyond the file", async () => {
   const x = (parts: TensorParts, why: string) =>
     refused(checkpoint(`${dict(unicode("x"), tensor(parts))}.`), why);
   await x({ shape: tuple(int(3)) }, 'tensor "x" of shape [3] goes beyond its storage');
@@ -321,9 +322,9 @@ Deno.test("open() refuses tensors that do not fit their storage, or storages the
   for (const wrong of [int(-1), "L9007199254740993L\n", "F1.5\n", "N", "\x88", unicode("2")]) {
     await x({ shape: tuple(wrong) }, axes);
     await x({ strides: tuple(wrong) }, axes);
-    const place = 'tensor "x" is damaged, it does not say where it is';
-    await x({ offset: wrong }, place);
-    await x({ count: wrong }, place);
+    const where = 'tensor "x" is damaged, it does not say where it is';
+    await x({ offset: wrong }, where);
+    await x({ count: wrong }, where);
   }
   await x({ shape: "N" }, axes);
   await x({ strides: tuple(int(1), int(1)) }, axes);
@@ -372,7 +373,7 @@ Deno.test("open() refuses tensors that do not fit their storage, or storages the
   );
 });
 
-Deno.test("TorchFile reads nothing of empty tensors, wherever they are", async () => {
+Deno.test("TorchFile reads no byte of empty tensors, wherever they are", async () => {
   const many = new Array(63).fill(int(2 ** 52));
   const [shape, strides] = [tuple(...many, int(0)), tuple(...many, int(1))];
   const empty = tensor({ shape, strides, offset: int(99) });
@@ -395,15 +396,15 @@ Deno.test("TorchFile reads tensors that repeat a few elements", async () => {
   assert(values.every((value, i) => value === (i % 2 ? -2 : 1.5)));
 });
 
-Deno.test("TorchFile reads sources whose bytes begin anywhere, and none that give fewer", async () => {
-  const whole = checkpoint(`${dict(unicode("x"), tensor())}.`);
+Deno.test("TorchFile reads sources at any offset, and refuses ones that end early", async () => {
+  const content = checkpoint(`${dict(unicode("x"), tensor())}.`);
   let missing = 0;
   const file: ByteSource = {
     name: "x.pt",
-    size: whole.length,
+    size: content.length,
     read(offset, length) {
       const bytes = new Uint8Array(length + 1);
-      bytes.set(whole.subarray(offset, offset + length), 1);
+      bytes.set(content.subarray(offset, offset + length), 1);
       return Promise.resolve(bytes.subarray(1, length + 1 - missing));
     },
   };
@@ -417,7 +418,7 @@ Deno.test("TorchFile reads sources whose bytes begin anywhere, and none that giv
   );
 });
 
-Deno.test("open() knows the ways that PyTorch has made tensors", async () => {
+Deno.test("open() knows every way in which PyTorch has made tensors", async () => {
   const wrap = (function_: string, ...args: string[]) => `${function_}${tuple(...args)}R`;
   const parameter = wrap(
     "ctorch._utils\n_rebuild_parameter\n",
@@ -448,7 +449,7 @@ Deno.test("open() knows the ways that PyTorch has made tensors", async () => {
       "N",
       dict(),
     ),
-    // A storage that is a part of another one begins at an offset of its own.
+    // A storage that is a view of another one begins at an offset in it.
     "as a view": tensor({ view: tuple(unicode("view"), int(1), int(1)), shape: tuple(int(1)) }),
     "as no view": tensor({ view: "N" }),
   };
@@ -475,7 +476,7 @@ Deno.test("open() knows the ways that PyTorch has made tensors", async () => {
     checkpoint(`${dict(unicode("x"), ofNothing)}.`),
     'tensor "x" is made by "torch._tensor._rebuild_from_type_v2", only dense tensors',
   );
-  // Parameters of parameters of parameters.
+  // Parameters may wrap parameters, several times.
   const deep = Array.from({ length: 9 }).reduce<string>(
     (inner) => wrap("ctorch._utils\n_rebuild_parameter\n", inner, "\x88", "N"),
     tensor(),
@@ -495,8 +496,8 @@ async function namesOf(pickle: string): Promise<string[]> {
 Deno.test("open() names tensors as a state dict does", async () => {
   const nested = dict(unicode("a"), X, unicode("b"), dict(unicode("c"), X, unicode("d"), dict()));
   assertEquals(await namesOf(nested), ["a", "b.c"]);
-  // All but tensors under names is passed over.
-  const others = [
+  // Everything except named tensors is ignored.
+  const ignored = [
     "N",
     "\x88",
     int(3),
@@ -509,11 +510,11 @@ Deno.test("open() names tensors as a state dict does", async () => {
     `C\x01!`,
   ];
   const unnamed = [int(7), X, "N", X, int(8), dict(unicode("x"), X)];
-  const all = dict(...others.flatMap((value, i) => [unicode(`k${i}`), value]), ...unnamed);
+  const all = dict(...ignored.flatMap((value, i) => [unicode(`k${i}`), value]), ...unnamed);
   assertEquals(await namesOf(all), []);
   assertEquals(await namesOf(dict()), []);
   assertEquals(await namesOf(dict(unicode(""), X, unicode("ä\n😀"), X)), ["", "ä\n😀"]);
-  // A checkpoint of training is its state dict, if that is a dict; others keep the name.
+  // A checkpoint of training gives its state dict, if that is a dict; other keys stay in the names.
   const training = (name: string, value: string) =>
     dict(
       unicode("epoch"),
@@ -527,7 +528,7 @@ Deno.test("open() names tensors as a state dict does", async () => {
   assertEquals(await namesOf(training("state_dict", "N")), ["optimizer.y"]);
   assertEquals(await namesOf(training("state_dict", X)), ["state_dict", "optimizer.y"]);
   assertEquals(await namesOf(training("model", dict(unicode("x"), X))), ["model.x", "optimizer.y"]);
-  // What training on several GPUs puts before all names goes, from all or from none.
+  // Training on several GPUs puts a prefix before all names; it is removed from all or from none.
   const parallel = (...names: string[]) => dict(...names.flatMap((name) => [unicode(name), X]));
   assertEquals(await namesOf(parallel("module.a", "module.module.b")), ["a", "module.b"]);
   assertEquals(await namesOf(parallel("module.a", "b")), ["module.a", "b"]);
@@ -535,7 +536,7 @@ Deno.test("open() names tensors as a state dict does", async () => {
   assertEquals(await namesOf(dict(unicode("module"), parallel("a", "b"))), ["a", "b"]);
 });
 
-Deno.test("open() passes over what torch.load(weights_only=True) lets stand beside tensors", async () => {
+Deno.test("open() ignores what torch.load(weights_only=True) allows beside tensors", async () => {
   const names = [
     ...["collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set"],
     ...["builtins.bytearray", "__builtin__.complex", "torch.nn.parameter.Parameter", "torch.Size"],
@@ -550,7 +551,7 @@ Deno.test("open() passes over what torch.load(weights_only=True) lets stand besi
   };
   const items = names.flatMap((name) => [unicode(name), named(name)]);
   assertEquals(await namesOf(dict(...items, unicode("x"), X)), ["x"]);
-  const others = [
+  const refusedNames = [
     ...["collections.defaultdict", "builtins.getattr", "torch.load", "torch.hub.load", "torch.ops"],
     ...["numpy.core.multiarray.scalar", "torch._utils.import_dotted_name", "os.FloatStorage"],
     ...["xtorch.FloatStorage", "torch.FloatStorage.x", "torch.float32.x", "torch._dynamo.x"],
@@ -561,7 +562,7 @@ Deno.test("open() passes over what torch.load(weights_only=True) lets stand besi
       "torch._tensor._rebuild_from_type",
     ],
   ];
-  for (const name of others) {
+  for (const name of refusedNames) {
     await refused(
       checkpoint(`${named(name)}.`),
       `it asks for "${name}", and only tensors are read`,
@@ -569,7 +570,7 @@ Deno.test("open() passes over what torch.load(weights_only=True) lets stand besi
   }
 });
 
-Deno.test("open() takes from modules of TorchScript what their state_dict() has", async () => {
+Deno.test("open() takes the tensors of state_dict() from modules of TorchScript", async () => {
   const module = (name: string, ...attributes: string[]) =>
     `c__torch__.${name}\n)\x81${dict(...attributes)}b`;
   const list = (function_: string, value: string) =>
@@ -595,13 +596,13 @@ Deno.test("open() takes from modules of TorchScript what their state_dict() has"
   assertEquals([...await file.floats("0.w")], [1.5, -2]);
 });
 
-Deno.test("open() refuses dicts without end, and names without number", async () => {
+Deno.test("open() refuses endless dicts, and too many names", async () => {
   await refused(checkpoint(`}p0\n${unicode("x")}g0\ns.`), "more than 64 dicts are in each other");
   const module = `c__torch__\nM\n)\x81p0\n}${unicode("x")}g0\nsb.`;
   await refused(checkpoint(module), "more than 64 dicts are in each other");
-  // A list or a tuple that holds itself is passed over.
+  // A list or a tuple that holds itself is ignored.
   assertEquals(await namesOf(dict(unicode("x"), "]p0\ng0\na", unicode("y"), "]p1\ng1\n\x85a")), []);
-  // Sixty dicts, each of them twice in the next: 2⁶⁰ names.
+  // Sixty dicts, each twice in the next one, make 2⁶⁰ names.
   const doubled = Array.from({ length: 60 }, (_, i) => {
     return `}${unicode("a")}g${i}\ns${unicode("b")}g${i}\nsp${i + 1}\n0`;
   });
@@ -620,7 +621,7 @@ Deno.test("open() refuses dicts without end, and names without number", async ()
   );
 });
 
-Deno.test("names that JavaScript's objects know are names as others", async () => {
+Deno.test("names of properties of JavaScript's objects are ordinary names", async () => {
   const names = ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty"];
   const items = names.flatMap((name) => [unicode(name), X]);
   const inner = dict(unicode("__proto__"), dict(unicode("polluted"), X));
@@ -637,7 +638,7 @@ Deno.test("names that JavaScript's objects know are names as others", async () =
   assertEquals([module, "polluted" in {}], [[], false]);
 });
 
-Deno.test("open() refuses what is no file of PyTorch", async () => {
+Deno.test("open() refuses what is not a file of PyTorch", async () => {
   const neither = "it is neither a ZIP file nor a pickle, so no checkpoint of PyTorch";
   for (const text of ["", "P", "PK\x03", "hello", "version https://git-lfs.github.com/spec/v1\n"]) {
     await refused(bytes(text), neither);
@@ -662,8 +663,8 @@ Deno.test("open() refuses numbers of big-endian machines", async () => {
   await refused(bytes(`${MAGIC}${VERSION}].`), refusal);
 });
 
-Deno.test("open() reads the old format wherever its pickles end", async () => {
-  // One of more than a MiB, and storages of other dtypes around the one that is asked for.
+Deno.test("open() reads the old format, wherever its pickles end", async () => {
+  // The pickle is larger than a MiB, and storages of other dtypes surround the requested one.
   const padding = Array.from({ length: 12 }, (_, i) => unicode("p".repeat(10 ** 5 + i)) + int(i));
   const named = (key: string, type: string, count: number) =>
     tensor({ key: unicode(key), type: `ctorch\n${type}Storage\n`, count: int(count) });
@@ -692,7 +693,7 @@ Deno.test("open() reads the old format wherever its pickles end", async () => {
   await refused(oldCheckpoint(x, { keys: "K\x01." }), 'it has no storage "0"');
 });
 
-Deno.test("open() reads what Python 2 has saved", async () => {
+Deno.test("open() reads files that Python 2 saved", async () => {
   // Its strings are bytes, and an OrderedDict comes with its items, as a list of lists.
   const string = (text: string) => `U${String.fromCharCode(text.length)}${text}`;
   const pair = (name: string, value: string) => `](${string(name)}${value}e`;
@@ -740,7 +741,7 @@ Deno.test("ZipFile reads directories of both widths, with comments and padding",
   assertEquals((await ZipFile.open(source(zip([])))).entries.size, 0);
 });
 
-Deno.test("ZipFile refuses compressed and encrypted entries when they are asked for", async () => {
+Deno.test("ZipFile refuses compressed and encrypted entries when they are requested", async () => {
   const entries = [
     { name: "fine", data: "yes" },
     { name: "small", data: "...", method: 8 },
@@ -763,7 +764,7 @@ Deno.test("ZipFile refuses compressed and encrypted entries when they are asked 
   await refused(bytes(zip([x, deflated("a/data/0", TWO_FLOATS)])), refusal("a/data/0"));
 });
 
-Deno.test("ZipFile refuses directories that cannot be", async () => {
+Deno.test("ZipFile refuses impossible directories", async () => {
   const refusal = async (text: string, why: string) => {
     const { message } = await assertRejects(() => ZipFile.open(source(text)), RangeError);
     assertEquals(message.slice(0, why.length + 19), `Cannot read x.zip: ${why}`);
@@ -789,7 +790,7 @@ Deno.test("ZipFile refuses directories that cannot be", async () => {
   await refusal(zip(two({}), { wide: true, count: 3 }), `${damaged}entry 2 of 3 cannot be read`);
   await refusal(zip(two({}), { wide: true, count: 2 ** 60 }), `${damaged}it claims 11529215046068`);
   await refusal(zip(two({ size: 2 ** 60 }), { wide: true }), `${damaged}"a" overlaps what comes`);
-  // No field of wide numbers, and an end of the directory that is not where it should be.
+  // The field of wide numbers is missing, or the end of the directory is not where it should be.
   await refusal(
     wide.replace("\x01\0\x18\0", "\x02\0\x18\0"),
     `${damaged}entry 0 of 2 cannot be read`,
@@ -816,12 +817,12 @@ Deno.test("ZipFile refuses directories that cannot be", async () => {
     await refusal(narrow.slice(0, -cut), "it is truncated, a ZIP file ends with a directory");
   }
   await refusal(`${narrow}!`, "it is truncated, a ZIP file ends with a directory");
-  // A header of its own that is none, has another name, or moves the data into what comes after.
+  // The local header is damaged, has another name, or moves the data into the next entry.
   const fields = `${u16(1)}${u16(7)}a`;
   for (
     const text of [
       narrow.replace("PK\x03\x04", "PK\x03\x05"),
-      zip(two({ ownName: "c" })),
+      zip(two({ localName: "c" })),
       narrow.replace(fields, `${u16(1)}${u16(8)}a`),
     ]
   ) {
@@ -834,8 +835,9 @@ Deno.test("ZipFile refuses directories that cannot be", async () => {
   }
 });
 
-/** A source of any size, zeros but for some parts, and the lengths of what is read of it. */
-function sparse(size: number, parts: ReadonlyMap<number, string>) {
+/** A source of any size that has texts at some offsets, zeros elsewhere, and notes the lengths of
+ * its reads. */
+function sparse(size: number, texts: ReadonlyMap<number, string>) {
   const reads: number[] = [];
   const file: ByteSource = {
     name: "x.pt",
@@ -844,7 +846,7 @@ function sparse(size: number, parts: ReadonlyMap<number, string>) {
       assert(offset >= 0 && offset + length <= size, `${length} from ${offset} on`);
       reads.push(length);
       const read = new Uint8Array(length);
-      for (const [start, text] of parts) {
+      for (const [start, text] of texts) {
         const from = Math.max(start, offset);
         const to = Math.min(start + text.length, offset + length);
         if (from < to) read.set(bytes(text.slice(from - start, to - start)), from - offset);
@@ -855,7 +857,7 @@ function sparse(size: number, parts: ReadonlyMap<number, string>) {
   return { file, reads };
 }
 
-/** A ZIP file of two entries, with any number of zeros before the data of the first. */
+/** A ZIP file of two entries, with any number of zeros before the data of the first one. */
 function largeZip(zeros: number, first: Entry, second: Entry) {
   const text = zip([first, second], { padding: 0 });
   const [data, directory] = [30 + first.name.length, text.indexOf("PK\x01\x02")];
@@ -902,7 +904,7 @@ Deno.test("TorchFile reads files beyond 4 GiB, in pieces of 16 MiB", async () =>
     if (start > 2 ** 24) break;
   }
   assertEquals(Math.max(...reads), 2 ** 24);
-  // What is in another order is put in order in memory.
+  // A tensor in another order is reordered in memory.
   const shape = tuple(int(2), int(2));
   const spread = large({ shape, strides: tuple(int(1), int(2 ** 29)) });
   await assertRejects(
@@ -933,7 +935,7 @@ Deno.test("open() reads no pickles of absurd sizes", async () => {
     "Cannot read x.pt: its ZIP directory is damaged, it claims 1 entries in 67108865 bytes from 0",
   );
   assert(Math.max(...many.reads) < 2 ** 17, `${many.reads}`);
-  // How long a pickle of the old format is shows only at its end.
+  // The length of a pickle in the old format is known only at its end.
   const start = `${MAGIC}${VERSION}${system(true)}X\xff\xff\xff\x7f`;
   const old = sparse(2 ** 33, new Map([[0, start]]));
   await assertRejects(
@@ -944,7 +946,7 @@ Deno.test("open() reads no pickles of absurd sizes", async () => {
   assertEquals(old.reads, [4, 2 ** 20, 2 ** 22, 2 ** 24, 2 ** 26]);
 });
 
-/** The value of a pickle that may name anything. */
+/** The value of a pickle that may name any global. */
 const valueOf = (pickle: string) =>
   unpickle(bytes(pickle), { file: "x", allows: () => true }).value;
 
@@ -1025,7 +1027,7 @@ Deno.test("unpickle() knows the opcodes of all protocols", () => {
   assertEquals([references.map(({ id }) => id), end], [[1, 2], 11]);
 });
 
-Deno.test("unpickle() refuses what it does not read and what cannot be, in one line", () => {
+Deno.test("unpickle() refuses what it does not read and what is impossible, in one line", () => {
   const damaged: Readonly<Record<string, string>> = {
     "i": "opcode 0x69 is not read", // INST
     "o": "opcode 0x6f is not read", // OBJ
@@ -1114,16 +1116,16 @@ Deno.test("unpickle() refuses what it does not read and what cannot be, in one l
   }
 });
 
-Deno.test("unpickle() is done soon with pickles that ask for much", () => {
+Deno.test("unpickle() is quick with pickles that ask for much", () => {
   const most = 2 ** 21;
   const refused =
     `Cannot read x: its pickle has more than ${most} opcodes, save the state dict alone`;
   assertThrows(() => valueOf(`N${"2".repeat(most)}.`), RangeError, refused);
-  // As many as may be, all in each other; and a list of itself.
+  // The maximal number of tuples, all in each other, and a list of itself.
   valueOf(`)${"\x85".repeat(most - 2)}.`);
   const list = valueOf(`]p0\n${"g0\na".repeat(10 ** 5)}.`) as unknown[];
   assertEquals([list.length, list.every((item) => item === list)], [10 ** 5, true]);
-  // Names that cost a search of them much time.
+  // A name that is slow to search.
   const long = `c__torch__\n${"a".repeat(10 ** 6)}\n`;
   const { message } = assertThrows(
     () => unpickle(bytes(`${long}.`), { file: "x", allows: () => false }),
@@ -1132,7 +1134,7 @@ Deno.test("unpickle() is done soon with pickles that ask for much", () => {
   assertOneLine(message);
 });
 
-/** What a file holds as text, or the error in one line that it throws. */
+/** The content of a file as text, or the one-line error that it throws. */
 async function outcome(file: Bytes): Promise<string> {
   try {
     const opened = await open(file);
@@ -1151,22 +1153,22 @@ async function outcome(file: Bytes): Promise<string> {
   }
 }
 
-Deno.test("open() refuses files that are cut anywhere, or reads all of their tensors", async () => {
+Deno.test("open() refuses files that are cut anywhere, or reads all their tensors", async () => {
   for (
     const path of ["torch2.6/nested.pt", "torch2.6/nested_old.pt", "torch1.13/protocol4_old.pt"]
   ) {
-    const whole = read(path);
-    const expected = await outcome(whole);
+    const complete = read(path);
+    const expected = await outcome(complete);
     assert(expected.startsWith("[["), expected);
-    for (let length = 0; length < whole.length; length++) {
-      const cut = await outcome(whole.slice(0, length));
+    for (let length = 0; length < complete.length; length++) {
+      const cut = await outcome(complete.slice(0, length));
       assert(cut === expected || cut.startsWith("Cannot "), `${path} cut to ${length}: ${cut}`);
-      assert(cut !== expected || length > whole.length - 64, `${path} cut to ${length}`);
+      assert(cut !== expected || length > complete.length - 64, `${path} cut to ${length}`);
     }
   }
 });
 
-Deno.test("open() refuses files with a wrong byte, or reads tensors that can be", async () => {
+Deno.test("open() refuses files with a wrong byte, or reads possible tensors", async () => {
   let seed = 1;
   const random = (below: number) => {
     seed = Math.imul(seed, 1664525) + 1013904223 >>> 0;
@@ -1174,11 +1176,11 @@ Deno.test("open() refuses files with a wrong byte, or reads tensors that can be"
   };
   const paths = ["nested.pt", "nested_old.pt", "parameters.pt", "script.pt", "protocol4_old.pt"];
   for (const path of paths) {
-    const whole = read(`torch2.6/${path}`);
+    const complete = read(`torch2.6/${path}`);
     const refused = new Set<string>();
     for (let i = 0; i < 300; i++) {
-      const changed = whole.slice();
-      changed[random(whole.length)] ^= 1 + random(255);
+      const changed = complete.slice();
+      changed[random(complete.length)] ^= 1 + random(255);
       const result = await outcome(changed);
       if (result.startsWith("Cannot ")) refused.add(result);
     }

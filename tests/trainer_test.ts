@@ -24,7 +24,7 @@ import { gpuTest } from "./gpu.ts";
 const SIZE = 48;
 const LABELS = [0, 1, 2, 0];
 
-/** Four pictures: each class has a pattern of its own, with noise that depends on `seed`. */
+/** Four pictures: each class has a separate pattern, with noise that depends on `seed`. */
 function batchOf(seed: number): TrainingBatch {
   const pixels = LABELS.flatMap((label, i) => {
     const pattern = new Random(label, "pattern");
@@ -36,18 +36,18 @@ function batchOf(seed: number): TrainingBatch {
 
 const BATCHES = Array.from({ length: 4 }, (_, i) => batchOf(i));
 
-interface Setting {
+interface Trained {
   readonly clip: Clip;
   readonly prompts: Prompts;
   readonly adapters: Adapters;
   readonly trainer: Trainer;
 }
 
-/** Runs `body` with a trainer of the embedded model, and gives all back after it. */
+/** Runs `body` with a trainer of the embedded model, and then releases everything. */
 async function withTrainer(
   adapter: Partial<AdapterConfig>,
   recipe: Partial<Recipe>,
-  body: (setting: Setting) => Promise<void>,
+  body: (trained: Trained) => Promise<void>,
 ): Promise<void> {
   const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
   const prompts = classPrompts(clip, tokenizer, ["bag", "ankle boot", "dress"], "a photo of a {}.");
@@ -74,7 +74,7 @@ async function step(trainer: Trainer, batch = BATCHES[trainer.steps % 4]): Promi
   }
 }
 
-/** Every number that trains. */
+/** Every trainable number. */
 async function valuesOf({ parameters }: Adapters): Promise<number[]> {
   const values = await Promise.all(parameters.map((parameter) => parameter.data()));
   return values.flatMap((value) => Array.from(value));
@@ -85,28 +85,28 @@ gpuTest("Trainer takes a step in one submit, and one readback if it is looked at
     await step(trainer);
     const { dispatches } = counters;
     await step(trainer);
-    // A GPU gets a step in parts.
-    const parts = Math.ceil(
+    // A GPU gets a step in several submits.
+    const expected = Math.ceil(
       (counters.dispatches - dispatches) / currentEngine().queue.recordedAtMost,
     );
-    if (isSoftware()) assertEquals(parts, 1);
+    if (isSoftware()) assertEquals(expected, 1);
     for (let i = 0; i < 3; i++) {
       const { submits, readbacks } = counters;
       await step(trainer);
-      assertEquals([counters.submits - submits, counters.readbacks - readbacks], [parts, 1]);
+      assertEquals([counters.submits - submits, counters.readbacks - readbacks], [expected, 1]);
     }
     const { submits, readbacks } = counters;
     for (let i = 0; i < 3; i++) trainer.step(BATCHES[i]).release();
     await step(trainer);
-    assertEquals([counters.submits - submits, counters.readbacks - readbacks], [4 * parts, 1]);
+    assertEquals([counters.submits - submits, counters.readbacks - readbacks], [4 * expected, 1]);
   });
 });
 
-/** Bytes of the JavaScript heap in use once all garbage is gone, and of the process outside that heap. */
+/** Bytes in use of the JavaScript heap after a collection, and of the process outside that heap. */
 function processMemory(): { heap: number; native: number } {
   setFlagsFromString("--expose-gc");
   runInNewContext("gc")();
-  // Not the process as a whole: V8 takes new pages as it likes, tens of megabytes for the same content.
+  // Not all of the process: V8 takes new pages as it likes, tens of megabytes for the same content.
   const { rss, heapTotal, heapUsed } = Deno.memoryUsage();
   return { heap: heapUsed, native: rss - heapTotal };
 }
@@ -125,7 +125,7 @@ gpuTest("Trainer takes 200 steps in the memory of 50, and the loss falls", async
       if (trainer.steps % 50 === 0) stations.push(processMemory());
     }
     assertEquals(live.size, 1, [...live].join("; "));
-    // The lowest of the earlier ones: what compiled this test is still being given back at first.
+    // The lowest of the earlier ones counts: memory that compiled this test is released late.
     const earlier = (of: "heap" | "native") =>
       Math.min(...stations.slice(0, 3).map((at) => at[of]));
     assertLess(stations[3].heap - earlier("heap"), 3e6);
@@ -147,7 +147,7 @@ gpuTest("Trainer runs a text tower without adapters once, before the first step"
   }
 });
 
-gpuTest("Trainer gives the same bits for the same seed, and others for another", async () => {
+gpuTest("Trainer gives the same bits for one seed, and different ones for another", async () => {
   const trained: number[][] = [];
   for (const seed of [7, 7, 8]) {
     await withTrainer({}, { seed }, async ({ trainer, adapters }) => {
@@ -160,15 +160,14 @@ gpuTest("Trainer gives the same bits for the same seed, and others for another",
 });
 
 gpuTest(
-  "Trainer tells the loss, its labels smoothed, and the accuracy before the step",
+  "Trainer reports the loss, with smoothed labels, and the accuracy before the step",
   async () => {
     for (const labelSmoothing of [0, 0.2]) {
       await withTrainer(
         {},
         { labelSmoothing, learningRate: 1e-2, iterations: 4 },
-        async (setting) => {
-          const { clip, prompts, trainer } = setting;
-          // B is zero: the model is still what it was.
+        async ({ clip, prompts, trainer }) => {
+          // B is zero, so the model is unchanged.
           const logits = scope(() => {
             const images = clip.imageFeatures(tensor(BATCHES[0].pixels!, [4, 3, SIZE, SIZE]));
             return clip.logits(images, clip.textFeatures(prompts), 20);
@@ -199,7 +198,7 @@ gpuTest(
 
 gpuTest("Trainer clips gradients by their norm", async () => {
   const changes: number[] = [];
-  // AdamW divides by a gradient's size and adds 1e-8: far below it nothing moves.
+  // AdamW divides by a gradient's size plus 1e-8: gradients far below that move nothing.
   for (const maxNorm of [0, 1e3, 1e-12]) {
     await withTrainer({}, { maxNorm, weightDecay: 0 }, async ({ trainer, adapters }) => {
       const before = await valuesOf(adapters);

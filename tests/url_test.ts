@@ -2,9 +2,10 @@ import { assert, assertEquals } from "@std/assert";
 
 const ROOT = new URL("../", import.meta.url);
 
-/** What a user writes: no configuration, no permission but to import. */
+/** A user's program, which has no configuration, and no permission except to import. */
 const PROGRAM = (host: string) => `
-import { add, AdamW, init, matmul, mean, memory, scope, square, sub, tensor, valueAndGrad } from "${host}/mod.ts";
+import { add, AdamW, init, matmul, mean, memory, scope } from "${host}/mod.ts";
+import { square, sub, tensor, valueAndGrad } from "${host}/mod.ts";
 await init();
 const x = tensor([[1, 2], [3, 4], [5, 6]]);
 const y = tensor([[1], [2], [3]]);
@@ -14,7 +15,8 @@ const optimizer = new AdamW([w, bias], { learningRate: 0.1 });
 const losses = [];
 for (let step = 0; step < 3; step++) {
   const loss = scope(() => {
-    const { value, grads } = valueAndGrad(() => mean(square(sub(add(matmul(x, w), bias), y))), [w, bias]);
+    const forward = () => add(matmul(x, w), bias);
+    const { value, grads } = valueAndGrad(() => mean(square(sub(forward(), y))), [w, bias]);
     optimizer.step(grads);
     return value;
   });

@@ -7,7 +7,7 @@
 import { type KernelChoice, pinKernels, TILE_SIZES, VARIANTS } from "../kernels/variant.ts";
 import { lanes } from "../tensor/device.ts";
 
-/** Kernels that are pinned, and what tests call them. */
+/** Pinned kernels, and their name in tests. */
 export interface PinnedKernels {
   readonly name: string;
   readonly kernels: KernelChoice;
@@ -25,8 +25,8 @@ export const EACH_TILE: readonly PinnedKernels[] = VARIANTS.flatMap((variant) =>
 );
 
 /**
- * Runs `body` with a variant's kernels; says so, and does not, where the GPU has no subgroups of a
- * fixed size.
+ * Runs `body` with a variant's kernels. Where the GPU has no subgroups of a fixed size, it prints
+ * that it skips them.
  */
 export async function withVariant(
   { name, kernels }: PinnedKernels,

@@ -1,4 +1,4 @@
-/** A model's weights: named once, and told from those of every other model. */
+/** A model's weights are named once, and told from those of every other model. */
 
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
@@ -55,7 +55,7 @@ gpuTest("a weight is taken by its name and its shape", async () => {
 });
 
 gpuTest(
-  "the hash is of the values: every one counts, and no layout or precision does",
+  "the hash depends on every value, and on no layout or precision",
   async () => {
     const weights = randomWeights(TINY);
     const hash = await hashOf([weights]);
@@ -80,7 +80,7 @@ gpuTest(
 );
 
 gpuTest("files of F32, F16 and BF16 with the same values hash alike", async () => {
-  // Eight bits of a number are enough: all three types have it exactly.
+  // These numbers have at most eight bits, so all three types hold them exactly.
   const coarse = Object.fromEntries(
     Object.entries(randomWeights(TINY)).map(([name, each]) => {
       const data = Float32Array.from(each.data, (value) => Math.round(value * 32) / 32);
@@ -94,10 +94,10 @@ gpuTest("files of F32, F16 and BF16 with the same values hash alike", async () =
   assertNotEquals(await hashOf([stored(randomWeights(TINY), "F16")]), hash);
 });
 
-/** More than two of the blocks that are hashed at once. */
+/** More values than fit two of the blocks that are hashed at once. */
 const MANY = Float32Array.from({ length: 2 ** 19 + 7 }, (_, i) => i);
 
-Deno.test("WeightsHash does not see in which pieces the values come", async () => {
+Deno.test("WeightsHash does not depend on the pieces in which the values come", async () => {
   const hashOfPieces = async (size: number) => {
     const hash = new WeightsHash();
     hash.begin("many", [MANY.length], false);
@@ -115,7 +115,7 @@ Deno.test("WeightsHash does not see in which pieces the values come", async () =
   }
 });
 
-Deno.test("WeightsHash lets no more wait than was added last", async () => {
+Deno.test("WeightsHash lets no more blocks wait than were added last", async () => {
   const { subtle } = crypto;
   const digest = subtle.digest.bind(subtle);
   let [waiting, most] = [0, 0];
@@ -143,7 +143,7 @@ Deno.test("WeightsHash lets no more wait than was added last", async () => {
 });
 
 gpuTest(
-  "adapters know their model by all its weights, and a rounded copy of it nearly",
+  "adapters know their model by all its weights, and accept a rounded copy",
   async () => {
     const weights = randomWeights(TINY);
     const clip = await clipOf(TINY, weights);
@@ -173,10 +173,10 @@ gpuTest(
     const message = "with other weights";
     const other = changed(weights, "text_model.encoder.layers.0.mlp.fc1.weight");
     await assertRejects(() => load(other), RangeError, message);
-    // Rounded to another type, all differ a little.
+    // Rounded to another type, all values differ a little.
     for (const dtype of ["F16", "BF16"] as const) await load(stored(weights, dtype));
     await assertRejects(() => load(stored(randomWeights(TINY, 2), "F16")), RangeError, message);
-    // 0.1 saved a sample alone, of weights that no adapter changes.
+    // Version 0.1 saved only a sample of weights that no adapter changes.
     const asOld = (config: unknown) => {
       const { octograd, ...peft } = config as { octograd: Record<string, unknown> };
       return { ...peft, octograd: { visualProjection: octograd.visualProjection } };

@@ -1,4 +1,4 @@
-/** What kernels are generated, and that they can be read. */
+/** Which kernels are generated, and that they are readable. */
 
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { GOLDEN, GOLDEN_GPU, goldenFile, PROGRAMS, wgslOf } from "../bench/wgsl.ts";
@@ -21,7 +21,7 @@ for (const name of GOLDEN) {
   });
 }
 
-/** The indentation of each line by the brackets that are open before it, against what it has. */
+/** Asserts that each line is indented by the number of brackets open before it. */
 function assertFormatted(code: string): void {
   let depth = 0;
   let before = "";
@@ -49,7 +49,7 @@ Deno.test("every program has WGSL in every variant, and none is the same for all
     const gpu = { ...GOLDEN_GPU, lanes: 8 };
     const made = new Set<string>();
     for (const variant of VARIANTS) {
-      // What attention is in this variant is made of products and softmax.
+      // In this variant attention consists of products and softmax.
       if (name.startsWith("attention") && variant === "perLane") {
         assertThrows(() => wgslOf(program, gpu, { variant }), Error, "other kernels");
         continue;
@@ -64,7 +64,7 @@ Deno.test("every program has WGSL in every variant, and none is the same for all
   }
 });
 
-Deno.test("assertFormatted() sees what is not", () => {
+Deno.test("assertFormatted() refuses what is not formatted", () => {
   for (const code of ["fn f() { \n}", "fn f() {\nx();\n}", "a;\n\n\nb;", "fn f() {\n    x();\n}"]) {
     assertThrows(() => assertFormatted(code));
   }
@@ -88,7 +88,7 @@ Deno.test("wgsl prints a kernel, and says what it does not know", async () => {
   }
 });
 
-/** How many shader modules and pipelines a dry engine is asked for. */
+/** Counts the shader modules and pipelines that are requested from a dry engine. */
 function compiled(body: () => void): { modules: number; pipelines: number } {
   return onDryEngine({}, () => {
     const made = { modules: 0, pipelines: 0 };
@@ -107,7 +107,7 @@ function compiled(body: () => void): { modules: number; pipelines: number } {
   });
 }
 
-Deno.test("the order in which an object names things makes no other kernel", () => {
+Deno.test("the order of an object's keys makes no other kernel", () => {
   assertEquals(cacheKey({ a: 1, b: [{ c: 2, d: 3 }] }), cacheKey({ b: [{ d: 3, c: 2 }], a: 1 }));
   assert(cacheKey({ a: 1, b: 2 }) !== cacheKey({ a: 2, b: 1 }));
   const once = { modules: 1, pipelines: 1 };
