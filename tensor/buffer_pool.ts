@@ -35,7 +35,8 @@ export function sizeClass(bytes: number): number {
 }
 
 /**
- * The buffers of one device. Those that tensors hold are live; the others are pooled, to be reused.
+ * The buffers of one device. Those that tensors hold are live; all other buffers are pooled, to be
+ * reused.
  */
 export class BufferPool {
   /** The category of the buffers acquired from now on. */

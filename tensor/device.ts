@@ -217,7 +217,7 @@ async function start(): Promise<void> {
 }
 
 /**
- * The WGSL directive that lets a shader use subgroups: some compilers need it, others do not know
+ * The WGSL directive that lets a shader use subgroups: some compilers need it, some do not know
  * it. Null if subgroups do not compile either way.
  */
 async function subgroupDirective(made: GPUDevice): Promise<string | null> {

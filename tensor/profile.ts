@@ -43,7 +43,7 @@ const STAMPS = 4096;
 
 /**
  * Runs `body`, and gives its value and each kernel's calls, work and time. Each dispatch is timed
- * in a pass by itself, so the whole takes longer than without profiling. Work recorded before is
+ * in a pass by itself, so all takes longer than without profiling. Work recorded before is
  * submitted first. Times need the feature `timestamp-query`, which `init()` asks for; without it
  * there are only counts. Browsers round times to 0.1 ms.
  */

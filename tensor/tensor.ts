@@ -199,7 +199,7 @@ export class Tensor {
     const { buffer, size } = this.#extent();
     const { readbacks } = this.engine.queue;
     const start = this.offset * ELEMENT_BYTES[this.dtype];
-    // Only whole words of 4 bytes are read: a half may lie in the middle of one.
+    // Only complete words of 4 bytes are read: a half may lie in the middle of one.
     const inOrder = isContiguous(this.shape, this.strides) && start % 4 === 0;
     const from = inOrder ? start : 0;
     const bytes = await readbacks.read(buffer, from, this.size === 0 ? 0 : size - from);

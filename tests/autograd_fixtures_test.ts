@@ -229,9 +229,9 @@ const OPS: Readonly<Record<string, Op>> = {
   log_softmax: (x, attrs) => logSoftmax(x.get("x"), attrs.get("dim")),
   layer_norm(x, attrs) {
     const input = x.get("x");
-    const own = input.shape.slice(-attrs.get<number>("normalized_dims"));
-    const weight = x.has("w") ? x.get("w") : ones(own);
-    return layerNorm(input, weight, x.has("b") ? x.get("b") : zeros(own), attrs.get("eps"));
+    const sizes = input.shape.slice(-attrs.get<number>("normalized_dims"));
+    const weight = x.has("w") ? x.get("w") : ones(sizes);
+    return layerNorm(input, weight, x.has("b") ? x.get("b") : zeros(sizes), attrs.get("eps"));
   },
   cross_entropy: (x, attrs) =>
     crossEntropy(x.get("x"), x.get("t"), {
@@ -274,7 +274,7 @@ const OPS: Readonly<Record<string, Op>> = {
     const all = linear(x.get("x"), x.get("w_in"), x.get("b_in"));
     const width = all.shape[2] / 3;
     const [q, k, v] = [0, 1, 2]
-      .map((part) => splitHeads(slice(all, 2, part * width, (part + 1) * width), heads));
+      .map((third) => splitHeads(slice(all, 2, third * width, (third + 1) * width), heads));
     const seen = permute(attention(q, k, v, { causal: attrs.get("causal") }), [0, 2, 1, 3]);
     const joined = reshape(seen, [...all.shape.slice(0, 2), width]);
     return linear(joined, x.get("w_out"), x.get("b_out"));
@@ -500,7 +500,7 @@ async function runLarge(url: URL): Promise<void> {
   }
 }
 
-/** Ops that are made of products, and have more variants than the others. */
+/** Ops that are made of products, and have more variants than other ops. */
 const PRODUCTS = ["matmul", "linear", "conv2d", "sdpa", "multi_head_attention", "graph"];
 
 const directory = fixtures("autograd");
@@ -519,11 +519,11 @@ if (!directory) {
         return body();
       }));
   const all = (names: readonly string[]) => names.reduce((total, op) => total + ops[op].cases, 0);
-  for (const style of EACH_VARIANT) {
+  for (const forced of EACH_VARIANT) {
     for (const [op, { manifest }] of Object.entries(ops)) {
-      inVariant(`autograd fixtures: ${op}`, style, () => runOp(directory, op, manifest));
+      inVariant(`autograd fixtures: ${op}`, forced, () => runOp(directory, op, manifest));
     }
-    if (hasLarge) inVariant("autograd fixtures: large", style, () => runLarge(large));
+    if (hasLarge) inVariant("autograd fixtures: large", forced, () => runLarge(large));
   }
   const products = PRODUCTS.filter((op) => op in ops);
   for (const tile of EACH_TILE) {

@@ -62,7 +62,10 @@ export interface Row {
   readonly reference: (...operands: Grid[]) => Grid;
   /** False for an op without gradients. */
   readonly differentiable?: boolean;
-  /** Allowed of an error, as a part of 1 + the expected value; with the reason why it is not the usual 1e-5 and 1e-4. */
+  /**
+   * The largest error, relative to 1 + the expected value, and why it is not the usual 1e-5 forward
+   * and 1e-4 backward.
+   */
   readonly tolerance?: {
     readonly forward: number;
     readonly backward: number;

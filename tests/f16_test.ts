@@ -100,9 +100,9 @@ gpuTest("every half is read as the number it is, on the host and by kernels", as
 });
 
 gpuTest("tensor() rounds to the nearest half, ties to even", async () => {
-  const edges = [0, -0, 1, 65504, 65519.99, Infinity, NaN, 2 ** -24, 2 ** -25, 1.5 * 2 ** -24];
+  const limits = [0, -0, 1, 65504, 65519.99, Infinity, NaN, 2 ** -24, 2 ** -25, 1.5 * 2 ** -24];
   const ties = [1 + 2 ** -11, 1 + 3 * 2 ** -11, 2049, 2051, 2 ** -14 - 2 ** -25];
-  const values = Float32Array.from([...edges, ...ties, ...normals(5000, "rounding")]);
+  const values = Float32Array.from([...limits, ...ties, ...normals(5000, "rounding")]);
   const x = tensor(values, [values.length], "f16");
   assertEquals(await x.data(), rounded(values));
   x.release();
@@ -174,7 +174,7 @@ const PRODUCTS: readonly (readonly [a: Shape, lead: Shape, n: number])[] = [
   [[7, 257], [], 7],
   [[257, 7], [], 257],
   [[1, 257], [], 1],
-  [[9, 12], [], 20], // whole vec4s
+  [[9, 12], [], 20], // full vec4s
   [[65, 64], [], 72],
   [[8, 64], [], 4],
   [[3, 7, 8], [3], 12], // a batch
@@ -358,8 +358,8 @@ gpuTest("Clip.load() keeps the bits of F16 weights, and rounds BF16 ones once", 
       }));
       for (const [name, values] of Object.entries(single.elements)) {
         const isHalf = half.clip.weights.get(name).dtype === "f16";
-        const kept = Float32Array.from(values);
-        assertEquals(half.elements[name], isHalf ? rounded(kept) : kept, name);
+        const stored = Float32Array.from(values);
+        assertEquals(half.elements[name], isHalf ? rounded(stored) : stored, name);
       }
       if (dtype === "F16") assertEquals(half.logits, single.logits);
       single.clip.release();

@@ -25,7 +25,7 @@ function normals(shape: Shape, stream: string): Float32Array<ArrayBuffer> {
   return Float32Array.from({ length: numel(shape) }, () => random.normal());
 }
 
-/** Whole and ragged tiles, edges one past a tile, thin ones, long ones, empty ones. */
+/** Full and ragged tiles, sizes one past a tile, thin ones, long ones, empty ones. */
 const SHAPES: readonly (readonly [m: number, k: number, n: number, batch: number])[] = [
   ...[[1, 1, 1, 1], [4, 4, 4, 1], [7, 5, 3, 1], [33, 17, 65, 2], [64, 64, 64, 1]],
   ...[[40, 44, 36, 3], [129, 64, 132, 1], [130, 20, 33, 1]],
@@ -191,8 +191,8 @@ for (const variant of EACH_VARIANT) {
           const fused = () =>
             lowRankLinear(x, w, b, { down, up, scale: 0.7, dropout: { p: 0.4, key } });
           const apart = () => {
-            const low = linear(mulScalar(linear(dropout(x, 0.4, key), down), 0.7), up);
-            return add(linear(x, w, b), low);
+            const change = linear(mulScalar(linear(dropout(x, 0.4, key), down), 0.7), up);
+            return add(linear(x, w, b), change);
           };
           const [one, other] = [fused, apart].map((run) =>
             scope(() => {
@@ -221,7 +221,7 @@ for (const variant of EACH_VARIANT) {
           const shapes: Shape[] = [[6, 4], [4, n], [n], [6, n]];
           const given = shapes.map((shape, i) => tensor(normals(shape, `${i}`), shape));
           const [a, c, bias, more] = given;
-          const [y, kept] = multiplyThen(a, c, {
+          const [y, second] = multiplyThen(a, c, {
             expression: "2.0 * (x + bias) + factor * more",
             saved: "x + bias",
             vectors: { bias },
@@ -229,15 +229,15 @@ for (const variant of EACH_VARIANT) {
             numbers: { factor: 3 },
           });
           const plain = matmul(a, c);
-          const [found, beside, product, shift, others] = await Promise.all(
-            [y, kept!, plain, bias, more].map((each) => each.data()),
+          const [found, beside, product, shift, added] = await Promise.all(
+            [y, second!, plain, bias, more].map((each) => each.data()),
           );
           product.forEach((x, i) => {
             const sum = x + shift[i % n];
             assertLess(Math.abs(beside[i] - sum), 1e-5);
-            assertLess(Math.abs(found[i] - (2 * sum + 3 * others[i])), 1e-5);
+            assertLess(Math.abs(found[i] - (2 * sum + 3 * added[i])), 1e-5);
           });
-          for (const each of [...given, y, kept!, plain]) each.release();
+          for (const each of [...given, y, second!, plain]) each.release();
         }
       }),
   );

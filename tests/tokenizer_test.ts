@@ -396,6 +396,7 @@ Deno.test("splits a text at added tokens", () => {
     { content: "<HEART>x", id: 9001, normalized: false },
     { content: "Sks", id: 9002, normalized: true },
     { content: "dog", id: 9003, normalized: false, single_word: true },
+    { content: "<my é>", id: 9004, normalized: false },
   ];
   const fromJson = Tokenizer.fromTokenizerJson(wholeJson({ added_tokens: added }));
   const plain = Tokenizer.fromVocabulary(
@@ -404,7 +405,7 @@ Deno.test("splits a text at added tokens", () => {
     added.map((token) => ({ ...token, singleWord: "single_word" in token })),
   );
   for (const tokenizer of [fromJson, plain]) {
-    assertEquals(tokenizer.size, 9004);
+    assertEquals(tokenizer.size, 9005);
     const same = (text: string, ...ids: number[]) =>
       assertEquals(tokenizer.encode(text), ids, text);
     same("a<Heart>a", ...unmerged("a"), 9000, ...unmerged("a"));
@@ -413,6 +414,7 @@ Deno.test("splits a text at added tokens", () => {
     same("SKSy sks", 9002, ...unmerged("y"), 9002);
     same("dog dogs, dog", 9003, ...unmerged("dogs", ","), 9003);
     assertEquals(tokenizer.decode([9000, VOCABULARY["cat</w>"]]), "<Heart>cat ");
+    assertEquals(tokenizer.decode(tokenizer.encode("a<my é>cat")), "a <my é>cat ");
     const { ids } = tokenizer.tokenize(["sks"], 4);
     assertEquals([...ids], [tokenizer.start, 9002, tokenizer.end, 0]);
   }

@@ -20,7 +20,7 @@ export interface SgdOptions extends OptimizerOptions {
   readonly momentum?: number;
   /**
    * The share of a new gradient that is left out of the momentum; 0 by default. The first gradient
-   * is added whole.
+   * is added in full.
    */
   readonly dampening?: number;
   /** Nesterov's momentum, which looks a step ahead; false by default. */

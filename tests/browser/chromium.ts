@@ -10,7 +10,7 @@ import type { Host, Result, Told } from "./deno.ts";
 
 /**
  * How often the runner says which test is running. Nothing ends a slow test: some machines are ten
- * times slower than others.
+ * times slower than this one.
  */
 const WAITING_MS = 60_000;
 
@@ -69,7 +69,7 @@ async function filesBelow(directory: string): Promise<string[]> {
 }
 
 /**
- * Runs files of `tests/` in a Chromium of their own, one after the other, and gives the results of
+ * Runs files of `tests/` in a new Chromium, one after the other, and gives the results of
  * each file's tests, except those that are excluded by name.
  */
 export async function runInChromium(

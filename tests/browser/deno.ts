@@ -182,7 +182,7 @@ async function tell(told: Told): Promise<void> {
   await fetch("told", { method: "POST", body: JSON.stringify(told) });
 }
 
-/** An assertion's own words; of other errors also where they come from. */
+/** The message of an assertion; of other errors, the stack too. */
 function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.name === "AssertionError" ? error.message : error.stack ?? error.message;

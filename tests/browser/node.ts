@@ -22,7 +22,7 @@ export function resolve(path: string): string {
   return path.replace(/(?<=.)\/$/, "");
 }
 
-/** The last part of a path. */
+/** The last name of a path. */
 export function basename(path: string): string {
   return path.split("/").at(-1)!;
 }
@@ -59,15 +59,15 @@ function difference(a: unknown, b: unknown, at = ""): string | null {
   if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return here;
   if (Object.getPrototypeOf(a) !== Object.getPrototypeOf(b)) return here;
   if (a instanceof Set && b instanceof Set) {
-    const others = [...b];
-    const all = [...a].every((one) => others.some((other) => difference(one, other) === null));
+    const candidates = [...b];
+    const all = [...a].every((one) => candidates.some((other) => difference(one, other) === null));
     return all && a.size === b.size ? null : here;
   }
   if (a instanceof Map && b instanceof Map) {
     return difference(Object.fromEntries(a), Object.fromEntries(b), at);
   }
-  const [keys, others] = [Object.keys(a), Object.keys(b)] as (keyof typeof a)[][];
-  if (keys.length !== others.length) return here;
+  const [keys, keysOfB] = [Object.keys(a), Object.keys(b)] as (keyof typeof a)[][];
+  if (keys.length !== keysOfB.length) return here;
   for (const key of keys) {
     if (!Object.hasOwn(b, key)) return here;
     const found = difference(a[key], b[key], `${at}[${key}]`);

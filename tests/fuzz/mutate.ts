@@ -53,7 +53,7 @@ function mutantOfHeader(file: Bytes, random: Random): Bytes {
   return mutated;
 }
 
-/** JSON of which one to three values or keys are others. */
+/** JSON with one to three other values or keys. */
 function mutantOfJson(json: unknown, random: Random): unknown {
   let mutated = json;
   for (let times = 1 + random.below(3); times > 0; times--) mutated = changedOnce(mutated, random);

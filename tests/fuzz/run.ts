@@ -1,7 +1,7 @@
 /**
- * `deno task fuzz [COUNT] [FIRST]`: opens mutants of every kind of file that others may have written, as
- * the commands open them. Each must be read, or be refused in one line of ours. Mutant number i is
- * the same each time: `deno task fuzz 1 I` opens it alone.
+ * `deno task fuzz [COUNT] [FIRST]`: opens mutants of every kind of file that comes from elsewhere,
+ * as the commands open them. Each must be read, or be refused with an error of ours. Mutant number i
+ * is the same each time: `deno task fuzz 1 I` opens it alone.
  *
  * @module
  */
