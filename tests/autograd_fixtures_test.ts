@@ -1,4 +1,7 @@
-/** Every case of the `autograd` fixtures: each op's output and gradients, held to PyTorch in 64 bits. */
+/**
+ * Every case of the `autograd` fixtures: the output and gradients of each op, compared with PyTorch
+ * in 64 bits.
+ */
 
 import { assert, assertEquals, fail } from "@std/assert";
 import { conv2d, patchEmbedding } from "../autograd/ops/conv.ts";
@@ -57,7 +60,7 @@ interface Case {
   readonly grads: Readonly<Record<string, Tolerance & { key: string; shape: Shape }>>;
 }
 
-/** Named values of which each must be used: what an op does not know of fails, and is not passed over. */
+/** Named values. Each must be used: an attribute that an op does not know fails the test. */
 class Named<T> {
   readonly #values: ReadonlyMap<string, T>;
   readonly #unused: Set<string>;
@@ -339,7 +342,7 @@ interface Expectation extends Tolerance {
   readonly shape: Shape;
 }
 
-/** Reads all tensors at once, for each read waits as long as all together, and compares and releases them. */
+/** Compares and releases tensors. It reads all at once, because one read takes as long as all. */
 async function compare(expectations: readonly Expectation[]): Promise<void> {
   const found = await Promise.all(expectations.map(({ actual }) => actual.data()));
   const wrong: string[] = [];

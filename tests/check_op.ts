@@ -37,7 +37,7 @@ export class Grid {
     return new Grid(shape, data);
   }
 
-  /** The element at an index. Axes of size 1 are repeated, and missing leading ones are passed over. */
+  /** The element at an index. Axes of size 1 are repeated; leading axes may be missing. */
   at(...index: number[]): number {
     const lead = index.length - this.shape.length;
     let at = 0;
@@ -90,7 +90,7 @@ const KNOWN = new WeakMap<Row, Expected>();
 
 const USUAL = { forward: 1e-5, backward: 1e-4, why: "the usual one" };
 const STEP = 1e-5;
-/** Of larger operands so many elements' gradients are checked, evenly spread; of huge ones fewer. */
+/** How many gradients of a large operand are checked, evenly spread; of a huge one, fewer. */
 const CHECKED = 40;
 const HUGE = 10_000;
 const CHECKED_OF_HUGE = 5;

@@ -1,4 +1,4 @@
-/** Products in every variant of their kernels, on awkward shapes, with all that is done in the same pass. */
+/** Products in every kernel variant, on awkward shapes, with all that is done in the same pass. */
 
 import { assertEquals, assertLess } from "@std/assert";
 import { attention } from "../autograd/ops/attention.ts";
@@ -185,7 +185,8 @@ for (const variant of EACH_VARIANT) {
         const g = tensor(normals([batch, tokens, outer], "g"), [batch, tokens, outer]);
         const keys: DropoutKey[] = [
           { seed: 7, stream: 3 },
-          { seed: 7, stream: 3, rows: { numbers, size: 9 * inner } }, // items of nine tokens, cut to five
+          // Items of nine tokens, cut to five.
+          { seed: 7, stream: 3, rows: { numbers, size: 9 * inner } },
         ];
         for (const key of keys) {
           const fused = () =>

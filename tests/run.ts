@@ -1,12 +1,12 @@
 /**
- * `deno task test [FILE...]`: Deno's test runner, and beside it, where there is Chromium and no file
- * is named, the tests of kernels in a page, which must give the same.
+ * `deno task test [FILE...]`: Deno's test runner. If there is Chromium and no file is named, the
+ * tests of kernels run in its pages too, and must give the same results.
  *
- * The runner is judged by its report and not by how its process ends: with Mesa 22.3 on glibc 2.36 a
- * process of `deno test` that has used WebGPU aborts now and then while it exits, about once in a
- * hundred times and after the last word of the runner: a thread of Deno's frees what it has while
- * the driver's libraries are unloaded. Five lines of test are enough for it. It says nothing of the
- * tests.
+ * Whether Deno's tests passed is read from the runner's report, not from how its process ended. With
+ * Mesa 22.3 on glibc 2.36, about one in a hundred processes of `deno test` that used WebGPU aborts
+ * while it exits, after all tests have been reported: a thread of Deno's frees its memory while the
+ * driver's libraries are unloaded. A test of five lines is enough to see it. It says nothing about
+ * the tests.
  *
  * @module
  */

@@ -41,8 +41,8 @@ const PAGE: Plugin = {
 };
 
 /**
- * Bundles files of `tests/`, unchanged, into one module. It exports `run()` and `FILES`, which loads
- * each file when it is called for: their kernels share an engine, and are compiled once.
+ * Bundles files of `tests/`, unchanged, into one module. It exports `run()` and `FILES`, which load
+ * each file when its turn comes: all files share one engine, so each kernel is compiled once.
  */
 async function bundle(files: readonly string[]): Promise<string> {
   const loads = files.map((file) => `${JSON.stringify(file)}: () => import("./${file}")`);

@@ -28,12 +28,11 @@ const ARGUMENTS = [
 ];
 
 const PAGE = `<!doctype html><script src="host.js"></script><script type="module">
-import("./tests.js").then(({ run, FILES }) => run(FILES)).catch(({ stack }) => stack).then((ended) =>
-  fetch("told", { method: "POST", body: JSON.stringify({ ended }) })
-);
+import("./tests.js").then(({ run, FILES }) => run(FILES)).catch(({ stack }) => stack)
+  .then((ended) => fetch("told", { method: "POST", body: JSON.stringify({ ended }) }));
 </script>`;
 
-/** Where Chromium is: what `$CHROMIUM` says, else the first on the path; null where there is none. */
+/** The path of Chromium: `$CHROMIUM`, else the first one on the path; null if there is none. */
 export async function findChromium(): Promise<string | null> {
   const chosen = Deno.env.get("CHROMIUM");
   if (chosen) return chosen;

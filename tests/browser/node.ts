@@ -1,6 +1,6 @@
 /**
- * In a page: the functions of Node's modules that the tests and `tests/std/assert` use. It stands in for all modules
- * that a browser cannot have; what is not here is undefined.
+ * In a page: the functions of Node's modules that the tests and `tests/std/assert` use. It stands in
+ * for all modules that a browser cannot have; what is not here is undefined.
  *
  * @module
  */
@@ -52,7 +52,10 @@ export default {
     check(difference(actual, expected) !== null, `it is ${show(actual)}`, message),
 };
 
-/** Where two values first differ, in type or content, and how; null if nowhere. -0 is not 0, and NaN is NaN. */
+/**
+ * Where two values first differ, in type or content, and how; null if they do not. -0 is not 0, and
+ * NaN is NaN.
+ */
 function difference(a: unknown, b: unknown, at = ""): string | null {
   if (Object.is(a, b)) return null;
   const here = `${at && `${at}: `}${show(a)} is not ${show(b)}`;

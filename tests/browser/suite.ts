@@ -43,7 +43,7 @@ const LESS = [
   "peft_test.ts",
 ];
 
-/** Files that run the same kernels in all their variants. They share a page, which compiles them once. */
+/** Files that run the same kernels in all variants. They share a page, which compiles each once. */
 const PRODUCTS = [
   "autograd_fixtures_test.ts",
   "f16_test.ts",
@@ -85,8 +85,8 @@ export async function runAllInChromium(chromium: string): Promise<Map<string, Re
 }
 
 /**
- * What is wrong with the results of Chromium, beside those of Deno: a line each. How many there were
- * is printed, and what Chromium's tests printed.
+ * How the results of Chromium differ from those of Deno, a line for each difference. Prints what
+ * Chromium's tests printed, the slowest, and how many there were.
  */
 export function compareResults(
   inChromium: ReadonlyMap<string, readonly Result[]>,

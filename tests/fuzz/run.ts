@@ -1,7 +1,7 @@
 /**
  * `deno task fuzz [COUNT] [FIRST]`: opens mutants of every kind of file that comes from elsewhere,
- * as the commands open them. Each must be read, or be refused with an error of ours. Mutant number i
- * is the same each time: `deno task fuzz 1 I` opens it alone.
+ * as the commands open them. Each must be read, or be refused with an error of ours. Mutant number
+ * i is the same each time: `deno task fuzz 1 I` opens it alone.
  *
  * @module
  */
@@ -9,7 +9,7 @@
 import { prepare } from "./files.ts";
 import type { Order, Told } from "./worker.ts";
 
-/** If nothing is heard for so long, which no slow machine explains, the current mutant has no end. */
+/** After so long without a word, which no slow machine explains, the current mutant has no end. */
 const SILENT_MS = 600_000;
 
 /** Opens `count` mutants from number `first` on; the exit code. */
