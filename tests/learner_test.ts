@@ -99,9 +99,9 @@ gpuTest(
     const outcomes: number[][] = [];
     for (const memoryPlan of memoryPlans) {
       const learner = contextLearner(clip);
-      const recipe = { ...DEFAULT_RECIPE, learningRate: 1e-2, logitScale: 50, iterations: 40 };
+      const recipe = { ...DEFAULT_RECIPE, learningRate: 3e-2, logitScale: 50, iterations: 60 };
       const trainer = new Trainer(clip, learner, prompts, recipe, memoryPlan);
-      const [first, last] = await trained(trainer, Array(120).fill(BATCH));
+      const [first, last] = await trained(trainer, Array(60).fill(BATCH));
       assertLess(last, first / 2);
       outcomes.push([first]);
       const classifier = new Classifier(clip, prompts, 50, learner);
