@@ -141,7 +141,8 @@ async function assertSkipped(
   assertEquals([left.code, JSON.parse(left.stdout).predictions], [0, []]);
 
   const before = await Deno.readTextFile(join(output, "metrics.jsonl"));
-  assertRefused(await octograd(["train", ...shared, "--on-error", "fail"]), reason);
+  const again = ["train", ...shared, "--overwrite", "--on-error", "fail"];
+  assertRefused(await octograd(again), reason);
   assertEquals(await Deno.readTextFile(join(output, "metrics.jsonl")), before);
 }
 

@@ -10,6 +10,7 @@ import { Console } from "../blocklora/system/console.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";
 import { ImageLoader } from "../blocklora/data/loader.ts";
 import { trainLearner } from "../blocklora/training/run.ts";
+import { claimRun } from "../blocklora/training/run_directory.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { EMBEDDED_DATA } from "../blocklora/data/open_data.ts";
 import { init, shutDown } from "../tensor/device.ts";
@@ -48,7 +49,13 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
       ...{ method: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 40 }, memory: {} },
       ...{ shots: 2, seed: 1, cropScale: [0.8, 1] as const, flip: true },
     };
-    const { losses } = await trainLearner(context, config, adapters, directory);
+    await using claim = await claimRun(`${directory}/run`, 1000);
+    const note = {
+      ...{ key: { settings: {}, identity: { model: "", train: null, test: "" } }, device: "" },
+      ...{ args: null, zeroShot: { accuracy: 0, correct: 0, images: 1 } },
+    };
+    const run = { claim: claim!, from: null, note, every: { steps: 12 } };
+    const { outcome: { losses } } = await trainLearner(context, config, adapters, run);
     assertEquals(losses.length, 40);
     assert(losses.every(Number.isFinite));
     const [, second, ...others] = console.seen;

@@ -24,6 +24,7 @@ import {
 import { kebab } from "../system/flags.ts";
 import { recipeOf, type RunConfig } from "../training/run_config.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
+import { type CheckpointInterval, parseInterval } from "../training/training_checkpoint.ts";
 
 /** The largest seed: dropout masks are drawn from 32 bits of it. */
 export const MAX_SEED = 2 ** 32 - 1;
@@ -112,6 +113,26 @@ export function memoryLimitOf(
     return parseBytes(memoryLimit);
   } catch (error) {
     throw new UsageError(`Cannot use --memory-limit: ${(error as Error).message}`);
+  }
+}
+
+/** Flags that say how often an unfinished run is saved. */
+export const CHECKPOINT_FLAGS = {
+  checkpointEvery: text(
+    "TIME|N",
+    "how often what is trained is saved, so that nothing older is lost: 30s, 5min, or steps",
+    "1min",
+  ),
+};
+
+/** The interval of `--checkpoint-every`. */
+export function checkpointIntervalOf(
+  { checkpointEvery }: Values<typeof CHECKPOINT_FLAGS>,
+): CheckpointInterval {
+  try {
+    return parseInterval(checkpointEvery);
+  } catch (error) {
+    throw new UsageError(`Cannot use --checkpoint-every: ${(error as Error).message}`);
   }
 }
 

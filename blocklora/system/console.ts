@@ -46,9 +46,13 @@ export class Console {
    */
   progress(line: string, last = false): void {
     if (this.#terminal) {
-      const { columns } = Deno.consoleSize();
-      const shown = printable(line).slice(0, columns - 1);
-      Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${shown}`));
+      try {
+        const { columns } = Deno.consoleSize();
+        const shown = printable(line).slice(0, columns - 1);
+        Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${shown}`));
+      } catch {
+        return; // the terminal was closed, and the work goes on without it
+      }
       this.#lineOpen = true;
       if (last) this.#endLine();
     } else if (last || performance.now() - this.#lastReport > 10_000) {
