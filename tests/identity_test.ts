@@ -1,6 +1,6 @@
 /** What tells runs, models and prompts apart. */
 
-import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { promptOf, sameClasses } from "../blocklora/training/classifier.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";

@@ -17,6 +17,7 @@ import { methodNamed } from "../methods/lookup.ts";
 import { openChosen, sourceOf } from "../models/chosen_model.ts";
 import { writeReport } from "../report/write.ts";
 import { Console, duration, megabytes, percent } from "../system/console.ts";
+import { exists } from "../system/files.ts";
 import { number, text, toggle, UsageError, type Values } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
 import { catchInterrupts } from "../system/interrupts.ts";
@@ -25,7 +26,13 @@ import { ImageHashes } from "../training/identity.ts";
 import { keyOf, openRun } from "../training/open_run.ts";
 import { promptsFor } from "../training/prompts.ts";
 import { parameterCount, timingOf, trainedResult, writeResult } from "../training/result.ts";
-import { checkOutput, outputOf, unfinishedOf } from "../training/run_directory.ts";
+import {
+  checkOutput,
+  claimRun,
+  holdsRun,
+  outputOf,
+  unfinishedOf,
+} from "../training/run_directory.ts";
 import { type RunConfig, type RunContext, taskOf } from "../training/run_config.ts";
 import { evaluateOn, trainLearner } from "../training/run.ts";
 import { readCheckpoint } from "../training/training_checkpoint.ts";
@@ -232,6 +239,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
     console.finish(result);
     return interrupted ? signal.reason.exitCode : 0;
   } finally {
+    limitMemory(Infinity);
     loader.close();
     learner?.release();
     prompts.release();
@@ -296,9 +304,15 @@ async function resumed(args: readonly string[]): Promise<readonly string[]> {
   const directory = outputOf(userPath(resume));
   const checkpoint = await readCheckpoint(unfinishedOf(directory));
   if (!checkpoint?.note.args) {
+    // A run that was killed as it was finished is moved into place.
+    if (await exists(unfinishedOf(directory))) {
+      await (await claimRun(directory, 0))?.[Symbol.asyncDispose]();
+    }
     throw new Error(
-      `Cannot resume ${directory}: there is no checkpoint of \`train\` in ` +
-        `${unfinishedOf(directory)}, give the command again without --resume`,
+      await holdsRun(directory)
+        ? `Cannot resume ${directory}: its run is finished, evaluate it`
+        : `Cannot resume ${directory}: there is no checkpoint of \`train\` in ` +
+          `${unfinishedOf(directory)}, give the command again without --resume`,
     );
   }
   return [...checkpoint.note.args, ...args, `--output=${directory}`];
