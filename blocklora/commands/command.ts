@@ -5,7 +5,7 @@
  */
 
 import { DeviceLostError, NoAdapterError } from "../../tensor/errors.ts";
-import { type Console, printable } from "../system/console.ts";
+import { type Console, printError } from "../system/console.ts";
 import { type Flags, UsageError } from "../system/flag.ts";
 import { helpText } from "../system/flags.ts";
 import { InterruptedError } from "../system/interrupts.ts";
@@ -41,7 +41,7 @@ export async function runCommand(
     if (!(error instanceof Error)) throw error;
     const oneLine = error.message.replace(/\s*\n\s*/g, " ");
     const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : oneLine;
-    console.error(printable(`octograd ${name}: ${shown}`));
+    printError(`octograd ${name}: ${shown}`);
     if (error instanceof InterruptedError) return error.exitCode;
     return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
   }

@@ -5,10 +5,9 @@
  */
 
 import { basename, join } from "node:path";
-import { dryTwin, gpuName } from "../../tensor/device.ts";
+import { gpuName } from "../../tensor/device.ts";
 import { limitMemory, memory } from "../../tensor/memory.ts";
 import { profileTable } from "../../tensor/profile.ts";
-import { planStep } from "../training/step.ts";
 import type { Dataset, Sample } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
 import { ImageLoader } from "../data/loader.ts";
@@ -46,9 +45,9 @@ import {
   MEMORY_FLAGS,
   memoryLimitOf,
   METHOD_FLAGS,
-  planText,
   runConfigOf,
   TRAINING_FLAGS,
+  withinLimit,
 } from "./run_flags.ts";
 import { openData } from "../data/open_data.ts";
 
@@ -143,7 +142,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
         `${shots.length} training and ${dataset.test.length} test images; ` +
         `${opened.name} on ${gpuName()}`,
     );
-    if (limit !== undefined) config = withinLimit(config, limit, context, shots);
+    if (limit !== undefined) config = withinLimit(config, limit, context, shots.length);
     const method = methodNamed(config.method.method);
     const key = keyOf(context, config, await identityOf(context, shots));
     const bytes = SPARE_BYTES +
@@ -263,35 +262,6 @@ async function identityOf(
     );
   }
   return { model: opened.fingerprint, train, test };
-}
-
-/** The configuration with the fastest memory plan that fits a limit, which holds from here on. */
-function withinLimit(
-  config: RunConfig,
-  limit: number,
-  { opened: { model }, prompts, batchSize, console }: RunContext,
-  shots: readonly Sample[],
-): RunConfig {
-  console.progress("counting what ways to need less memory would cost ...", true);
-  const { memory, cost } = planStep({
-    definition: model.definition,
-    precisions: [model.precision],
-    step: {
-      method: config.method,
-      batch: Math.min(batchSize, shots.length),
-      promptTokens: prompts.lengths,
-      memory: config.memory,
-    },
-    limit,
-    gpu: dryTwin(),
-  });
-  limitMemory(limit);
-  console.note(
-    `memory limit ${megabytes(limit)}: ${planText(memory)}; a step needs ${
-      megabytes(cost.peakGpuBytes)
-    } and ${(cost.flops.total / 1e9).toFixed(1)} GFLOP`,
-  );
-  return { ...config, memory };
 }
 
 /** The command line that `--resume` stands for: that of the unfinished run, then what was typed. */
