@@ -152,20 +152,26 @@ Deno.test("SIGINT, SIGTERM and SIGHUP save what is trained, however often they a
           .concat("--output", output, "--json"),
       );
       await stepsTaken(output, 3, child);
+      // A terminal that is closed takes no more of what is printed.
+      const closed = signal === "SIGHUP";
+      if (closed) await Promise.all([child.stdout.cancel(), child.stderr.cancel()]);
       for (let i = 0; i < 3; i++) child.kill(signal as keyof typeof codes);
-      const { code, stdout, stderr } = await outcomeOf(child);
-      assertEquals(code, expected, stderr);
-      const { interrupted, iterations, accuracy, adapterPath } = JSON.parse(stdout);
-      assertEquals([interrupted, accuracy, adapterPath], [true, undefined, unfinished]);
-      assertStringIncludes(stderr, `what was trained in ${iterations} steps is kept`);
+      if (closed) assertEquals((await child.status).code, expected);
+      else {
+        const { code, stdout, stderr } = await outcomeOf(child);
+        assertEquals(code, expected, stderr);
+        const { interrupted, iterations, accuracy, adapterPath } = JSON.parse(stdout);
+        assertEquals([interrupted, accuracy, adapterPath], [true, undefined, unfinished]);
+        assertStringIncludes(stderr, `what was trained in ${iterations} steps is kept`);
+        const config = await Deno.readTextFile(join(unfinished, "adapter_config.json"));
+        assertEquals(JSON.parse(config).octograd.iterations, iterations);
+      }
       assertEquals(filesIn(directory).filter((name) => name.startsWith(signal)), [
         `${signal}.unfinished/adapter_config.json`,
         `${signal}.unfinished/adapter_model.safetensors`,
         `${signal}.unfinished/checkpoint.safetensors`,
         `${signal}.unfinished/metrics.jsonl`,
       ]);
-      const config = await Deno.readTextFile(join(unfinished, "adapter_config.json"));
-      assertEquals(JSON.parse(config).octograd.iterations, iterations);
     }
     const [evaluated] = await inOneProcess([
       ["evaluate", "--data", data, "--adapter", join(directory, "SIGINT.unfinished"), "--json"],
