@@ -127,6 +127,14 @@ export async function trainingLoop(
     );
   };
   let savedAt = began;
+  const saveNow = async () => {
+    const [start, submitted] = [performance.now(), counters.submits];
+    await save(progress());
+    savedAt = performance.now();
+    // What saving takes is not of the steps.
+    submits += counters.submits - submitted;
+    [warm, lookedAt] = [warm + savedAt - start, lookedAt + savedAt - start];
+  };
   const isDue = () =>
     "steps" in every
       ? trainer.steps % every.steps === 0
@@ -155,10 +163,7 @@ export async function trainingLoop(
       // The first step includes compilation. Its loss is read separately, so that it does not count
       // toward the images per second of the steps after it.
       if (taken === 0 || done % LOOK_EVERY === 0 || due) await look(last);
-      if (due) {
-        await save(progress());
-        savedAt = performance.now();
-      }
+      if (due) await saveNow();
       if (last) break;
       if (taken === 0) [warm, warmSteps, submits] = [performance.now(), 1, counters.submits];
     }
