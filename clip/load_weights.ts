@@ -6,6 +6,7 @@
 
 import { contiguous, reshape, slice, transpose } from "../autograd/ops/view.ts";
 import { pointwise } from "../kernels/pointwise.ts";
+import { firstNonFinite } from "../tensor/finite.ts";
 import { beyondHalf, floatsToHalves, LARGEST_HALF } from "../tensor/half.ts";
 import { inCategory } from "../tensor/memory.ts";
 import { upload } from "../tensor/queue.ts";
@@ -74,8 +75,8 @@ export async function loadWeights(
 }
 
 /**
- * Wraps a file so that its pieces are hashed as they are read. Only the values of this weight
- * count, in the model's order.
+ * Wraps a file so that its pieces are checked and hashed as they are read. Only the values of this
+ * weight count, in the model's order. A weight that is NaN or infinite throws.
  */
 function hashing(
   hash: WeightsHash,
@@ -90,10 +91,17 @@ function hashing(
     async *pieces(source) {
       hash.begin(name, shape, transposed === true);
       for await (const piece of file.pieces(source)) {
-        await hash.add(piece.values.subarray(
+        const section = piece.values.subarray(
           Math.max(0, first - piece.start),
           Math.max(0, first + numel(shape) - piece.start),
-        ));
+        );
+        const at = firstNonFinite(section);
+        if (at >= 0) {
+          throw new RangeError(
+            `Cannot load "${source}": it holds ${section[at]}, the model's weights are broken`,
+          );
+        }
+        await hash.add(section);
         yield piece;
       }
       hash.end();

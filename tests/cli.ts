@@ -59,6 +59,23 @@ export function octograd(
   return outcomeOf(spawn(args, options));
 }
 
+/** Runs commands one after another in one process, which starts and compiles only once. */
+export async function inOneProcess(
+  commands: readonly (readonly string[])[],
+  env: Record<string, string> = {},
+): Promise<Outcome[]> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "tests/commands_child.ts", JSON.stringify(commands)],
+    cwd: new URL("../", import.meta.url),
+    env: { XDG_RUNTIME_DIR: "/tmp", ...env },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const { code, stdout, stderr } = await outcomeOf(child);
+  if (code !== 0) throw new Error(stderr);
+  return JSON.parse(stdout);
+}
+
 /** Runs `body` with a directory that is removed after it. */
 export async function withDirectory(body: (directory: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir({ prefix: "octograd-" });

@@ -6,7 +6,7 @@ import {
   assertNotEquals,
 } from "@std/assert";
 import { join } from "node:path";
-import { copyData, copyImages, filesIn, octograd, outcomeOf, spawn, withDirectory } from "./cli.ts";
+import { copyData, copyImages, filesIn, octograd, type spawn, withDirectory } from "./cli.ts";
 
 const SHORT = ["--iterations", "3", "--shots", "2", "--batch-size", "8"];
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
@@ -285,59 +285,6 @@ Deno.test("train draws a split of CLASS/*, saves it, and reads it and CoOp's aga
   });
 });
 
-/** The files of a directory, by name. */
-async function contentsOf(directory: string): Promise<Record<string, Uint8Array>> {
-  const names = filesIn(directory);
-  const contents = names.map((name) => Deno.readFile(join(directory, name)));
-  return Object.fromEntries((await Promise.all(contents)).map((bytes, i) => [names[i], bytes]));
-}
-
-/** Waits until a run has written some lines of its metrics. */
-async function trainingBegun(metrics: string, child: Deno.ChildProcess): Promise<void> {
-  let ended = false;
-  child.status.then(() => ended = true);
-  while (!ended) {
-    const text = await Deno.readTextFile(metrics).catch(() => "");
-    if (text.split("\n").length > 3) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  assert(!ended, (await outcomeOf(child)).stderr);
-}
-
-Deno.test("train saves when interrupted, and leaves no half-written file when killed", async () => {
-  await withDirectory(async (directory) => {
-    const data = await copyData(join(directory, "data"));
-    const output = join(directory, "out");
-    const metrics = join(output, "metrics.jsonl");
-    const endless = ["--iterations", "1000000", "--shots", "2", "--batch-size", "4"];
-    const start = () => spawn(["train", "--data", data, ...endless, "--output", output, "--json"]);
-
-    const interrupted = start();
-    await trainingBegun(metrics, interrupted);
-    interrupted.kill("SIGINT");
-    const { code, stdout, stderr } = await outcomeOf(interrupted);
-    assertEquals(code, 130, stderr);
-    const result = JSON.parse(stdout);
-    assertEquals([result.interrupted, result.accuracy], [true, undefined]);
-    const lines = await readLines(metrics);
-    assertEquals(lines.length, result.iterations + 1);
-    assertEquals((await readJson(join(output, ADAPTER[0]))).octograd.iterations, result.iterations);
-    const evaluate = ["evaluate", "--data", data, "--adapter", output];
-    const { correct } = await json(evaluate);
-
-    // The files of the earlier run stay as they are: the next run writes to another directory.
-    const before = await contentsOf(output);
-    const beside = join(directory, "out-2");
-    const killed = start();
-    await trainingBegun(join(beside, "metrics.jsonl"), killed);
-    killed.kill("SIGKILL");
-    await outcomeOf(killed);
-    assertEquals(filesIn(beside), ["metrics.jsonl"]);
-    assertEquals(await contentsOf(output), before);
-    assertEquals((await json(evaluate)).correct, correct);
-  });
-});
-
 Deno.test("an invalid command line exits with code 2, and --help prints help", async () => {
   const refused: [string[], RegExp][] = [
     [[], /^Usage: octograd train\|evaluate\|classify\|merge/],
@@ -360,6 +307,8 @@ Deno.test("an invalid command line exits with code 2, and --help prints help", a
     [["train", "--learning-rate", "Infinity"], /--learning-rate: "Infinity" is not a number/],
     [["train", "--shots", "0"], /--shots: "0" is not an integer from 1/],
     [["train", "--seed=-1"], /--seed: "-1" is not an integer from 0 to 4294967295/],
+    [["train", "--checkpoint-every", "soon"], /--checkpoint-every: "soon" is no interval, write/],
+    [["train", "--resume", "a", "--output", "b"], /Cannot use --output with --resume/],
     [["train", "--betas", "0.9"], /--betas: "0.9" is not two numbers/],
     [["train", "--crop-scale", "1,0.5"], /--crop-scale: 1 is more than 0.5/],
     [

@@ -1,24 +1,14 @@
 /** How runs, models and prompts are told apart. */
 
-import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { promptOf, sameClasses } from "../blocklora/training/classifier.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";
 import { ImageHashes } from "../blocklora/training/identity.ts";
-import { claimDirectory, holdsRun, replaceRun } from "../blocklora/training/run_directory.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
 import { bytesSource } from "../tensor/tensor_file.ts";
-import {
-  copyData,
-  copyModel,
-  existsSync,
-  filesIn,
-  octograd,
-  outcomeOf,
-  spawn,
-  withDirectory,
-} from "./cli.ts";
+import { copyData, copyModel, filesIn, octograd, withDirectory } from "./cli.ts";
 
 const readText = (...path: string[]) => Deno.readTextFile(join(...path));
 const readJson = async (...path: string[]) => JSON.parse(await readText(...path));
@@ -74,129 +64,6 @@ Deno.test("ImageHashes identifies images by their contents, labels and order, in
     await Deno.writeFile(first.path, bytes);
     hashes.push(await hashOf(moved));
     assertEquals(new Set([hash, ...hashes]).size, hashes.length + 1);
-  }));
-
-Deno.test("a run replaces another, and leaves files that are not a run's", () =>
-  withDirectory(async (directory) => {
-    const out = join(directory, "out");
-    const claimed = async () => {
-      await using claim = await claimDirectory(out, 1000);
-      return claim.path;
-    };
-    assertEquals(await claimed(), out);
-    assertEquals(filesIn(directory), []);
-    await Deno.mkdir(out);
-    await Deno.writeTextFile(join(out, "notes.txt"), "mine");
-    await Deno.writeTextFile(join(out, "metrics.jsonl"), "of a process that was killed");
-    assertEquals(await holdsRun(out), false);
-    const old = ["adapter_config.json", "adapter_model.safetensors", "result.json", "split.json"];
-    for (const name of old) await Deno.writeTextFile(join(out, name), "old");
-    assertEquals(await claimed(), `${out}-2`);
-    await Deno.mkdir(`${out}-2`);
-    const fresh = [
-      "adapter_config.json",
-      "adapter_model.safetensors",
-      "metrics.jsonl",
-      "result.json",
-    ];
-    for (const name of fresh) await Deno.writeTextFile(join(`${out}-2`, name), "new");
-    assertEquals(await claimed(), `${out}-3`);
-    await replaceRun(`${out}-2`, out);
-    assertEquals(
-      filesIn(directory),
-      ["out/notes.txt", ...fresh.map((name) => `out/${name}`)].sort(),
-    );
-    for (const name of fresh) assertEquals(await readText(out, name), "new");
-    assertEquals(await readText(out, "notes.txt"), "mine");
-  }));
-
-Deno.test("runs started at once for one directory write to different ones", () =>
-  withDirectory(async (directory) => {
-    const out = join(directory, "out");
-    const data = await copyData(join(directory, "data"));
-    const children = ["1", "2", "3"].map((seed) =>
-      spawn([
-        ...["train", "--data", data, "--shots", "1", "--batch-size", "4", "--iterations", "3"],
-        ...["--seed", seed, "--output", out],
-      ])
-    );
-    const outcomes = await Promise.all(children.map(outcomeOf));
-    for (const { code, stderr } of outcomes) assertEquals(code, 0, stderr);
-    // A run that began after another had ended has replaced it.
-    const runs = [out, `${out}-2`, `${out}-3`].filter((path) => existsSync(path));
-    for (const path of runs) {
-      const { seed, losses } = await readJson(path, "result.json");
-      const lines = (await Deno.readTextFile(join(path, "metrics.jsonl"))).trim().split("\n")
-        .map((line) => JSON.parse(line));
-      assertEquals(
-        lines.slice(0, 3).map(({ loss }) => Number(loss.toPrecision(6))),
-        losses.map(([, loss]: number[]) => loss),
-      );
-      assertEquals(lines.at(-1).seed, seed);
-      assertEquals(lines.length, 4);
-    }
-  }));
-
-Deno.test("train over a run leaves that run or the new one, never a mixture", () =>
-  withDirectory(async (directory) => {
-    const data = await copyData(join(directory, "data"));
-    const train = (
-      ...args: string[]
-    ) => ["train", "--data", data, "--shots", "1", "--batch-size", "4", "--json", ...args];
-    const run = async (...args: string[]) => {
-      const { code, stdout, stderr } = await octograd(train(...args), { from: directory });
-      assertEquals(code, 0, stderr);
-      return { ...JSON.parse(stdout), said: stderr };
-    };
-    const out = join(directory, "out");
-    await run("--iterations", "2", "--output", "out");
-    const contents = async (path: string) => {
-      const names = filesIn(path);
-      return Object.fromEntries(
-        await Promise.all(names.map(async (name) => [name, await Deno.readFile(join(path, name))])),
-      );
-    };
-    const before = await contents(out);
-
-    const child = spawn(train("--iterations", "1000000", "--output", "out"), { from: directory });
-    const metrics = join(directory, "out-2", "metrics.jsonl");
-    let ended = false;
-    child.status.then(() => ended = true);
-    while (!ended && (await Deno.readTextFile(metrics).catch(() => "")) === "") {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    child.kill("SIGINT");
-    const interrupted = await outcomeOf(child);
-    assertEquals(interrupted.code, 130, interrupted.stderr);
-    assertMatch(
-      interrupted.stderr,
-      /out holds a run: this one is written to .*out-2, and replaces it/,
-    );
-    assertEquals(JSON.parse(interrupted.stdout).adapterPath, join(directory, "out-2"));
-    assertEquals(await contents(out), before);
-    assertEquals(filesIn(join(directory, "out-2")), [
-      "adapter_config.json",
-      "adapter_model.safetensors",
-      "metrics.jsonl",
-    ]);
-
-    const { adapterPath } = await run("--iterations", "3", "--output", "out");
-    assertEquals(adapterPath, out);
-    const after = await contents(out);
-    assertEquals(Object.keys(after), Object.keys(before));
-    for (const name of Object.keys(before).filter((name) => name !== "report.html")) {
-      assertNotEquals(after[name], before[name], name);
-    }
-    assertEquals((await readJson(out, "result.json")).iterations, 3);
-    assertEquals((await readJson(out, "adapter_config.json")).octograd.iterations, 3);
-    const [last] = (await readText(out, "metrics.jsonl")).trimEnd().split("\n").slice(-1);
-    assertEquals(JSON.parse(last).adapterPath, out);
-
-    // Without --output nothing is replaced.
-    const first = await run("--iterations", "1");
-    const second = await run("--iterations", "1");
-    assertEquals(second.adapterPath, `${first.adapterPath}-2`);
-    assert(await holdsRun(first.adapterPath));
   }));
 
 /** Makes the weights of every layer a little larger, but not the projections. */

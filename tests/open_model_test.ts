@@ -310,7 +310,7 @@ gpuTest(
 );
 
 gpuTest(
-  "a model whose weights are NaN or infinite classifies nothing",
+  "a model whose weights are NaN or infinite is not loaded, and classifies nothing",
   () =>
     withModels(async (open) => {
       for (
@@ -323,9 +323,18 @@ gpuTest(
         const { shape, data } = WEIGHTS[name];
         const broken = Float32Array.from(data, (x, i) => i === data.length - 1 ? value : x);
         const weights = { ...WEIGHTS, [name]: { dtype: "F32", shape, data: broken } as const };
+        await assertRejects(
+          () => open({ "model.safetensors": encodeSafetensors(weights) }),
+          RangeError,
+          `Cannot load "${name}": it holds ${value}`,
+        );
+        // As if it had become so on the GPU.
+        const floats = { ...WEIGHTS, [name]: { dtype: "F32", shape, data } as const };
         const { model: clip, tokenizer } = await open({
-          "model.safetensors": encodeSafetensors(weights),
+          "model.safetensors": encodeSafetensors(floats),
         });
+        const { binding: { buffer }, engine, size } = clip.weights.get(name);
+        engine.queue.write(buffer, 4 * (size - 1), Float32Array.of(value));
         const prompts = classPrompts(clip, tokenizer, ["cat", "dog"], "a {}.");
         const classifier = new Classifier(clip, prompts);
         await assertRejects(() => classifier.predict(PIXELS), RangeError, "logits are NaN");

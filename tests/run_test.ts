@@ -1,6 +1,7 @@
 /** The training loop as the commands run it. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_ADAPTER } from "../blocklora/methods/adapter_config.ts";
 import { attach } from "../blocklora/methods/lookup.ts";
@@ -8,14 +9,17 @@ import { openChosen } from "../blocklora/models/chosen_model.ts";
 import { classPrompts } from "../blocklora/training/classifier.ts";
 import { Console } from "../blocklora/system/console.ts";
 import { openDataset } from "../blocklora/data/dataset.ts";
+import { ImageError } from "../blocklora/data/decode.ts";
 import { ImageLoader } from "../blocklora/data/loader.ts";
 import { trainLearner } from "../blocklora/training/run.ts";
+import { claimRun } from "../blocklora/training/run_directory.ts";
+import { readCheckpoint } from "../blocklora/training/training_checkpoint.ts";
 import { DEFAULT_RECIPE } from "../blocklora/methods/recipe.ts";
 import { EMBEDDED_DATA } from "../blocklora/data/open_data.ts";
 import { init, shutDown } from "../tensor/device.ts";
 import { memory } from "../tensor/memory.ts";
 import { counters } from "../tensor/queue.ts";
-import { withDirectory } from "./cli.ts";
+import { copyData, withDirectory } from "./cli.ts";
 
 /** Notes the bind groups and the memory whenever the loop reports its progress. */
 class Watch extends Console {
@@ -28,6 +32,11 @@ class Watch extends Console {
     }
   }
 }
+
+const NOTE = {
+  ...{ key: { settings: {}, identity: { model: "", train: null, test: "" } }, device: "" },
+  ...{ args: null, zeroShot: { accuracy: 0, correct: 0, images: 1 } },
+};
 
 Deno.test("the training loop makes no bind group and holds no more memory as it goes on", () =>
   withDirectory(async (directory) => {
@@ -48,12 +57,63 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
       ...{ method: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 40 }, memory: {} },
       ...{ shots: 2, seed: 1, cropScale: [0.8, 1] as const, flip: true },
     };
-    const { losses } = await trainLearner(context, config, adapters, directory);
+    await using claim = await claimRun(`${directory}/run`, 1000);
+    const run = { claim: claim!, from: null, note: NOTE, every: { steps: 12 } };
+    const { outcome: { losses } } = await trainLearner(context, config, adapters, run);
     assertEquals(losses.length, 40);
     assert(losses.every(Number.isFinite));
     const [, second, ...later] = console.seen;
     assertEquals(later, later.map(() => second));
     for (const each of [adapters, prompts, opened.model]) each.release();
     await loader.close();
+    shutDown();
+  }));
+
+Deno.test("an image that cannot be read any more ends a run, which is kept, and goes on with it", () =>
+  withDirectory(async (directory) => {
+    await init();
+    const data = await copyData(join(directory, "data"));
+    const [bags, away] = [join(data, "train", "bag"), join(directory, "away")];
+    /** Takes images away in the middle of a run. */
+    class Thief extends Console {
+      override progress(line: string): void {
+        if (line.startsWith("step 5/")) Deno.renameSync(bags, away);
+      }
+    }
+    const embedded = { model: undefined, revision: undefined, offline: true, tokenizer: undefined };
+    const opened = await openChosen(embedded, new Watch(true));
+    const dataset = await openDataset(data);
+    const template = "a photo of a {}.";
+    const prompts = classPrompts(opened.model, opened.tokenizer, dataset.classes, template);
+    const config = {
+      ...{ method: DEFAULT_ADAPTER, recipe: { ...DEFAULT_RECIPE, iterations: 12 }, memory: {} },
+      ...{ shots: 4, seed: 1, cropScale: [0.8, 1] as const, flip: true },
+    };
+    const before = memory().liveBuffers;
+    const train = async (name: string, console: Console) => {
+      // Images are read anew for each batch.
+      await using loader = new ImageLoader(opened.preprocess, { cacheBytes: 0 });
+      await using claim = await claimRun(join(directory, name), 1000);
+      const from = await readCheckpoint(claim!.path);
+      const adapters = attach(opened.model, DEFAULT_ADAPTER, 1);
+      const context = { opened, dataset, template, prompts, loader, console, batchSize: 4 };
+      try {
+        const run = { claim: claim!, from, note: NOTE, every: { steps: 5 } };
+        const { metrics } = await trainLearner(context, config, adapters, run);
+        const steps = metrics.text.replaceAll(/"imagesPerSecond":[^,]*/g, "");
+        const bytes = await Deno.readFile(join(claim!.path, "adapter_model.safetensors"));
+        return { from: from?.progress.steps, steps, bytes };
+      } finally {
+        adapters.release();
+        assertEquals(memory().liveBuffers, before);
+      }
+    };
+    const undisturbed = await train("a", new Watch(true));
+    await assertRejects(() => train("b", new Thief(true)), ImageError, "no such file or directory");
+    await Deno.rename(away, bags);
+    const { from, ...resumed } = await train("b", new Watch(true));
+    assert(from! >= 5);
+    assertEquals({ from: undefined, ...resumed }, undisturbed);
+    for (const each of [prompts, opened.model]) each.release();
     shutDown();
   }));

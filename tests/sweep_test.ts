@@ -8,6 +8,8 @@ import {
   assertEquals,
   assertGreater,
   assertLess,
+  assertMatch,
+  assertNotEquals,
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
@@ -128,7 +130,7 @@ gpuTest("fitProbe() minimizes its objective", async () => {
   assertEquals(memory().liveBuffers, before);
 });
 
-/** Every result below a directory, by its path, and the directories of incomplete runs. */
+/** Every result and adapter below a directory, by path, and the directories of incomplete runs. */
 async function resultsIn(directory: string, path = ""): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   for await (const { name, isDirectory } of Deno.readDir(join(directory, path))) {
@@ -136,8 +138,9 @@ async function resultsIn(directory: string, path = ""): Promise<Map<string, stri
       const inner = await resultsIn(directory, join(path, name));
       if (inner.size === 0) found.set(join(path, name), "nothing");
       for (const [key, value] of inner) found.set(key, value);
-    } else if (name === "result.json") {
-      found.set(join(path, name), await Deno.readTextFile(join(directory, path, name)));
+    } else if (/^result|safetensors$/.test(name)) {
+      const bytes = await Deno.readFile(join(directory, path, name));
+      found.set(join(path, name), new TextDecoder("latin1").decode(bytes));
     }
   }
   return found;
@@ -146,8 +149,9 @@ async function resultsIn(directory: string, path = ""): Promise<Map<string, stri
 Deno.test("a sweep that is killed three times ends with the results of one undisturbed", () =>
   withDirectory(async (directory) => {
     const data = await copyData(join(directory, "data"));
-    const args = ["sweep", "--data", data, "--shots", "1,2", "--seeds", "1", "--iterations", "3"]
-      .concat("--methods", "zero-shot,linear-probe,lora-r2,block-lora-r4-n2", "--batch-size", "4");
+    const args = ["sweep", "--data", data, "--shots", "1,2", "--seeds", "1", "--iterations", "5"]
+      .concat("--methods", "zero-shot,linear-probe,lora-r2,block-lora-r4-n2", "--batch-size", "4")
+      .concat("--checkpoint-every", "1");
     const undisturbed = join(directory, "undisturbed");
     const began = performance.now();
     const reference = await octograd([...args, "--output", undisturbed, "--json"]);
@@ -156,23 +160,39 @@ Deno.test("a sweep that is killed three times ends with the results of one undis
     const { done, skipped, runs } = JSON.parse(reference.stdout);
     assertEquals([done, skipped, runs.length], [7, 0, 7]);
     const expected = await resultsIn(undisturbed);
-    assertEquals(expected.size, 7);
+    assertEquals(expected.size, 7 + 4);
 
     const disturbed = join(directory, "disturbed");
-    let killed = 0;
+    const first = spawn([...args, "--output", disturbed]);
+    const metrics = join(disturbed, "data", "lora-r2-2shots-seed1.unfinished", "metrics.jsonl");
+    let ended = false;
+    first.status.then(() => ended = true);
+    while (!ended && (await Deno.readTextFile(metrics).catch(() => "")).split("\n").length < 4) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    first.kill("SIGKILL");
+    assertNotEquals((await outcomeOf(first)).code, 0);
+    let [killed, said] = [1, ""];
     while (killed < 3) {
       const child = spawn([...args, "--output", disturbed]);
-      const timer = setTimeout(() => child.kill("SIGKILL"), (0.2 + 0.6 * Math.random()) * time);
-      const { code } = await outcomeOf(child);
+      const timer = setTimeout(() => child.kill("SIGKILL"), (0.2 + 0.3 * Math.random()) * time);
+      const { code, stderr } = await outcomeOf(child);
       clearTimeout(timer);
-      // The sweep ended before it was killed: nothing was disturbed, so it starts again.
-      if (code === 0) await Deno.remove(disturbed, { recursive: true });
-      else killed++;
+      said += stderr;
+      killed++;
+      if (code === 0) break;
     }
-    const finished = await octograd([...args, "--output", disturbed, "--json"]);
-    assertEquals(finished.code, 0, finished.stderr);
-    const last = JSON.parse(finished.stdout);
-    assertEquals(last.done + last.skipped, 7);
+    // Two sweeps on one output share what is left.
+    const finished = await Promise.all(
+      [1, 2].map(() => octograd([...args, "--output", disturbed, "--json"])),
+    );
+    for (const { code, stdout, stderr } of finished) {
+      assertEquals(code, 0, stderr);
+      const { done, skipped, left } = JSON.parse(stdout);
+      assertEquals(done + skipped + left, 7);
+      said += stderr;
+    }
+    assertMatch(said, /going on after step [1-5]\n/);
     assertEquals(await resultsIn(disturbed), expected);
 
     const result = JSON.parse(
@@ -181,7 +201,7 @@ Deno.test("a sweep that is killed three times ends with the results of one undis
     const { labels, predictions, images, accuracy, losses, peakBytesByOwner } = result;
     const hits = labels.filter((label: number, i: number) => label === predictions[i]).length;
     assertAlmostEquals(accuracy, 100 * hits / labels.length, 1e-9);
-    assertEquals([images.length, losses.length], [labels.length, 3]);
+    assertEquals([images.length, losses.length], [labels.length, 5]);
     assert(images.every((path: string) => path.startsWith("test/")), images[0]);
     const categories: number[] = Object.values(peakBytesByOwner);
     assertEquals(categories.reduce((sum, bytes) => sum + bytes), result.peakGpuBytes);

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { dryTwin } from "../../tensor/device.ts";
+import { limitMemory } from "../../tensor/memory.ts";
 import { parseBytes } from "../cost/memory_plan.ts";
 import { DEFAULT_ADAPTER } from "../methods/adapter_config.ts";
 import type { MethodConfig } from "../methods/method.ts";
@@ -21,9 +23,12 @@ import {
   UsageError,
   type Values,
 } from "../system/flag.ts";
+import { megabytes } from "../system/console.ts";
 import { kebab } from "../system/flags.ts";
-import { recipeOf, type RunConfig } from "../training/run_config.ts";
+import { recipeOf, type RunConfig, type RunContext } from "../training/run_config.ts";
+import { planStep } from "../training/step.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
+import { type CheckpointInterval, parseInterval } from "../training/training_checkpoint.ts";
 
 /** The largest seed: dropout masks are drawn from 32 bits of it. */
 export const MAX_SEED = 2 ** 32 - 1;
@@ -115,6 +120,26 @@ export function memoryLimitOf(
   }
 }
 
+/** Flags that say how often an unfinished run is saved. */
+export const CHECKPOINT_FLAGS = {
+  checkpointEvery: text(
+    "TIME|N",
+    "how often what is trained is saved, so that nothing older is lost: 30s, 5min, or steps",
+    "1min",
+  ),
+};
+
+/** The interval of `--checkpoint-every`. */
+export function checkpointIntervalOf(
+  { checkpointEvery }: Values<typeof CHECKPOINT_FLAGS>,
+): CheckpointInterval {
+  try {
+    return parseInterval(checkpointEvery);
+  } catch (error) {
+    throw new UsageError(`Cannot use --checkpoint-every: ${(error as Error).message}`);
+  }
+}
+
 /** Describes a memory plan in words. */
 export function planText({ recompute, textChunk, microBatch }: MemoryPlan): string {
   const parts = [
@@ -123,6 +148,35 @@ export function planText({ recompute, textChunk, microBatch }: MemoryPlan): stri
     microBatch ? `images in parts of ${microBatch}` : "",
   ];
   return parts.filter((words) => words !== "").join(", ") || "the plain step";
+}
+
+/** The configuration with the fastest memory plan that fits a limit, which holds from here on. */
+export function withinLimit(
+  config: RunConfig,
+  limit: number,
+  { opened: { model }, prompts, batchSize, console }: RunContext,
+  images: number,
+): RunConfig {
+  console.progress("counting what ways to need less memory would cost ...", true);
+  const { memory, cost } = planStep({
+    definition: model.definition,
+    precisions: [model.precision],
+    step: {
+      method: config.method,
+      batch: Math.min(batchSize, images),
+      promptTokens: prompts.lengths,
+      memory: config.memory,
+    },
+    limit,
+    gpu: dryTwin(),
+  });
+  limitMemory(limit);
+  console.note(
+    `memory limit ${megabytes(limit)}: ${planText(memory)}; a step needs ${
+      megabytes(cost.peakGpuBytes)
+    } and ${(cost.flops.total / 1e9).toFixed(1)} GFLOP`,
+  );
+  return { ...config, memory };
 }
 
 /** Flags for the hyperparameters of the training. */

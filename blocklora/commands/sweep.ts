@@ -14,14 +14,24 @@ import { BASELINES, METHODS } from "../methods/lookup.ts";
 import { Console, duration, percent } from "../system/console.ts";
 import { type FlagValues, text, UsageError, type Values } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
-import { INTERRUPTED } from "../system/interrupts.ts";
+import { catchInterrupts } from "../system/interrupts.ts";
 import { completed } from "../training/completed.ts";
 import type { RunConfig } from "../training/run_config.ts";
+import { TakenError } from "../training/run_directory.ts";
 import { ARRAY_VARIABLES, shardOf } from "../training/shard.ts";
 import { DatasetRuns, directoryOf } from "../training/sweep.ts";
 import { MODEL_FLAGS } from "./model_flags.ts";
 import { openChosen } from "../models/chosen_model.ts";
-import { MAX_SEED, MEMORY_FLAGS, METHOD_FLAGS, runConfigOf, TRAINING_FLAGS } from "./run_flags.ts";
+import { onRegainedDevice } from "./command.ts";
+import {
+  CHECKPOINT_FLAGS,
+  checkpointIntervalOf,
+  MAX_SEED,
+  MEMORY_FLAGS,
+  METHOD_FLAGS,
+  runConfigOf,
+  TRAINING_FLAGS,
+} from "./run_flags.ts";
 import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
 import { openData } from "../data/open_data.ts";
 import { userPath } from "../system/user_path.ts";
@@ -35,8 +45,8 @@ export const ABOUT = {
   usage: "octograd sweep [--model DIR|FILE|ID] [--data DIR,DIR] [flags]",
   about:
     `Trains every method at every number of shots with every seed on every data set, each run in its
-directory below --output. Runs that are complete are skipped, so that a sweep goes on where it
-stopped, however it did. With --shard, or as a task of a Slurm array or of a Kubernetes Indexed Job,
+directory below --output. Runs that are complete are skipped, and one that was stopped goes on from
+its last checkpoint, so that a sweep goes on where it stopped, however it did. With --shard, or as a task of a Slurm array or of a Kubernetes Indexed Job,
 it takes its share of the runs. Methods are ${BASELINE_NAMES},
 and ${METHOD_NAMES} with a rank -rR, and -nN of those that cut it into blocks.`,
 };
@@ -69,6 +79,7 @@ export const FLAGS = {
   ...SHARED_METHOD_FLAGS,
   ...TRAINING_FLAGS,
   ...SHARED_MEMORY_FLAGS,
+  ...CHECKPOINT_FLAGS,
   ...IMAGE_FLAGS,
   ...COMMON_FLAGS,
 };
@@ -95,6 +106,11 @@ export interface ListedRun {
 export async function sweep(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
+  return await onRegainedDevice(console, () => sweepOn(flags, console));
+}
+
+async function sweepOn(flags: Values<typeof FLAGS>, console: Console): Promise<number> {
+  const every = checkpointIntervalOf(flags);
   const shard = shardOf(flags.shard, environment());
   const listed = runsOf(flags).filter((_, i) => i % shard.count === shard.index);
   const configs = new Map(listed.map((run) => [run, configOf(run, flags)]));
@@ -108,19 +124,24 @@ export async function sweep(args: readonly string[]): Promise<number> {
   );
   const began = performance.now();
   let [done, skipped] = [0, 0];
+  let left = 0;
   const runs: { directory: string; accuracy: number }[] = [];
+  using interrupt = catchInterrupts(() =>
+    console.note("stopping after this step; once more to stop at once")
+  );
+  const { signal } = interrupt;
   try {
     for (const data of new Set(listed.map(({ data }) => data))) {
       const { dataset } = await openData({ data, split: undefined });
       const template = flags.template ?? dataset.template ?? "a photo of a {}.";
       const prompts = promptsFor(opened, dataset.classes, template, console);
-      const context = { opened, dataset, template, prompts, loader, batchSize, console };
-      const onDataset = new DatasetRuns(context);
+      const context = { opened, dataset, template, prompts, loader, batchSize, console, signal };
+      const onDataset = new DatasetRuns(context, every);
       try {
         for (const each of listed.filter((run) => run.data === data)) {
           const run = { ...each, config: configs.get(each)! };
           const directory = join(output, basename(dataset.root), directoryOf(run));
-          const what = `[${done + skipped + 1}/${listed.length}] ${dataset.name}, ${
+          const what = `[${done + skipped + left + 1}/${listed.length}] ${dataset.name}, ${
             directoryOf(run)
           }`;
           const identity = await onDataset.identity(run);
@@ -128,11 +149,19 @@ export async function sweep(args: readonly string[]): Promise<number> {
           if (result) skipped++;
           else {
             console.note(what);
-            result = await onDataset.run(run, directory);
-            if (!result) return INTERRUPTED;
+            try {
+              result = await onDataset.run(run, directory);
+            } catch (error) {
+              // Another sweep on the same output shares the runs.
+              if (!(error instanceof TakenError)) throw error;
+              console.note(`${what}: left to another process, ${directory} ${error.reason}`);
+              left++;
+              continue;
+            }
+            if (!result) return signal.reason.exitCode;
             done++;
-            const left = listed.length - done - skipped;
-            const seconds = (performance.now() - began) / done * left / 1000;
+            const rest = listed.length - done - skipped - left;
+            const seconds = (performance.now() - began) / done * rest / 1000;
             console.say(`${what}: ${percent(result.accuracy / 100)}, ${duration(seconds)} left`);
           }
           runs.push({ directory, accuracy: result.accuracy });
@@ -145,8 +174,11 @@ export async function sweep(args: readonly string[]): Promise<number> {
     loader.close();
     opened.model.release();
   }
-  console.say(`${done} runs done, ${skipped} were complete before`);
-  console.finish({ output, done, skipped, runs });
+  console.say(
+    `${done} runs done, ${skipped} were complete before` +
+      (left > 0 ? `, ${left} left to other processes` : ""),
+  );
+  console.finish({ output, done, skipped, left, runs });
   return 0;
 }
 

@@ -5,41 +5,51 @@
  */
 
 import { basename, join } from "node:path";
-import { dryTwin, gpuName } from "../../tensor/device.ts";
+import { gpuName } from "../../tensor/device.ts";
 import { limitMemory, memory } from "../../tensor/memory.ts";
 import { profileTable } from "../../tensor/profile.ts";
-import { planStep } from "../training/step.ts";
-import type { Dataset } from "../data/dataset.ts";
+import type { Dataset, Sample } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
 import { ImageLoader } from "../data/loader.ts";
 import type { Learner } from "../methods/method.ts";
 import { methodNamed } from "../methods/lookup.ts";
+import { openChosen, sourceOf } from "../models/chosen_model.ts";
 import { writeReport } from "../report/write.ts";
 import { Console, duration, megabytes, percent } from "../system/console.ts";
-import { number, text, toggle } from "../system/flag.ts";
+import { exists } from "../system/files.ts";
+import { number, text, toggle, UsageError, type Values } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
-import { INTERRUPTED } from "../system/interrupts.ts";
+import { catchInterrupts } from "../system/interrupts.ts";
+import { userPath } from "../system/user_path.ts";
 import { ImageHashes } from "../training/identity.ts";
-import { Metrics } from "../training/metrics.ts";
+import { keyOf, openRun } from "../training/open_run.ts";
+import { promptsFor } from "../training/prompts.ts";
 import { parameterCount, timingOf, trainedResult, writeResult } from "../training/result.ts";
-import { claimDirectory, holdsRun, replaceRun } from "../training/run_directory.ts";
-import { type RunConfig, taskOf } from "../training/run_config.ts";
-import { evaluateOn, trainLearner } from "../training/run.ts";
-import { MODEL_FLAGS } from "./model_flags.ts";
-import { openChosen } from "../models/chosen_model.ts";
 import {
+  checkOutput,
+  claimRun,
+  holdsRun,
+  outputOf,
+  unfinishedOf,
+} from "../training/run_directory.ts";
+import { type RunConfig, type RunContext, taskOf } from "../training/run_config.ts";
+import { evaluateOn, trainLearner } from "../training/run.ts";
+import { readCheckpoint } from "../training/training_checkpoint.ts";
+import { onRegainedDevice } from "./command.ts";
+import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
+import { MODEL_FLAGS } from "./model_flags.ts";
+import {
+  CHECKPOINT_FLAGS,
+  checkpointIntervalOf,
   MAX_SEED,
   MEMORY_FLAGS,
   memoryLimitOf,
   METHOD_FLAGS,
-  planText,
   runConfigOf,
   TRAINING_FLAGS,
+  withinLimit,
 } from "./run_flags.ts";
-import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
 import { openData } from "../data/open_data.ts";
-import { userPath } from "../system/user_path.ts";
-import { promptsFor } from "../training/prompts.ts";
 
 /** The usage line and the description in the help text. */
 export const ABOUT = {
@@ -48,8 +58,9 @@ export const ABOUT = {
     `Trains adapters of a CLIP model on a few labelled images a class, and writes them with their
 metrics to a directory. Prints the zero-shot accuracy first, the adapted accuracy last. Without
 arguments it trains Block-LoRA on the embedded model and images. The presets are CLIP-LoRA's; the
-embedded model has other ones (5e-3, mild crops, 300 iterations). Ctrl-C saves what is trained so
-far.`,
+embedded model has other ones (5e-3, mild crops, 300 iterations). The run is made in
+OUTPUT.unfinished, and moved to OUTPUT when it is complete. Ctrl-C saves what is trained so far. The
+same command again, or --resume, goes on where a run stopped, however it did.`,
 };
 
 /** The flags of `train`. */
@@ -77,110 +88,121 @@ export const FLAGS = {
   ...MEMORY_FLAGS,
   ...IMAGE_FLAGS,
   output: text<string | undefined>("DIR", "where to write [runs/DATA-METHOD-...]", undefined),
+  overwrite: toggle("replace the run that --output holds"),
+  ...CHECKPOINT_FLAGS,
+  resume: text<string | undefined>(
+    "DIR",
+    "go on with the unfinished run of this output",
+    undefined,
+  ),
   profile: toggle("time every kernel of the third step, and print a table of them at the end"),
   ...COMMON_FLAGS,
 };
 
-/** Bytes to reserve for the metrics and the configuration, besides the adapters. */
+/** Bytes to reserve for the metrics and the configuration, besides what is trained. */
 const SPARE_BYTES = 2 ** 20;
+
+/** Numbers that are stored for each trained one: in the adapter, and in two checkpoints. */
+const STORED = 1 + 2 * 3;
 
 /** Runs the command and returns its exit code. */
 export async function train(args: readonly string[]): Promise<number> {
+  const console = new Console(parseOnlyFlags(args, FLAGS).json);
+  return await onRegainedDevice(console, () => trainOn(args, console));
+}
+
+async function trainOn(typed: readonly string[], console: Console): Promise<number> {
+  const args = await resumed(typed);
   const flags = parseOnlyFlags(args, FLAGS);
-  const console = new Console(flags.json);
   let config = runConfigOf(flags);
-  const { recipe } = config;
-  const method = methodNamed(config.method.method);
   const limit = memoryLimitOf(flags);
+  const every = checkpointIntervalOf(flags);
 
   const { dataset, given } = await openData(flags);
   const shots = drawShots(dataset, flags.shots, flags.seed);
   const template = flags.template ?? dataset.template ?? "a photo of a {}.";
+  const wanted = userPath(flags.output ?? defaultOutput(dataset, config));
+  const replaces = flags.overwrite ? "all" : "nothing";
+  if (flags.output !== undefined) await checkOutput(wanted, flags.overwrite);
 
   const opened = await openChosen(flags, console);
   const { model, preprocess } = opened;
   const prompts = promptsFor(opened, dataset.classes, template, console);
-  const loader = new ImageLoader(preprocess, { workers: flags.workers, onError: flags.onError });
-  const { batchSize } = flags;
-  const context = { opened, dataset, template, prompts, loader, batchSize, console };
+  const { batchSize, workers, onError } = flags;
+  const loader = new ImageLoader(preprocess, { workers, onError });
   let learner: Learner | null = null;
+  using interrupt = catchInterrupts(() =>
+    console.note("stopping after this step; once more to stop at once")
+  );
+  const { signal } = interrupt;
+  const context = { opened, dataset, template, prompts, loader, batchSize, console, signal };
   try {
-    const wanted = userPath(
-      flags.output ?? defaultOutput(dataset, config),
-    );
-    // Never write into a directory that another run has written to or is writing to.
-    const bytes = SPARE_BYTES + 4 * method.countParameters(taskOf(context), config.method);
-    await using claim = await claimDirectory(wanted, bytes);
-    const directory = claim.path;
-    const replaces = flags.output !== undefined && await holdsRun(wanted);
-    const output = replaces ? wanted : directory;
-    if (directory !== wanted) {
-      console.note(
-        `${wanted} ${await holdsRun(wanted) ? "holds a run" : "is being written to"}: ` +
-          `this one is written to ${directory}` +
-          (replaces ? ", and replaces it when it is finished" : ""),
-      );
-    }
     console.note(
       `${dataset.name}: ${dataset.classes.length} classes, ` +
         `${shots.length} training and ${dataset.test.length} test images; ` +
         `${opened.name} on ${gpuName()}`,
     );
-    const evaluate = async (what: string) => {
-      const scored = await evaluateOn(context, recipe.logitScale, learner ?? undefined);
-      const { accuracy, correct, images } = scored;
-      console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
-      return scored;
-    };
-    // Find broken images before anything is written. The test images are read by the zero-shot
-    // evaluation below.
-    if (flags.onError === "fail") {
+    if (limit !== undefined) config = withinLimit(config, limit, context, shots.length);
+    const method = methodNamed(config.method.method);
+    const key = keyOf(context, config, await identityOf(context, shots));
+    const bytes = SPARE_BYTES +
+      4 * STORED * method.countParameters(taskOf(context), config.method);
+    const numbered = flags.output === undefined;
+    const { claim: claimed, from } = await openRun(wanted, key, {
+      ...{ bytes, replaces, numbered, console },
+    });
+    await using claim = claimed;
+    // Find broken images before any step. The test images are read by the zero-shot evaluation.
+    if (!from && onError === "fail") {
       let read = 0;
       for await (const { labels } of loader.evaluation(shots, batchSize)) {
+        signal.throwIfAborted();
         read += labels.length;
         console.progress(`reading ${read} of ${shots.length} training images`);
       }
     }
-    if (limit !== undefined) {
-      console.progress("counting what ways to need less memory would cost ...", true);
-      const { memory, cost } = planStep({
-        definition: model.definition,
-        precisions: [model.precision],
-        step: {
-          method: config.method,
-          batch: Math.min(batchSize, shots.length),
-          promptTokens: prompts.lengths,
-          memory: config.memory,
-        },
-        limit,
-        gpu: dryTwin(),
-      });
-      config = { ...config, memory };
-      limitMemory(limit);
-      console.note(
-        `memory limit ${megabytes(limit)}: ${planText(memory)}; a step needs ${
-          megabytes(cost.peakGpuBytes)
-        } and ${(cost.flops.total / 1e9).toFixed(1)} GFLOP`,
-      );
-    }
-    const zeroShotAccuracy = 100 * (await evaluate("zero-shot")).accuracy;
+    const { logitScale } = config.recipe;
+    const zeroShot = from?.note.zeroShot ?? await evaluateOn(context, logitScale);
+    const tell = (what: string, { accuracy, correct, images }: typeof zeroShot) =>
+      console.say(`${what} accuracy: ${percent(accuracy)} (${correct} of ${images})`);
+    tell("zero-shot", zeroShot);
     learner = method.learner(taskOf(context), config.method, flags.seed);
     const parameters = parameterCount(learner);
     console.note(
       `training ${parameters} parameters of ${
         method.label(config.method)
-      } for ${recipe.iterations} iterations`,
+      } for ${config.recipe.iterations} iterations`,
     );
-    const outcome = await trainLearner(context, config, learner, directory, flags.profile);
+    const { accuracy, correct, images } = zeroShot;
+    const note = {
+      key,
+      device: gpuName(),
+      args: await storedArgs(args, flags),
+      zeroShot: { accuracy, correct, images },
+    };
+    const { outcome, metrics } = await trainLearner(
+      context,
+      config,
+      learner,
+      { claim, from, note, every },
+      flags.profile,
+    ).catch(async (error) => {
+      const kept = await readCheckpoint(claim.path).catch(() => null);
+      if (kept) tellResume(console, kept.progress.steps, claim.output);
+      throw error;
+    });
     const { interrupted } = outcome;
-    const adapterPath = interrupted ? directory : output;
+    const adapterPath = interrupted ? claim.path : claim.output;
     console.say(
       `adapter: ${adapterPath} (${duration(outcome.seconds)}, ${
         (1000 * outcome.secondsPerStep).toFixed(0)
       } ms a step, ` +
         `GPU memory ${megabytes(outcome.peakBytes)} at most, ${megabytes(memory().liveBytes)} now)`,
     );
-    const adapted = interrupted ? undefined : await evaluate("adapted");
+    if (interrupted) tellResume(console, outcome.iterations, claim.output);
+    const adapted = interrupted ? undefined : await evaluateOn(context, logitScale, learner);
+    if (adapted) tell("adapted", adapted);
+    const zeroShotAccuracy = 100 * accuracy;
     const result = {
       model: opened.name,
       data: given,
@@ -204,29 +226,91 @@ export async function train(args: readonly string[]): Promise<number> {
       ...(outcome.profile && { profile: outcome.profile.rows }),
       adapterPath,
     };
-    if (adapted) {
-      const images = new ImageHashes(dataset);
-      const identity = {
-        model: opened.fingerprint,
-        train: await images.of(shots),
-        test: await images.of(dataset.test),
-      };
-      const known = { learner, zeroShotAccuracy, identity };
-      const written = trainedResult(context, config, outcome, adapted, known);
-      await writeResult(directory, written, timingOf(outcome));
-      await writeReport(directory, dataset);
-    }
     if (outcome.profile) console.note(profileTable(outcome.profile));
-    await new Metrics(directory, true).log({ event: "end", ...result });
-    if (adapted && replaces) await replaceRun(directory, output);
+    await metrics.log({ event: "end", ...result });
+    if (adapted) {
+      const known = { learner, zeroShotAccuracy, identity: key.identity };
+      const written = trainedResult(context, config, outcome, adapted, known);
+      await writeResult(claim.path, written, timingOf(outcome));
+      await writeReport(claim.path, dataset);
+      await claim.place();
+    }
     console.finish(result);
-    return interrupted ? INTERRUPTED : 0;
+    return interrupted ? signal.reason.exitCode : 0;
   } finally {
+    limitMemory(Infinity);
     loader.close();
     learner?.release();
     prompts.release();
     model.release();
   }
+}
+
+/** Hashes of what the run reads. Prints a note if training and test images are the same. */
+async function identityOf(
+  { opened, dataset, console }: RunContext,
+  shots: readonly Sample[],
+) {
+  const images = new ImageHashes(dataset);
+  console.progress(`reading the images of ${dataset.name}`);
+  const [train, test] = [await images.of(shots), await images.of(dataset.test)];
+  const shared = await images.shared(dataset.test, shots);
+  if (shared.length > 0) {
+    console.note(
+      `${shared.length} test images are byte for byte equal to training images, ` +
+        `such as ${shared[0].path}: the accuracy counts them too`,
+    );
+  }
+  return { model: opened.fingerprint, train, test };
+}
+
+/** The command line that `--resume` stands for: that of the unfinished run, then what was typed. */
+async function resumed(args: readonly string[]): Promise<readonly string[]> {
+  const { resume, output } = parseOnlyFlags(args, FLAGS);
+  if (resume === undefined) return args;
+  if (output !== undefined) {
+    throw new UsageError("Cannot use --output with --resume: the run stays where it is");
+  }
+  const directory = outputOf(userPath(resume));
+  const checkpoint = await readCheckpoint(unfinishedOf(directory));
+  if (!checkpoint?.note.args) {
+    // A run that was killed as it was finished is moved into place.
+    if (await exists(unfinishedOf(directory))) {
+      await (await claimRun(directory, 0))?.[Symbol.asyncDispose]();
+    }
+    throw new Error(
+      await holdsRun(directory)
+        ? `Cannot resume ${directory}: its run is finished, evaluate it`
+        : `Cannot resume ${directory}: there is no checkpoint of \`train\` in ` +
+          `${unfinishedOf(directory)}, give the command again without --resume`,
+    );
+  }
+  return [...checkpoint.note.args, ...args, `--output=${directory}`];
+}
+
+/** The command line to go on with from any directory: with absolute paths. */
+async function storedArgs(
+  args: readonly string[],
+  { model, data, split, tokenizer }: Values<typeof FLAGS>,
+): Promise<string[]> {
+  const isResume = (at: number) =>
+    args[at]?.startsWith("--resume=") || args[at] === "--resume" || args[at - 1] === "--resume";
+  const path = (name: string, given: string | undefined) =>
+    given === undefined ? [] : [`--${name}=${userPath(given)}`];
+  return [
+    ...args.filter((_, at) => !isResume(at)),
+    ...(model === undefined ? [] : [`--model=${(await sourceOf(model)).spec}`]),
+    ...path("data", data),
+    ...path("split", split),
+    ...path("tokenizer", tokenizer),
+  ];
+}
+
+function tellResume(console: Console, steps: number, output: string): void {
+  console.note(
+    `what was trained in ${steps} steps is kept: the same command again goes on with it, ` +
+      `or --resume ${output}`,
+  );
 }
 
 /** The fields of the method's configuration that go into the JSON document. */

@@ -42,6 +42,8 @@ export interface TrainingOptions {
   readonly iterations: number;
   /** Seed of the order, the crops and the flips. */
   readonly seed: number;
+  /** The number of the first batch that is needed; those before it are not read. Default 0. */
+  readonly from?: number;
   /**
    * The smallest and largest fraction of the image area that a random crop covers. Default 0.08 to
    * 1.
@@ -126,7 +128,7 @@ export class ImageLoader implements AsyncDisposable {
    * be read.
    */
   training(samples: readonly Sample[], options: TrainingOptions): AsyncGenerator<Batch, void> {
-    const { batchSize, iterations, seed, scale, ratio, flip = true } = options;
+    const { batchSize, iterations, seed, from = 0, scale, ratio, flip = true } = options;
     assertCount(batchSize);
     if (samples.length === 0) throw new RangeError("Cannot train: there are no images");
     const random = new Random(seed, "order");
@@ -134,6 +136,7 @@ export class ImageLoader implements AsyncDisposable {
       for (let epoch = 0, batch = 0; batch < iterations; epoch++) {
         const order = random.fork(epoch).shuffle(readable);
         for (let at = 0; at < order.length && batch < iterations; at += batchSize, batch++) {
+          if (batch < from) continue;
           const indices = order.slice(at, at + batchSize);
           const work: Augmentation = { seed, batch, scale, ratio, flip };
           yield { indices, work, endsEpoch: at + batchSize >= order.length };

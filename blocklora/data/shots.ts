@@ -1,5 +1,5 @@
 /**
- * Draws the images that a run trains on.
+ * Draws the images that a run trains on, and checks that every class has some that can be read.
  *
  * @module
  */
@@ -33,4 +33,27 @@ export function drawShots(dataset: Dataset, shots: number, seed: number): Sample
     const sorted = samples.toSorted((a, b) => compareNaturally(a.path, b.path));
     return random.fork(dataset.classes[label]).shuffle(sorted).slice(0, shots);
   });
+}
+
+/**
+ * Checks that leaving out images leaves no class without any.
+ *
+ * @param skipped The images of `samples` that cannot be read.
+ * @throws {Error} If it does.
+ */
+export function checkClasses(
+  classes: readonly string[],
+  samples: readonly Sample[],
+  skipped: Iterable<string>,
+): void {
+  const missing = new Set(skipped);
+  const left = new Set(
+    samples.filter(({ path }) => !missing.has(path)).map(({ label }) => label),
+  );
+  const empty = samples.find(({ label }) => !left.has(label));
+  if (!empty) return;
+  throw new Error(
+    `Cannot use class "${classes[empty.label]}": not one of its images can be read, ` +
+      `such as ${empty.path}, replace them or remove the class`,
+  );
 }

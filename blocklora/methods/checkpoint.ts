@@ -6,6 +6,7 @@
 
 import type { Model } from "../../clip/model.ts";
 import { tensor } from "../../tensor/create.ts";
+import { firstNonFinite } from "../../tensor/finite.ts";
 import { inCategory } from "../../tensor/memory.ts";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/encode_safetensors.ts";
 import { keep } from "../../tensor/scope.ts";
@@ -34,6 +35,7 @@ const FROZEN_PREFIX = "base_model.";
  * `peft_type` `BLOCK_LORA`.
  *
  * @param model The model that the adapters sit in, and what the file shall call it.
+ * @throws {RangeError} If an element is NaN or infinite.
  */
 export async function saveAdapters(
   adapters: Adapters,
@@ -44,6 +46,12 @@ export async function saveAdapters(
   const tensors: Record<string, TensorToSave> = {};
   const put = (values: Readonly<Record<string, LayerValues>>, prefix: string) => {
     for (const [name, { shape, data }] of Object.entries(values)) {
+      const at = firstNonFinite(data);
+      if (at >= 0) {
+        throw new RangeError(
+          `Cannot save the adapter: "${prefix}${name}" holds ${data[at]}, its training diverged`,
+        );
+      }
       tensors[prefix + name] = { dtype: "F32", shape, data };
     }
   };
@@ -92,8 +100,8 @@ async function valuesOf(
  *
  * @param config The parsed `adapter_config.json`.
  * @returns The adapters, and what {@linkcode SaveOptions.extra} put beside them.
- * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here
- * than in PEFT; the model is then as it was.
+ * @throws {RangeError} If they are for another model, incomplete, NaN or infinite, or would give
+ * other numbers here than in PEFT; the model is then as it was.
  */
 export async function loadAdaptersOf(
   kind: AdapterKind,
@@ -118,10 +126,11 @@ export async function loadAdaptersOf(
   const { visualProjection, weights, ...extra } = isRecord(config.octograd) ? config.octograd : {};
   await checkIdentity(model, { visualProjection, weights });
 
-  const [frozen, ...made] = await Promise.all([
-    tensorsOf(file, FROZEN_PREFIX, frozenShapes),
-    ...wanted.map(({ module, parts }) => tensorsOf(file, `${PREFIX}${module}.`, parts)),
-  ]);
+  // All values are read and checked before the first of them is on the GPU.
+  const [frozen, ...made] = (await Promise.all([
+    readValues(file, FROZEN_PREFIX, frozenShapes),
+    ...wanted.map(({ module, parts }) => readValues(file, `${PREFIX}${module}.`, parts)),
+  ])).map(tensorsOf);
   const byModule = new Map<string, LayerAdapter>();
   for (const [stream, { module, layerConfig }] of wanted.entries()) {
     const linear = layers.get(module)!;
@@ -130,16 +139,25 @@ export async function loadAdaptersOf(
   return { adapters: new Adapters(model, described, kind, byModule, frozen), extra };
 }
 
-async function tensorsOf(
+async function readValues(
   file: TensorFile,
   prefix: string,
   shapes: Readonly<Record<string, Shape>>,
-): Promise<Record<string, Tensor>> {
+): Promise<Record<string, LayerValues>> {
   const entries = Object.entries(shapes).map(async ([name, shape]) => {
-    const values = await file.floats(prefix + name);
-    return [name, inCategory("adapterWeights", () => keep(tensor(values, shape)))] as const;
+    const data = await file.floats(prefix + name);
+    const at = firstNonFinite(data);
+    if (at >= 0) refuse(`"${prefix}${name}" holds ${data[at]}, its training diverged`);
+    return [name, { shape, data }] as const;
   });
   return Object.fromEntries(await Promise.all(entries));
+}
+
+function tensorsOf(values: Readonly<Record<string, LayerValues>>): Record<string, Tensor> {
+  return inCategory("adapterWeights", () =>
+    Object.fromEntries(
+      Object.entries(values).map(([name, { shape, data }]) => [name, keep(tensor(data, shape))]),
+    ));
 }
 
 /**

@@ -15,6 +15,18 @@ export function printable(text: string): string {
   return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
+/** Prints a line to stderr, in which control characters are replaced. */
+export function printError(line: string): void {
+  print("error", printable(line));
+}
+
+/** Prints a line. If the terminal or the pipe was closed, the work goes on without it. */
+function print(stream: "log" | "error", line: string): void {
+  try {
+    console[stream](line);
+  } catch { /* nobody reads it */ }
+}
+
 /** Prints the output of a command. */
 export class Console {
   readonly #json: boolean;
@@ -30,14 +42,13 @@ export class Console {
   /** Prints a result in readable form: to stdout, or to stderr with `json`. */
   say(line: string): void {
     this.#endLine();
-    if (this.#json) console.error(printable(line));
-    else console.log(printable(line));
+    print(this.#json ? "error" : "log", printable(line));
   }
 
   /** Prints a remark to stderr. */
   note(line: string): void {
     this.#endLine();
-    console.error(printable(line));
+    printError(line);
   }
 
   /**
@@ -46,25 +57,29 @@ export class Console {
    */
   progress(line: string, last = false): void {
     if (this.#terminal) {
-      const { columns } = Deno.consoleSize();
-      const shown = printable(line).slice(0, columns - 1);
-      Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${shown}`));
+      try {
+        const { columns } = Deno.consoleSize();
+        const shown = printable(line).slice(0, columns - 1);
+        Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${shown}`));
+      } catch {
+        return; // the terminal was closed, and the work goes on without it
+      }
       this.#lineOpen = true;
       if (last) this.#endLine();
     } else if (last || performance.now() - this.#lastReport > 10_000) {
       this.#lastReport = performance.now();
-      console.error(printable(line));
+      printError(line);
     }
   }
 
   /** Prints all results of the command as JSON, if `json` is set. */
   finish(result: Record<string, unknown>): void {
     this.#endLine();
-    if (this.#json) console.log(JSON.stringify(result, null, 2));
+    if (this.#json) print("log", JSON.stringify(result, null, 2));
   }
 
   #endLine(): void {
-    if (this.#lineOpen) console.error();
+    if (this.#lineOpen) print("error", "");
     this.#lineOpen = false;
   }
 }

@@ -14,6 +14,7 @@ import { type Prompts, releaseChunks } from "../../clip/text.ts";
 import type { Learner } from "../methods/method.ts";
 import type { Tokenizer } from "../../clip/tokenizer.ts";
 import { tensor } from "../../tensor/create.ts";
+import { firstNonFinite } from "../../tensor/finite.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
@@ -138,7 +139,7 @@ export class Classifier {
    * The `count` most likely classes of each image. `pixels` are normalized, `[B, 3, R, R]`, on the
    * host.
    *
-   * @throws {RangeError} If the logits of an image are NaN, because the weights of the model or of
+   * @throws {RangeError} If the logits of an image are NaN or infinite, because the weights of the model or of
    * its adapters have diverged.
    */
   async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
@@ -157,9 +158,10 @@ export class Classifier {
         likeliest.values.data(),
         likeliest.indices.data(),
       ]);
-      if (values.some(Number.isNaN)) {
+      if (firstNonFinite(values) >= 0) {
         throw new RangeError(
-          "Cannot classify: the model's logits are NaN, its weights or its adapter's are broken",
+          "Cannot classify: the model's logits are NaN or infinite, " +
+            "its weights or its adapter's are broken",
         );
       }
       return Array.from({ length: batch }, (_, i) => ({

@@ -19,6 +19,9 @@ export interface Identity {
   readonly test: string;
 }
 
+/** Stands for the hash of a file that cannot be read. */
+const UNREADABLE = "unreadable";
+
 /** Hashes the images of a data set. Each file is read only once. */
 export class ImageHashes {
   readonly #dataset: Dataset;
@@ -43,11 +46,23 @@ export class ImageHashes {
     return digest.digest("hex").slice(0, 32);
   }
 
+  /** The images of `samples` whose files are byte for byte equal to one of `others`. */
+  async shared(samples: readonly Sample[], others: readonly Sample[]): Promise<Sample[]> {
+    const hashes = new Set<string>();
+    for (const { path } of others) hashes.add(await this.#hashOf(path));
+    hashes.delete(UNREADABLE);
+    const found: Sample[] = [];
+    for (const sample of samples) {
+      if (hashes.has(await this.#hashOf(sample.path))) found.push(sample);
+    }
+    return found;
+  }
+
   async #hashOf(path: string): Promise<string> {
     const known = this.#known.get(path);
     if (known !== undefined) return known;
     const content = await Deno.readFile(path).catch(() => null);
-    const hash = content ? createHash("sha256").update(content).digest("hex") : "unreadable";
+    const hash = content ? createHash("sha256").update(content).digest("hex") : UNREADABLE;
     this.#known.set(path, hash);
     return hash;
   }

@@ -7,8 +7,10 @@
 import { zeros } from "../../autograd/ops/create.ts";
 import { slice } from "../../autograd/ops/view.ts";
 import { pointwiseInto } from "../../kernels/pointwise.ts";
+import { firstNonFinite } from "../../tensor/finite.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { HostTensors } from "./training_checkpoint.ts";
 
 /** The metrics of one step. */
 export interface StepMetrics {
@@ -61,13 +63,41 @@ export class LossBoard {
   }
 }
 
-/** Throws if the loss of a step is not finite. */
-export function checkFinite({ step, loss }: StepMetrics): void {
+/** Training has diverged: its loss, or what it trains, is not finite any more. */
+export class DivergedError extends Error {
+  /** `"DivergedError"`. */
+  override name = "DivergedError";
+}
+
+/**
+ * Throws if the loss of a step is not finite.
+ *
+ * @throws {DivergedError} Then.
+ */
+export function checkFinite({ step, loss, learningRate }: StepMetrics): void {
   if (Number.isFinite(loss)) return;
-  throw new Error(
+  throw new DivergedError(
     step === 0
       ? `Cannot begin: the loss is ${loss} before the first step; ` +
         "check the model, --alpha and --logit-scale"
-      : `Cannot go on: the loss of step ${step} is ${loss}; try a lower --learning-rate`,
+      : `Cannot go on: the loss of step ${step} is ${loss}, at a learning rate of ` +
+        `${shown(learningRate)}; try a lower --learning-rate`,
   );
 }
+
+/**
+ * Throws if what the steps before `step` have trained is not finite.
+ *
+ * @throws {DivergedError} Then.
+ */
+export function checkTrained(tensors: HostTensors, step: number, learningRate: number): void {
+  for (const { data } of Object.values(tensors)) {
+    if (firstNonFinite(data) < 0) continue;
+    throw new DivergedError(
+      `Cannot go on: what is trained is not finite any more after step ${step - 1}, ` +
+        `at a learning rate of ${shown(learningRate)}; try a lower --learning-rate`,
+    );
+  }
+}
+
+const shown = (rate: number) => Number(rate.toPrecision(3));

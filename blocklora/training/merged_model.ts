@@ -8,6 +8,7 @@
 import { join } from "node:path";
 import type { Model } from "../../clip/model.ts";
 import { encodeSafetensors } from "../../tensor/encode_safetensors.ts";
+import { firstNonFinite } from "../../tensor/finite.ts";
 import { saveAdapters } from "../methods/checkpoint.ts";
 import { sites } from "../methods/sites.ts";
 import { namedIn } from "../models/chosen_model.ts";
@@ -142,11 +143,15 @@ async function encodeModel(
   > = {};
   for (const name of model.weights.names) {
     const weight = merged.get(name) ?? model.weights.get(name);
-    tensors[name] = {
-      dtype,
-      shape: weight.shape,
-      data: await weight.data() as Float32Array<ArrayBuffer>,
-    };
+    const data = await weight.data() as Float32Array<ArrayBuffer>;
+    const at = firstNonFinite(data);
+    if (at >= 0) {
+      throw new RangeError(
+        `Cannot save "${name}": it holds ${data[at]} with the adapter merged, ` +
+          "the adapter or the model is broken",
+      );
+    }
+    tensors[name] = { dtype, shape: weight.shape, data };
   }
   return encodeSafetensors(tensors, { format: "pt" });
 }

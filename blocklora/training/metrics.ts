@@ -4,29 +4,43 @@
  * @module
  */
 
-import { join } from "node:path";
 import { reasonOf } from "../system/files.ts";
 
-/** Writes `metrics.jsonl`. The first line creates the directory and replaces an existing file. */
+/** Writes `metrics.jsonl`. */
 export class Metrics {
-  readonly #directory: string;
-  #begun: boolean;
+  readonly #file: Deno.FsFile;
+  #text = "";
 
-  /** Writes nothing yet. With `begun`, lines are appended to an existing file. */
-  constructor(directory: string, begun = false) {
-    this.#directory = directory;
-    this.#begun = begun;
+  private constructor(file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  /** Begins with the lines of `text`, which replace those that the open file has. */
+  static async begin(file: Deno.FsFile, text: string): Promise<Metrics> {
+    const metrics = new Metrics(file);
+    await file.truncate();
+    await file.seek(0, Deno.SeekMode.Start);
+    await metrics.#write(text);
+    return metrics;
+  }
+
+  /** All lines so far. */
+  get text(): string {
+    return this.#text;
   }
 
   /** Writes one line. */
   async log(line: Record<string, unknown>): Promise<void> {
-    const path = join(this.#directory, "metrics.jsonl");
+    await this.#write(`${JSON.stringify(line)}\n`);
+  }
+
+  async #write(text: string): Promise<void> {
+    this.#text += text;
+    const bytes = new TextEncoder().encode(text);
     try {
-      if (!this.#begun) await Deno.mkdir(this.#directory, { recursive: true });
-      await Deno.writeTextFile(path, `${JSON.stringify(line)}\n`, { append: this.#begun });
+      for (let at = 0; at < bytes.length;) at += await this.#file.write(bytes.subarray(at));
     } catch (error) {
-      throw new Error(`Cannot write ${path}: ${reasonOf(error)}`);
+      throw new Error(`Cannot write metrics.jsonl: ${reasonOf(error)}`, { cause: error });
     }
-    this.#begun = true;
   }
 }

@@ -5,60 +5,102 @@
  */
 
 import { join } from "node:path";
+import { gpuName } from "../../tensor/device.ts";
+import { tensor } from "../../tensor/create.ts";
+import { scope } from "../../tensor/scope.ts";
 import { namedIn } from "../models/chosen_model.ts";
 import { type Score, score } from "./score.ts";
-import { drawShots } from "../data/shots.ts";
+import { checkClasses, drawShots } from "../data/shots.ts";
 import { writeSplit } from "../data/split.ts";
 import type { Learner } from "../methods/method.ts";
 import { methodNamed } from "../methods/lookup.ts";
-import { writeTogether } from "../system/files.ts";
+import { exists, writeTogether } from "../system/files.ts";
 import { featureBatches, featuresOf } from "./cached_features.ts";
 import { Classifier } from "./classifier.ts";
-import { type Outcome, trainingLoop } from "./loop.ts";
+import { type LoadedBatch, type Outcome, trainingLoop } from "./loop.ts";
+import { checkTrained } from "./loss_board.ts";
+import { Metrics } from "./metrics.ts";
 import type { RunConfig, RunContext } from "./run_config.ts";
+import type { Claim } from "./run_directory.ts";
 import { Trainer } from "./trainer.ts";
+import {
+  type CheckpointInterval,
+  type HostTensors,
+  type RunNote,
+  type TrainingCheckpoint,
+  writeCheckpoint,
+} from "./training_checkpoint.ts";
 
 /** The score of the model on the test images, with whatever `learner` adds to it. */
 export async function evaluateOn(
-  { opened: { model }, dataset, prompts, loader, batchSize, console }: RunContext,
+  { opened: { model }, dataset, prompts, loader, batchSize, console, signal }: RunContext,
   logitScale: number,
   learner?: Learner,
 ): Promise<Score> {
   const classifier = new Classifier(model, prompts, logitScale, learner);
   try {
-    return await score(classifier, loader, dataset.test, dataset.classes, batchSize, console);
+    const { test, classes } = dataset;
+    return await score(classifier, loader, test, classes, batchSize, console, signal);
   } finally {
     classifier.release();
   }
 }
 
-/** Trains `learner`, and saves it and its metrics to a directory. */
+/** A run that is being made: its place, and what it goes on from. */
+export interface RunInProgress {
+  /** Its place. */
+  readonly claim: Claim;
+  /** What its checkpoints tell of it. */
+  readonly note: RunNote;
+  /** The checkpoint of an earlier process; null if there is none. */
+  readonly from: TrainingCheckpoint | null;
+  /** How often a checkpoint is written. */
+  readonly every: CheckpointInterval;
+}
+
+/** A trained run. */
+export interface Trained {
+  /** What came of the steps. */
+  readonly outcome: Outcome;
+  /** Its metrics, to which more may be added. */
+  readonly metrics: Metrics;
+}
+
+/**
+ * Trains `learner`, or goes on with it, and saves it and its metrics to the directory where the run
+ * is made.
+ */
 export async function trainLearner(
   context: RunContext,
   config: RunConfig,
   learner: Learner,
-  directory: string,
+  run: RunInProgress,
   profiled = false,
-): Promise<Outcome> {
-  const { opened: { origin, model }, dataset, template, prompts, loader, batchSize } = context;
+): Promise<Trained> {
+  const { opened: { origin, model }, dataset, template, prompts, batchSize } = context;
   const { recipe, shots, seed, cropScale, flip, memory } = config;
+  const { claim, from, note, every } = run;
   const trainer = new Trainer(model, learner, prompts, recipe, memory);
   try {
-    const samples = drawShots(dataset, shots, seed);
-    const { iterations } = recipe;
-    // If neither tower changes, the features of each image are computed once, without augmentation.
-    const batches = learner.changes("vision") || learner.changes("text")
-      ? loader.training(samples, { batchSize, iterations, seed, scale: cropScale, flip })
-      : featureBatches(await featuresOf(model, loader, samples, batchSize), {
-        batchSize,
-        iterations,
-        seed,
-      });
-    const outcome = await trainingLoop(trainer, batches, {
-      iterations,
-      directory,
+    if (from) goOn(trainer, from, context);
+    const metrics = await Metrics.begin(claim.metrics, from?.metrics ?? "");
+    const outcome = await trainingLoop(trainer, batchesOf(context, config, trainer), {
+      iterations: recipe.iterations,
       console: context.console,
       profiled,
+      signal: context.signal,
+      metrics,
+      begun: from?.progress ?? null,
+      every,
+      async save(progress, remake = false) {
+        const tensors = await onHost(trainer);
+        checkTrained(tensors, progress.steps, trainer.rateOf(progress.steps - 1));
+        if (remake) await Deno.mkdir(claim.path, { recursive: true });
+        else if (!await exists(claim.path)) {
+          throw new Error(`Cannot write to ${claim.path}: the directory has been removed or moved`);
+        }
+        await writeCheckpoint(claim.path, { note, progress, tensors, metrics: metrics.text });
+      },
     });
     const { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm } = recipe;
     const told = { learningRate, minimumRate, weightDecay, betas, labelSmoothing, maxNorm };
@@ -76,13 +118,58 @@ export async function trainLearner(
         ...(outcome.interrupted && { interrupted: true }),
       },
     });
-    await writeTogether(directory, {
+    await writeTogether(claim.path, {
       "adapter_model.safetensors": weights,
       "adapter_config.json": written,
     });
-    if (dataset.drawn) await writeSplit(dataset, join(directory, "split.json"));
-    return outcome;
+    if (dataset.drawn) await writeSplit(dataset, join(claim.path, "split.json"));
+    return { outcome, metrics };
   } finally {
     trainer.release();
   }
+}
+
+/** The batches of the steps that are left. */
+async function* batchesOf(
+  context: RunContext,
+  { recipe: { iterations }, shots, seed, cropScale, flip }: RunConfig,
+  trainer: Trainer,
+): AsyncGenerator<LoadedBatch> {
+  const { dataset, loader, batchSize } = context;
+  const samples = drawShots(dataset, shots, seed);
+  const options = { batchSize, iterations, seed, from: trainer.steps };
+  if (!trainer.changesTowers) {
+    // The features of each image are computed once, without augmentation.
+    return yield* featureBatches(await featuresOf(context, samples), options);
+  }
+  for await (const batch of loader.training(samples, { ...options, scale: cropScale, flip })) {
+    if (batch.skipped.length > 0) checkClasses(dataset.classes, samples, batch.skipped);
+    yield batch;
+  }
+}
+
+/** Takes over what the steps before a checkpoint have changed. */
+function goOn(trainer: Trainer, from: TrainingCheckpoint, { console }: RunContext): void {
+  const { note: { device }, progress: { steps, epochs }, tensors } = from;
+  for (let epoch = 1; epoch <= epochs; epoch++) trainer.endEpoch(epoch);
+  scope(() =>
+    trainer.restore(
+      steps,
+      Object.fromEntries(
+        Object.entries(tensors).map(([name, { data, shape }]) => [name, tensor(data, shape)]),
+      ),
+    )
+  );
+  console.note(`going on after step ${steps}`);
+  if (device === gpuName()) return;
+  console.note(`the run began on ${device}: on ${gpuName()} its numbers may differ a little`);
+}
+
+/** Reads back what a checkpoint stores. All at once, so that all wait for the GPU together. */
+async function onHost(trainer: Trainer): Promise<HostTensors> {
+  const entries = Object.entries(trainer.state()).map(async ([name, tensor]) => {
+    const data = await tensor.data() as Float32Array<ArrayBuffer>;
+    return [name, { shape: tensor.shape, data }] as const;
+  });
+  return Object.fromEntries(await Promise.all(entries));
 }

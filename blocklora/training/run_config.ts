@@ -30,6 +30,8 @@ export interface RunContext {
   readonly batchSize: number;
   /** Where progress is reported. */
   readonly console: Console;
+  /** Is aborted when the process is asked to stop. */
+  readonly signal?: AbortSignal;
 }
 
 /** The configuration of a run. */

@@ -5,6 +5,7 @@
  */
 
 import type { Sample } from "../data/dataset.ts";
+import { checkClasses } from "../data/shots.ts";
 import type { ImageLoader } from "../data/loader.ts";
 import type { Console } from "../system/console.ts";
 import type { Classifier, Prediction } from "./classifier.ts";
@@ -31,7 +32,11 @@ export interface Score {
   readonly paths: readonly string[];
 }
 
-/** Classifies every sample, and compares the prediction to its label. */
+/**
+ * Classifies every sample, and compares the prediction to its label.
+ *
+ * @throws {Error} If no image of a class can be read, or `signal` is aborted.
+ */
 export async function score(
   classifier: Classifier,
   loader: ImageLoader,
@@ -39,12 +44,14 @@ export async function score(
   names: readonly string[],
   batchSize: number,
   console: Console,
+  signal?: AbortSignal,
 ): Promise<Score> {
   const classes = names.map((name) => ({ name, images: 0, correct: 0 }));
   const [truth, guesses]: [number[], number[]] = [[], []];
   const missed = new Set<string>();
   let [images, correct] = [0, 0];
   for await (const { pixels, labels, skipped } of loader.evaluation(samples, batchSize)) {
+    signal?.throwIfAborted();
     for (const path of skipped) {
       missed.add(path);
       console.note(`skipped ${path}`);
@@ -63,7 +70,7 @@ export async function score(
     }
     console.progress(`evaluating ${images} of ${samples.length} images`, false);
   }
-  if (images === 0) throw new Error("Cannot evaluate: not one image could be read");
+  checkClasses(names, samples, missed);
   const paths = samples.map(({ path }) => path).filter((path) => !missed.has(path));
   const accuracy = correct / images;
   return { images, correct, accuracy, classes, labels: truth, predictions: guesses, paths };

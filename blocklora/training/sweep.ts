@@ -5,15 +5,16 @@
  * @module
  */
 
-import { basename, dirname, join } from "node:path";
+import { gpuName } from "../../tensor/device.ts";
 import type { Score } from "./score.ts";
 import type { Sample } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
 import type { Baseline } from "../methods/baseline.ts";
 import { methodNamed } from "../methods/lookup.ts";
-import { exists } from "../system/files.ts";
 import { featuresOf, type NamedFeatures } from "./cached_features.ts";
+import { completed } from "./completed.ts";
 import { type Identity, ImageHashes } from "./identity.ts";
+import { keyOf, type OpenedRun, openRun } from "./open_run.ts";
 import {
   resultOf,
   type RunResult,
@@ -24,6 +25,10 @@ import {
 } from "./result.ts";
 import { evaluateOn, trainLearner } from "./run.ts";
 import { type RunConfig, type RunContext, settingsOf, taskOf } from "./run_config.ts";
+import type { CheckpointInterval, RunKey } from "./training_checkpoint.ts";
+
+/** Bytes that a run of a sweep writes, about. */
+const SPARE_BYTES = 2 ** 20;
 
 /** One run of a sweep. */
 export interface SweepRun {
@@ -47,12 +52,14 @@ export function directoryOf({ name, baseline, config: { shots, seed } }: SweepRu
 export class DatasetRuns {
   readonly #context: RunContext;
   readonly #images: ImageHashes;
+  readonly #every: CheckpointInterval;
   #zeroShot: Score | null = null;
   #testFeatures: NamedFeatures | null = null;
 
-  /** Computes nothing yet. */
-  constructor(context: RunContext) {
+  /** Computes nothing yet. The runs write a checkpoint `every` so often. */
+  constructor(context: RunContext, every: CheckpointInterval) {
     this.#context = context;
+    this.#every = every;
     this.#images = new ImageHashes(context.dataset);
   }
 
@@ -81,32 +88,27 @@ export class DatasetRuns {
   }
 
   /**
-   * Does one run. Its directory appears only once it is complete. Gives null if Ctrl-C ended the
-   * run.
+   * Does one run, or goes on with it. Its directory appears only once it is complete. Gives null if
+   * the process is asked to stop.
+   *
+   * @throws {TakenError} If another process is doing it, or something else is there.
    */
   async run(run: SweepRun, directory: string): Promise<RunResult | null> {
-    const parent = dirname(directory);
-    const mark = `.${basename(directory)}.`;
-    await Deno.mkdir(parent, { recursive: true });
-    // Remove what an earlier process left here if it was killed during this run. No other process
-    // can be doing the same run, because two shards never share a run.
-    for await (const { name } of Deno.readDir(parent)) {
-      if (name.startsWith(mark)) await Deno.remove(join(parent, name), { recursive: true });
-    }
-    const unfinished = join(parent, mark + crypto.randomUUID().slice(0, 8));
-    await Deno.mkdir(unfinished);
+    const { console } = this.#context;
+    const identity = await this.identity(run);
+    const settings = this.settings(run);
+    const key = run.baseline ? { settings, identity } : keyOf(this.#context, run.config, identity);
+    const { claim: claimed, from } = await openRun(directory, key, {
+      ...{ bytes: SPARE_BYTES, replaces: "other inputs", numbered: false, console },
+    });
+    await using claim = claimed;
+    // Another process may have finished it since the caller looked.
+    const finished = await completed(directory, settings, identity);
+    if (finished) return finished;
     const result = run.baseline
-      ? await this.#runBaseline(run.baseline, run, unfinished)
-      : await this.#runMethod(run, unfinished);
-    if (!result) {
-      await Deno.remove(unfinished, { recursive: true });
-      return null;
-    }
-    // Replace the directory of an earlier run, which used other images or another model.
-    const old = join(parent, `${mark}old`);
-    if (await exists(directory)) await Deno.rename(directory, old);
-    await Deno.rename(unfinished, directory);
-    await Deno.remove(old, { recursive: true }).catch(() => {});
+      ? await this.#runBaseline(run.baseline, run, claim.path)
+      : await this.#runMethod(run, { claim, from, key });
+    if (result) await claim.place();
     return result;
   }
 
@@ -144,22 +146,35 @@ export class DatasetRuns {
     return result;
   }
 
-  async #runMethod(run: SweepRun, directory: string): Promise<RunResult | null> {
+  async #runMethod(
+    run: SweepRun,
+    { claim, from, key }: OpenedRun & { key: RunKey },
+  ): Promise<RunResult | null> {
     const { config } = run;
     const context = this.#context;
-    const zeroShotAccuracy = 100 * (await this.#scoreZeroShot(run)).accuracy;
+    const zeroShot = from?.note.zeroShot ?? await this.#scoreZeroShot(run);
+    const { accuracy, correct, images } = zeroShot;
+    const zeroShotAccuracy = 100 * accuracy;
+    const note = {
+      key,
+      device: gpuName(),
+      args: null,
+      zeroShot: { accuracy, correct, images },
+    };
     const method = methodNamed(config.method.method);
     const learner = method.learner(taskOf(context), config.method, config.seed);
     try {
-      const outcome = await trainLearner(context, config, learner, directory);
+      const { outcome } = await trainLearner(context, config, learner, {
+        ...{ claim, from, note, every: this.#every },
+      });
       if (outcome.interrupted) return null;
       const score = await evaluateOn(context, config.recipe.logitScale, learner);
       const result = trainedResult(context, config, outcome, score, {
         learner,
         zeroShotAccuracy,
-        identity: await this.identity(run),
+        identity: key.identity,
       });
-      await writeResult(directory, result, timingOf(outcome));
+      await writeResult(claim.path, result, timingOf(outcome));
       return result;
     } finally {
       learner.release();
@@ -172,7 +187,6 @@ export class DatasetRuns {
 
   /** Image features of the unadapted model. */
   async #features(samples: readonly Sample[]): Promise<NamedFeatures> {
-    const { opened: { model }, loader, batchSize } = this.#context;
-    return await featuresOf(model, loader, samples, batchSize);
+    return await featuresOf(this.#context, samples);
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { crossEntropy } from "../../autograd/ops/cross_entropy.ts";
-import { pointwise } from "../../kernels/pointwise.ts";
+import { pointwise, pointwiseInto } from "../../kernels/pointwise.ts";
 import { addAll, mulScalar } from "../../autograd/ops/pointwise.ts";
 import { sum } from "../../autograd/ops/reduce.ts";
 import { argmax } from "../../autograd/ops/top_k.ts";
@@ -21,6 +21,7 @@ import { type PromptChunk, type Prompts, releaseChunks } from "../../clip/text.t
 import { tensor } from "../../tensor/create.ts";
 import { hash3 } from "../../tensor/random.ts";
 import { adopt, keep, scope } from "../../tensor/scope.ts";
+import { sameShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { MemoryPlan } from "../cost/memory_plan.ts";
 import type { Learner, TrainableGroup } from "../methods/method.ts";
@@ -105,7 +106,17 @@ export class Trainer {
 
   /** The learning rate of the next step. */
   get learningRate(): number {
-    return this.#optimizer.rates()[0];
+    return this.rateOf(this.steps);
+  }
+
+  /** The learning rate of a step, counted from 0. */
+  rateOf(step: number): number {
+    return this.#optimizer.rates(step)[0];
+  }
+
+  /** Whether the output of any tower changes as the learner learns. */
+  get changesTowers(): boolean {
+    return this.#learner.changes("vision") || this.#learner.changes("text");
   }
 
   /**
@@ -228,6 +239,43 @@ export class Trainer {
     };
     const loss = classes.shape[0] === total ? compute() : gradientsNow(compute);
     return { loss, accuracy: adopt(accuracy!) };
+  }
+
+  /**
+   * All that the steps have changed: the trainable parameters, and the optimizer's state. The
+   * tensors stay the trainer's, and its steps change them.
+   */
+  state(): Readonly<Record<string, Tensor>> {
+    const { tensors } = this.#optimizer.state();
+    return Object.fromEntries([
+      ...this.parameters.map((parameter, i) => [`parameters.${i}`, parameter]),
+      ...Object.entries(tensors).map(([name, tensor]) => [`optimizer.${name}`, tensor]),
+    ]);
+  }
+
+  /**
+   * Goes on from a {@linkcode state} after `steps` steps. The tensors are copied.
+   *
+   * @throws {RangeError} If it is the state of other parameters.
+   */
+  restore(steps: number, tensors: Readonly<Record<string, Tensor>>): void {
+    const own = Object.entries(this.state());
+    for (const [name, { shape }] of own) {
+      const given = tensors[name];
+      if (given && sameShape(given.shape, shape)) continue;
+      throw new RangeError(
+        `Cannot go on from a checkpoint: its "${name}" is ${
+          given ? `[${given.shape}]` : "missing"
+        }, ` + `[${shape}] is needed`,
+      );
+    }
+    for (const [i, parameter] of this.parameters.entries()) {
+      pointwiseInto(parameter, "x", { x: tensors[`parameters.${i}`] });
+    }
+    const prefix = "optimizer.";
+    const state = own.filter(([name]) => name.startsWith(prefix))
+      .map(([name]) => [name.slice(prefix.length), tensors[name]]);
+    this.#optimizer.restore({ steps, tensors: Object.fromEntries(state) });
   }
 
   /**
