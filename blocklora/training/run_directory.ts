@@ -28,16 +28,17 @@ const LOCKED = "metrics.jsonl";
 /** What a process that was killed leaves behind of a file that it was writing. */
 const TEMPORARY = /^\..*\.tmp$/;
 
-const SUFFIX = ".unfinished";
+/** What the name of the directory ends with where a run is made. */
+export const UNFINISHED = ".unfinished";
 
 /** Where the run of a directory is made. */
 export function unfinishedOf(output: string): string {
-  return output + SUFFIX;
+  return output + UNFINISHED;
 }
 
 /** The directory of a run, given it or {@linkcode unfinishedOf} it. */
 export function outputOf(directory: string): string {
-  return directory.endsWith(SUFFIX) ? directory.slice(0, -SUFFIX.length) : directory;
+  return directory.endsWith(UNFINISHED) ? directory.slice(0, -UNFINISHED.length) : directory;
 }
 
 /**
