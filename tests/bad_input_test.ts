@@ -7,6 +7,7 @@ import {
   copyModel,
   existsSync,
   filesIn,
+  mounted,
   octograd,
   type Outcome,
   withDirectory,
@@ -310,21 +311,3 @@ Deno.test("train and merge write nothing without space or permission", async () 
     }
   });
 });
-
-/** A tmpfs that is mounted for the test; null where that is not permitted. */
-async function mounted(path: string, options: string): Promise<Disposable | null> {
-  const run = async (...args: string[]) => {
-    try {
-      const command = new Deno.Command(args[0], { args: args.slice(1), stderr: "null" });
-      return (await command.output()).success;
-    } catch {
-      return false;
-    }
-  };
-  await Deno.mkdir(path);
-  if (!await run("mount", "-t", "tmpfs", "-o", options, "tmpfs", path)) return null;
-  const unmount = () => {
-    new Deno.Command("umount", { args: [path] }).outputSync();
-  };
-  return { [Symbol.dispose]: unmount };
-}

@@ -20,6 +20,7 @@ import type { SavedAdapters } from "../blocklora/methods/method.ts";
 import { loadAdapters } from "../blocklora/methods/lookup.ts";
 import type { Clip } from "../clip/clip.ts";
 import { currentEngine } from "../tensor/engine.ts";
+import { memory } from "../tensor/memory.ts";
 import { Random } from "../tensor/random.ts";
 import { SafetensorsFile } from "../tensor/safetensors.ts";
 import { encodeSafetensors, type TensorToSave } from "../tensor/encode_safetensors.ts";
@@ -454,5 +455,26 @@ gpuTest("saveAdapters() saves extra fields with the adapters", async () => {
   const loaded = await loadAdapters(clip, await opened(saved), json);
   assertEquals(loaded.extra, extra);
   loaded.adapters.release();
+  clip.release();
+});
+
+gpuTest("adapters with NaN or infinity are neither saved nor loaded", async () => {
+  const clip = await clipOf(TINY);
+  const adapters = attach(clip, BLOCKS, 1);
+  const model = { name: "tiny", model: clip };
+  const saved = await saveAdapters(adapters, model);
+  const buffer = adapters.parameters[1].binding.buffer;
+  for (const value of [NaN, Infinity]) {
+    currentEngine().queue.write(buffer, 8, Float32Array.of(value));
+    await assertRejects(() => saveAdapters(adapters, model), RangeError, `holds ${value}`);
+  }
+  adapters.release();
+  const plain = await logitsOf(clip);
+  const { liveBuffers } = memory();
+  const weights = saved.weights.slice();
+  new DataView(weights.buffer).setFloat32(weights.length - 4, NaN, true);
+  await assertRejects(() => reload(clip, { ...saved, weights }), RangeError, "holds NaN");
+  assertEquals(memory().liveBuffers, liveBuffers);
+  assertEquals(await logitsOf(clip), plain);
   clip.release();
 });

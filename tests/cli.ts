@@ -133,3 +133,21 @@ export function filesIn(directory: string): string[] {
     isDirectory ? filesIn(join(directory, name)).map((file) => join(name, file)) : [name]
   ).sort();
 }
+
+/** A tmpfs that is mounted for the test; null where that is not permitted. */
+export async function mounted(path: string, options: string): Promise<Disposable | null> {
+  const run = async (...args: string[]) => {
+    try {
+      const command = new Deno.Command(args[0], { args: args.slice(1), stderr: "null" });
+      return (await command.output()).success;
+    } catch {
+      return false;
+    }
+  };
+  await Deno.mkdir(path);
+  if (!await run("mount", "-t", "tmpfs", "-o", options, "tmpfs", path)) return null;
+  const unmount = () => {
+    new Deno.Command("umount", { args: [path] }).outputSync();
+  };
+  return { [Symbol.dispose]: unmount };
+}

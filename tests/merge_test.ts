@@ -17,14 +17,19 @@ const EMBEDDED = fileURLToPath(EMBEDDED_MODEL);
  * Writes a PEFT adapter of the embedded model, which adds `size` to every element of the image
  * features' projection.
  */
-async function writeAdapter(directory: string, size: number): Promise<string> {
+async function writeAdapter(directory: string, size: number, alpha = 1): Promise<string> {
   const of = (matrix: string) => `base_model.model.visual_projection.lora_${matrix}.weight`;
   const data = (value: number) => new Float32Array(128).fill(value);
   const weights = encodeSafetensors({
     [of("A")]: { dtype: "F32", shape: [1, 128], data: data(1) },
     [of("B")]: { dtype: "F32", shape: [128, 1], data: data(size) },
   });
-  const config = { peft_type: "LORA", r: 1, lora_alpha: 1, target_modules: ["visual_projection"] };
+  const config = {
+    peft_type: "LORA",
+    r: 1,
+    lora_alpha: alpha,
+    target_modules: ["visual_projection"],
+  };
   const base = { base_model_name_or_path: "emoji-clip-tiny" };
   await Deno.mkdir(directory);
   await Deno.writeFile(join(directory, "adapter_model.safetensors"), weights);
@@ -153,5 +158,20 @@ gpuTest(
         assertEquals(filesIn(output), [name, "notes.txt"].sort());
       }
       assertEquals(filesIn(EMBEDDED).length, filesIn(model).length);
+    }),
+);
+
+gpuTest(
+  "merge writes no weights that are infinite with the adapter",
+  () =>
+    withDirectory(async (directory) => {
+      const adapter = await writeAdapter(join(directory, "adapter"), 3e38, 9);
+      const output = join(directory, "merged");
+      await assertRejects(
+        () => merge(["--adapter", adapter, "--output", output]),
+        RangeError,
+        'Cannot save "visual_projection.weight": it holds Infinity with the adapter merged',
+      );
+      assertEquals(filesIn(directory).filter((name) => name.startsWith("merged")), []);
     }),
 );

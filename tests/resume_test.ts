@@ -7,6 +7,7 @@ import {
   existsSync,
   filesIn,
   inOneProcess,
+  mounted,
   octograd,
   type Outcome,
   outcomeOf,
@@ -201,6 +202,34 @@ Deno.test("only a signal that comes later is a second one", async () => {
   await lines.cancel();
   await child.stderr.cancel();
 });
+
+Deno.test("a disk that becomes full ends a run, which is kept, and goes on when there is room", () =>
+  withDirectory(async (directory) => {
+    const data = await copyData(join(directory, "data"));
+    const disk = join(directory, "disk");
+    using mount = await mounted(disk, "size=3m");
+    if (!mount) return console.log("not tested: a full file system, as mounting one needs root");
+    const output = join(disk, "out");
+    const args = ["train", "--data", data, "--iterations", "15", ...SHORT];
+    const child = spawn([...args, "--output", output]);
+    await stepsTaken(output, 4, child);
+    const filler = join(disk, "filler");
+    await Deno.writeFile(filler, new Uint8Array(3 << 20)).catch(() => {});
+    const { code, stderr } = await outcomeOf(child);
+    assertEquals(code, 1);
+    assertMatch(
+      stderr,
+      /what was trained in \d+ steps is kept: .*\n.*: no space left on device\n$/,
+    );
+    await Deno.remove(filler);
+    const undisturbed = join(directory, "undisturbed");
+    const outcomes = await inOneProcess([
+      ["train", "--resume", output],
+      [...args, "--output", undisturbed],
+    ]);
+    outcomes.forEach(assertDone);
+    assertEquals(await contentsOf(output), await contentsOf(undisturbed));
+  }));
 
 Deno.test("a run whose directory vanishes says so, and is kept; a lost device is found again", () =>
   withDirectory(async (directory) => {

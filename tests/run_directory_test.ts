@@ -95,6 +95,15 @@ Deno.test("a run replaces another whole, and keeps the files that are no run's",
 
     await Deno.writeTextFile(join(directory, "file"), "");
     await assertRejects(() => checkOutput(join(directory, "file"), true), TakenError, "is not a");
+    await Deno.symlink(join(directory, "none"), join(directory, "lost"));
+    await assertRejects(() => checkOutput(join(directory, "lost"), true), TakenError, "is a link");
+    // Where something got in the way meanwhile, the finished run stays beside it.
+    {
+      await using claim = await claimRun(join(directory, "file"), 1000);
+      await write(claim!.path, FRESH, "finished");
+      await assertRejects(() => claim!.place(), Error, "Cannot move");
+    }
+    assert(filesIn(`${join(directory, "file")}.unfinished`).includes("result.json"));
     await write(join(directory, "other"), ["a.txt"], "");
     await assertRejects(() => checkOutput(join(directory, "other"), true), TakenError, "a.txt and");
     await write(join(directory, "begun"), ["metrics.jsonl"], "of version 0.1, killed");

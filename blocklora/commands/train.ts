@@ -27,6 +27,7 @@ import { promptsFor } from "../training/prompts.ts";
 import { parameterCount, timingOf, trainedResult, writeResult } from "../training/result.ts";
 import {
   checkOutput,
+  type Claim,
   claimRun,
   holdsRun,
   outputOf,
@@ -131,6 +132,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
   const { batchSize, workers, onError } = flags;
   const loader = new ImageLoader(preprocess, { workers, onError });
   let learner: Learner | null = null;
+  let place: Claim | null = null;
   using interrupt = catchInterrupts(() =>
     console.note("stopping after this step; once more to stop at once")
   );
@@ -152,6 +154,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
       ...{ bytes, replaces, numbered, console },
     });
     await using claim = claimed;
+    place = claim;
     // Find broken images before any step. The test images are read by the zero-shot evaluation.
     if (!from && onError === "fail") {
       let read = 0;
@@ -186,11 +189,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
       learner,
       { claim, from, note, every },
       flags.profile,
-    ).catch(async (error) => {
-      const kept = await readCheckpoint(claim.path).catch(() => null);
-      if (kept) tellResume(console, kept.progress.steps, claim.output);
-      throw error;
-    });
+    );
     const { interrupted } = outcome;
     const adapterPath = interrupted ? claim.path : claim.output;
     console.say(
@@ -233,10 +232,16 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
       const written = trainedResult(context, config, outcome, adapted, known);
       await writeResult(claim.path, written, timingOf(outcome));
       await writeReport(claim.path, dataset);
+      // Something may have come there meanwhile.
+      await checkOutput(claim.output, flags.overwrite);
       await claim.place();
     }
     console.finish(result);
     return interrupted ? signal.reason.exitCode : 0;
+  } catch (error) {
+    const kept = place && await readCheckpoint(place.path).catch(() => null);
+    if (kept) tellResume(console, kept.progress.steps, place!.output);
+    throw error;
   } finally {
     limitMemory(Infinity);
     loader.close();
@@ -248,10 +253,10 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
 
 /** Hashes of what the run reads. Prints a note if training and test images are the same. */
 async function identityOf(
-  { opened, dataset, console }: RunContext,
+  { opened, dataset, console, signal }: RunContext,
   shots: readonly Sample[],
 ) {
-  const images = new ImageHashes(dataset);
+  const images = new ImageHashes(dataset, signal);
   console.progress(`reading the images of ${dataset.name}`);
   const [train, test] = [await images.of(shots), await images.of(dataset.test)];
   const shared = await images.shared(dataset.test, shots);

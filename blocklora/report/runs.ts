@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { labelOf } from "../methods/lookup.ts";
 import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
+import { UNFINISHED } from "../training/run_directory.ts";
 
 /**
  * Identifies the test images of a run by their contents, or by the name of the data set for runs of
@@ -39,8 +40,8 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
       throw new Error(`Cannot read runs from ${directory}: there is no such directory`);
     });
     for (const { name, isDirectory } of entries) {
-      // Directories of unfinished runs have names that begin with a dot.
-      if (isDirectory && !name.startsWith(".")) await visit(join(directory, name));
+      const isPassed = name.startsWith(".") || name.endsWith(UNFINISHED);
+      if (isDirectory && !isPassed) await visit(join(directory, name));
       else if (name === "result.json") {
         const path = join(directory, name);
         found.push({ path, run: await readRun(path) });

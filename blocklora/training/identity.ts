@@ -25,11 +25,13 @@ const UNREADABLE = "unreadable";
 /** Hashes the images of a data set. Each file is read only once. */
 export class ImageHashes {
   readonly #dataset: Dataset;
+  readonly #signal: AbortSignal | undefined;
   readonly #known: Map<string, string> = new Map();
 
-  /** Reads nothing yet. */
-  constructor(dataset: Dataset) {
+  /** Reads nothing yet. Once `signal` is aborted, reading throws its reason. */
+  constructor(dataset: Dataset, signal?: AbortSignal) {
     this.#dataset = dataset;
+    this.#signal = signal;
   }
 
   /**
@@ -59,6 +61,7 @@ export class ImageHashes {
   }
 
   async #hashOf(path: string): Promise<string> {
+    this.#signal?.throwIfAborted();
     const known = this.#known.get(path);
     if (known !== undefined) return known;
     const content = await Deno.readFile(path).catch(() => null);

@@ -28,16 +28,17 @@ const LOCKED = "metrics.jsonl";
 /** What a process that was killed leaves behind of a file that it was writing. */
 const TEMPORARY = /^\..*\.tmp$/;
 
-const SUFFIX = ".unfinished";
+/** What the name of the directory ends with where a run is made. */
+export const UNFINISHED = ".unfinished";
 
 /** Where the run of a directory is made. */
 export function unfinishedOf(output: string): string {
-  return output + SUFFIX;
+  return output + UNFINISHED;
 }
 
 /** The directory of a run, given it or {@linkcode unfinishedOf} it. */
 export function outputOf(directory: string): string {
-  return directory.endsWith(SUFFIX) ? directory.slice(0, -SUFFIX.length) : directory;
+  return directory.endsWith(UNFINISHED) ? directory.slice(0, -UNFINISHED.length) : directory;
 }
 
 /**
@@ -72,7 +73,10 @@ export async function checkOutput(output: string, overwrite: boolean): Promise<v
   };
   const target = await followed(output);
   const found = await Deno.stat(target).catch(() => null);
-  if (!found) return;
+  if (!found) {
+    const isLink = await Deno.lstat(target).then(() => true, () => false);
+    return isLink ? refuse("is a link that leads nowhere") : undefined;
+  }
   if (!found.isDirectory) refuse("is not a directory");
   const parent = await Deno.stat(dirname(target));
   if (found.dev !== parent.dev) refuse("is a mount point", "name a directory in it");
@@ -109,7 +113,8 @@ export interface Claim extends AsyncDisposable {
 /**
  * Claims the place of a run, or gives null if another process has it. What a killed process left
  * there is brought in order first: a finished run is moved into place, an unfinished one stays.
- * Disposing of the claim removes what was made if there is no checkpoint to go on from.
+ * Disposing of the claim removes what was made if there is no checkpoint to go on from and no
+ * finished run.
  *
  * @throws {Error} If the directory cannot be created or written to, or its file system has no room
  * for `bytes` bytes.
@@ -181,7 +186,9 @@ async function tryClaim(output: string): Promise<Claim | null | "gone"> {
     },
     async [Symbol.asyncDispose]() {
       if (!open) return;
-      if (!await exists(join(path, CHECKPOINT))) {
+      const names = await namesIn(path);
+      // A finished run that could not be moved stays too.
+      if (!names.includes(CHECKPOINT) && !names.includes("result.json")) {
         await clear().catch(() => {});
         await Deno.remove(file).catch(() => {});
         await Deno.remove(path).catch(() => {});
@@ -211,7 +218,9 @@ const asideOf = (output: string) => join(dirname(output), `.${basename(output)}.
 async function replace(output: string, made: string): Promise<void> {
   try {
     const aside = asideOf(output);
-    if (await exists(output) && !await exists(aside)) await Deno.rename(output, aside);
+    const found = await Deno.stat(output).catch(() => null);
+    if (found && !found.isDirectory) throw new Error("there is a file");
+    if (found && !await exists(aside)) await Deno.rename(output, aside);
     await Deno.rename(made, output);
   } catch (error) {
     // Another process has found the finished run, and moved it.

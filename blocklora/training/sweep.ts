@@ -60,7 +60,7 @@ export class DatasetRuns {
   constructor(context: RunContext, every: CheckpointInterval) {
     this.#context = context;
     this.#every = every;
-    this.#images = new ImageHashes(context.dataset);
+    this.#images = new ImageHashes(context.dataset, context.signal);
   }
 
   /** What determines the numbers of a run, besides the method, the shots and the seed. */
