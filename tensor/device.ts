@@ -14,7 +14,7 @@ import { Queue } from "./queue.ts";
 
 /**
  * The limits that `init()` requests at the GPU's own values. Without a request a device has
- * WebGPU's defaults, which are too low for some kernels and buffers.
+ * WebGPU's defaults, which are too small for some kernels and buffers.
  */
 const LIMITS = [
   "maxStorageBuffersPerShaderStage",

@@ -2,7 +2,7 @@
  * Runs commands one after another in this process, and prints what came of each as JSON. The
  * argument is a JSON list of command lines.
  *
- * With `SNAPSHOTS`, a directory, it keeps a copy of what lies beside each `--output` as it is before
+ * With `SNAPSHOTS`, a directory, it copies what lies beside each `--output` as it is before
  * every change of a file: that is what a process leaves behind that is killed at this moment. With
  * `LOSE_AFTER`, a number of lines of the metrics, it loses the GPU device once.
  */

@@ -4,7 +4,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { fileURLToPath } from "node:url";
 
 Deno.test("every mutant of a file is read, or refused with an error of ours", async () => {
-  // A limit of memory of its own: what asks for as much as a file says ends there.
+  // With little memory, so that a parser that allocates what a file asks for fails.
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       ...["run", "-A", "--quiet", "--no-check", "--v8-flags=--max-old-space-size=512"],

@@ -207,7 +207,7 @@ Deno.test("a report covers all runs below a directory, and nothing else", async 
     await Deno.remove(join(directory, "again"), { recursive: true });
 
     const broken: Record<string, string> = {
-      [JSON.stringify({ format: 2 })]: "it is not the result of a run of this version, remove it",
+      [JSON.stringify({ format: 2 })]: "it is not the result of a run of this version (format is 2), remove it",
       [JSON.stringify({ ...RUNS[1], method: "none" })]:
         'Cannot find method "none": there are block',
       '{"format": 1, ': "it is not JSON",
@@ -221,6 +221,37 @@ Deno.test("a report covers all runs below a directory, and nothing else", async 
     await assertRejects(() => readRuns([join(directory, "none")]), Error, "no such directory");
   });
 });
+
+Deno.test("a result that says what it must not is refused, by file and field", () =>
+  withDirectory(async (directory) => {
+    const path = join(directory, "result.json");
+    const given = runOf({});
+    const images = given.images.with(0, "../secret.png");
+    const wrong: [Record<string, unknown>, string][] = [
+      [{ images }, "(images is "],
+      [{ images: given.images.with(1, "/etc/hostname") }, "(images is "],
+      [{ images: given.images.with(1, "C:\\\\secret") }, "(images is "],
+      [{ images: given.images.slice(1) }, "as many labels"],
+      [{ classes: "abc" }, '(classes is "abc"'],
+      [{ classes: [] }, "(classes is []"],
+      [{ labels: [0, 0, 1, 2] }, "there is no class 2"],
+      [{ predictions: ["<b>", 0, 0, 0] }, "(predictions is "],
+      [{ accuracy: "<script>" }, "(accuracy is "],
+      [{ losses: [[1]] }, "(losses is "],
+      [{ shots: 1.5 }, "(shots is 1.5"],
+      [{ peakBytesByOwner: { "<b>": "x" } }, "(peakBytesByOwner is "],
+      [{ settings: null }, "(settings is null"],
+      [{ version: undefined }, "(version is missing"],
+    ];
+    for (const [change, message] of wrong) {
+      await Deno.writeTextFile(path, JSON.stringify({ ...given, ...change }));
+      const error = await assertRejects(() => readRuns([directory]), Error, message);
+      assertStringIncludes(error.message, path);
+    }
+    await Deno.writeTextFile(path, JSON.stringify(given));
+    const page = await pageOf(await readRuns([directory]), new Map());
+    assertStringIncludes(page, `content="default-src 'none';`);
+  }));
 
 Deno.test("SvgDocument writes elements in their order, and escapes text and quotes", () => {
   const document = new SvgDocument();

@@ -23,7 +23,7 @@ const write = async (directory: string, names: readonly string[], content: strin
 
 const FRESH = ["adapter_config.json", "adapter_model.safetensors", "result.json"];
 
-Deno.test("claimRun() gives a place to one at a time, and leaves nothing of what is not begun", () =>
+Deno.test("claimRun() gives a directory to one process at a time, and cleans up", () =>
   withDirectory(async (directory) => {
     const out = join(directory, "deep", "out");
     {
@@ -42,7 +42,7 @@ Deno.test("claimRun() gives a place to one at a time, and leaves nothing of what
       assertEquals(filesIn(claim!.path), ["checkpoint.safetensors", "metrics.jsonl"]);
       await write(claim!.path, FRESH, "new");
       await claim!.metrics.write(new TextEncoder().encode("new"));
-      await claim!.place();
+      await claim!.publish();
     }
     assertEquals(
       filesIn(directory),
@@ -50,7 +50,7 @@ Deno.test("claimRun() gives a place to one at a time, and leaves nothing of what
     );
   }));
 
-Deno.test("a run replaces another whole, and keeps the files that are no run's", () =>
+Deno.test("a run replaces all of another, and keeps the files that are no run's", () =>
   withDirectory(async (directory) => {
     const out = join(directory, "out");
     await write(out, [...FRESH, "split.json"], "old");
@@ -67,7 +67,7 @@ Deno.test("a run replaces another whole, and keeps the files that are no run's",
     {
       await using claim = await claimRun(link, 1000);
       await write(claim!.path, FRESH, "new");
-      await claim!.place();
+      await claim!.publish();
     }
     assertEquals(filesIn(directory), [
       "link",
@@ -101,7 +101,7 @@ Deno.test("a run replaces another whole, and keeps the files that are no run's",
     {
       await using claim = await claimRun(join(directory, "file"), 1000);
       await write(claim!.path, FRESH, "finished");
-      await assertRejects(() => claim!.place(), Error, "Cannot move");
+      await assertRejects(() => claim!.publish(), Error, "Cannot move");
     }
     assert(filesIn(`${join(directory, "file")}.unfinished`).includes("result.json"));
     await write(join(directory, "other"), ["a.txt"], "");
@@ -127,7 +127,7 @@ Deno.test("a directory has one run at a time, and a finished one is not replaced
     running.kill("SIGKILL");
     await outcomeOf(running);
 
-    // The lock has gone with the process. The run goes on by its own command alone.
+    // The lock has gone with the process. The run goes on only by the same command.
     const other = ["--learning-rate", "0.001"];
     const outcomes = await inOneProcess([
       [...two, "--output", out],
@@ -202,7 +202,7 @@ Deno.test("train tells images that are in both sides, and classes that have none
     assertMatch(tested.stderr, /Cannot use class "ankle boot": not one of its images can be read/);
     assertMatch(diverged.stderr, /after step 0, at a learning rate of 1e\+38; try a lower --learn/);
     assertMatch(later.stderr, /the loss of step 1 is NaN, at a learning rate of 7\d+; try a/);
-    assertMatch(later.stderr, /what was trained in 1 steps is kept/);
+    assertMatch(later.stderr, /what was trained in 1 steps is saved/);
     assertEquals(filesIn(join(directory, "e.unfinished")), [
       "checkpoint.safetensors",
       "metrics.jsonl",

@@ -69,7 +69,7 @@ Deno.test("the training loop makes no bind group and holds no more memory as it 
     shutDown();
   }));
 
-Deno.test("an image that cannot be read any more ends a run, which is kept, and goes on with it", () =>
+Deno.test("an image that cannot be read any more ends a run, which goes on with it", () =>
   withDirectory(async (directory) => {
     await init();
     const data = await copyData(join(directory, "data"));

@@ -132,14 +132,14 @@ Deno.test("every flag of train acts", () =>
       ],
       [["--workers", "2"], (run) => assertEquals(run.adapter, base.adapter)],
       [["--checkpoint-every", "1", "--learning-rate", "1e20", "--iterations", "3"], (run) => {
-        says(/is kept/)(run);
+        says(/is saved/)(run);
         assert(existsSync(join(`${run.output}.unfinished`, "checkpoint.safetensors")));
       }],
       [["--profile"], says(/share/, 0)],
       [["--json"], (run) => assertEquals(JSON.parse(run.stdout).iterations, 2)],
       [["--help"], (run) => assertMatch(run.stdout, /^Usage: octograd train/)],
     ];
-    // Of their own tests: those that name a directory.
+    // Flags that name a directory have separate tests.
     const elsewhere = ["output", "overwrite", "resume"];
     const tried = new Set(rows.flatMap(([flags]) => flags));
     const all = [...Object.keys(FLAGS), ...METHODS.flatMap(({ flags }) => Object.keys(flags))];

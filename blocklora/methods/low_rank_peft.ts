@@ -18,6 +18,9 @@ import {
 } from "./peft_config.ts";
 import type { AdaptedLayers } from "./sites.ts";
 
+/** The most blocks that are read: each of them has a tensor in every layer. */
+const MOST_BLOCKS = 1024;
+
 /** Ways to begin that leave the model's weights as they are; PiSSA, OLoRA and more do not. */
 const PLAIN_STARTS = [true, false, null, "gaussian", "eva", "orthogonal"];
 
@@ -52,7 +55,7 @@ export function parseLowRank(
         "convert it to plain LoRA with PEFT",
     );
   }
-  const count = config.peft_type === "LORA" ? null : wholeNumber("blocks", blocks);
+  const count = config.peft_type === "LORA" ? null : wholeNumber("blocks", blocks, MOST_BLOCKS);
   if (count === null && blocks !== undefined) refuse("it has blocks, but its peft_type is LORA");
   if (typeof lora_alpha !== "number") refuse(`its lora_alpha is ${JSON.stringify(lora_alpha)}`);
   const common = {

@@ -81,9 +81,12 @@ export function parsePattern(key: string, value: unknown): Record<string, number
 }
 
 /** A value that counts something. */
-export function wholeNumber(key: string, value: unknown): number {
-  if (Number.isInteger(value) && value as number > 0) return value as number;
-  refuse(`its ${key} is ${JSON.stringify(value)}, it must be a positive integer`);
+export function wholeNumber(key: string, value: unknown, most = 2 ** 24): number {
+  if (Number.isInteger(value) && value as number > 0 && value as number <= most) {
+    return value as number;
+  }
+  const shown = JSON.stringify(value)?.slice(0, 200);
+  refuse(`its ${key} is ${shown}, it must be a positive integer, at most ${most}`);
 }
 
 /** Whether a key that is not known here asks for nothing. */

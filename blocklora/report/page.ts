@@ -25,6 +25,9 @@ import { testImages } from "./test_images.ts";
 /** How many bytes all test images of a page may take together. */
 const IMAGE_BYTES = 400_000;
 
+/** Nothing is loaded and no script runs, whatever the results say. Images are in the page. */
+const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'";
+
 /**
  * The HTML of the page for `runs`. `roots` maps {@linkcode Contest.images} to the directory of
  * these images.
@@ -56,6 +59,7 @@ export async function pageOf(
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>${escaped(title)}</title>

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { join } from "node:path";
+import { isAbsolute, join } from "node:path";
+import { isObject } from "../../clip/json.ts";
 import { labelOf } from "../methods/lookup.ts";
 import { readJson } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
@@ -77,9 +78,10 @@ async function readRun(path: string): Promise<RunResult> {
   };
   const run = await readJson(path)
     .catch((error) => fail(error, "remove it, or run that again")) as RunResult | null;
-  if (!run || !isResult(run)) {
+  const flaw = isObject(run) ? flawOf(run) : "it is not an object";
+  if (!run || flaw !== null) {
     throw new Error(
-      `Cannot read ${path}: it is not the result of a run of this version, ` +
+      `Cannot read ${path}: it is not the result of a run of this version (${flaw}), ` +
         "remove it, or run that again",
     );
   }
@@ -91,8 +93,60 @@ async function readRun(path: string): Promise<RunResult> {
   }
 }
 
-function isResult({ format, accuracy, predictions, labels, data, method, classes }: RunResult) {
-  return format === 1 && Number.isFinite(accuracy) && Array.isArray(classes) &&
-    typeof data === "string" && typeof method === "string" &&
-    Array.isArray(predictions) && predictions.length === labels?.length;
+const isText = (value: unknown) => typeof value === "string";
+const isNumber = (value: unknown) => Number.isFinite(value);
+const isCount = (value: unknown) => Number.isSafeInteger(value) && value as number >= 0;
+const orNull = (is: (value: unknown) => boolean) => (value: unknown) => value === null || is(value);
+const listOf = (is: (value: unknown) => boolean) => (value: unknown) =>
+  Array.isArray(value) && value.every(is);
+const recordOf = (is: (value: unknown) => boolean) => (value: unknown) =>
+  isObject(value) && Object.values(value).every(is);
+
+/** What each field of `result.json` may hold. The file may come from a stranger. */
+const FIELDS: Readonly<Record<keyof RunResult, (value: unknown) => boolean>> = {
+  format: (value) => value === 1,
+  version: isText,
+  device: isText,
+  model: isText,
+  data: isText,
+  classes: (value) => listOf(isText)(value) && (value as unknown[]).length > 0,
+  template: isText,
+  method: isText,
+  rank: orNull(isCount),
+  blocks: orNull(isCount),
+  shots: isCount,
+  seed: orNull(isCount),
+  iterations: isCount,
+  trainableParameters: isCount,
+  accuracy: isNumber,
+  zeroShotAccuracy: orNull(isNumber),
+  losses: listOf((pair) => listOf(isNumber)(pair) && (pair as unknown[]).length === 2),
+  peakGpuBytes: orNull(isCount),
+  peakBytesByOwner: orNull(recordOf(isCount)),
+  labels: (value) => listOf(isCount)(value) && (value as unknown[]).length > 0,
+  predictions: listOf(isCount),
+  images: listOf((path) => isText(path) && staysBelow(path as string)),
+  settings: isObject,
+  identity: (value) => value === undefined || recordOf(isText)(value),
+};
+
+/** Whether a relative path stays below the directory that it is relative to. */
+function staysBelow(path: string): boolean {
+  return path !== "" && !isAbsolute(path) && !/^[A-Za-z]:/.test(path) &&
+    !path.split(/[\\/]/).includes("..");
+}
+
+/** Why an object is not a result, or null if it is one. */
+function flawOf(run: Readonly<Record<string, unknown>>): string | null {
+  for (const [name, is] of Object.entries(FIELDS)) {
+    if (!is(run[name])) {
+      return `${name} is ${JSON.stringify(run[name])?.slice(0, 100) ?? "missing"}`;
+    }
+  }
+  const { labels, predictions, images, classes } = run as unknown as RunResult;
+  if (predictions.length !== labels.length || images.length !== labels.length) {
+    return "it does not have as many labels as predictions and images";
+  }
+  const beyond = [...labels, ...predictions].find((label) => label >= classes.length);
+  return beyond === undefined ? null : `there is no class ${beyond}`;
 }

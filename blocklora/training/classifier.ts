@@ -139,8 +139,8 @@ export class Classifier {
    * The `count` most likely classes of each image. `pixels` are normalized, `[B, 3, R, R]`, on the
    * host.
    *
-   * @throws {RangeError} If the logits of an image are NaN or infinite, because the weights of the model or of
-   * its adapters have diverged.
+   * @throws {RangeError} If the logits of an image are NaN or infinite, because the weights of the
+   * model or of its adapters have diverged.
    */
   async predict(pixels: Float32Array<ArrayBuffer>, count = 1): Promise<Prediction[]> {
     const size = this.#model.vision.imageSize;

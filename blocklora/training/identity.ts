@@ -48,10 +48,10 @@ export class ImageHashes {
     return digest.digest("hex").slice(0, 32);
   }
 
-  /** The images of `samples` whose files are byte for byte equal to one of `others`. */
-  async shared(samples: readonly Sample[], others: readonly Sample[]): Promise<Sample[]> {
+  /** The images of `samples` whose files are byte for byte equal to one of `references`. */
+  async shared(samples: readonly Sample[], references: readonly Sample[]): Promise<Sample[]> {
     const hashes = new Set<string>();
-    for (const { path } of others) hashes.add(await this.#hashOf(path));
+    for (const { path } of references) hashes.add(await this.#hashOf(path));
     hashes.delete(UNREADABLE);
     const found: Sample[] = [];
     for (const sample of samples) {

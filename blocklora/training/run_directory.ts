@@ -1,6 +1,7 @@
 /**
- * The directory of a run. The run is made in a directory beside it, and moved into place when it is
- * complete. So a run's directory holds one finished run or nothing, however the process ended.
+ * The directory of a run. The run is made in a directory beside it, and moved to its directory
+ * when it is complete. So a run's directory holds one finished run or nothing, however the process
+ * ended.
  *
  * @module
  */
@@ -84,8 +85,8 @@ export async function checkOutput(output: string, overwrite: boolean): Promise<v
     if (overwrite) return;
     refuse("holds a run", "replace that with --overwrite, or name another --output");
   }
-  const others = (await namesIn(output)).filter((name) => name !== LOCKED);
-  if (others.length > 0) refuse(`holds ${others.slice(0, 3).join(", ")} and no run`);
+  const more = (await namesIn(output)).filter((name) => name !== LOCKED);
+  if (more.length > 0) refuse(`holds ${more.slice(0, 3).join(", ")} and no run`);
 }
 
 /** The directory that a link leads to; any other path as it is. */
@@ -95,7 +96,8 @@ async function followed(path: string): Promise<string> {
 }
 
 /**
- * The place of a run that is being made. No other process makes one there until it is disposed of.
+ * The directory of a run that is being made. No other process makes one there until the claim is
+ * disposed of.
  */
 export interface Claim extends AsyncDisposable {
   /** The directory where the run will be. */
@@ -104,15 +106,15 @@ export interface Claim extends AsyncDisposable {
   readonly path: string;
   /** Its `metrics.jsonl`, open for reading and writing. */
   readonly metrics: Deno.FsFile;
-  /** Moves the finished run into place, and replaces the run that is there. */
-  place(): Promise<void>;
+  /** Moves the finished run to its directory, and replaces the run that is there. */
+  publish(): Promise<void>;
   /** Removes what an earlier process has made, so that the run begins anew. */
   clear(): Promise<void>;
 }
 
 /**
- * Claims the place of a run, or gives null if another process has it. What a killed process left
- * there is brought in order first: a finished run is moved into place, an unfinished one stays.
+ * Claims the directory of a run, or gives null if another process has it. First it tidies up what a
+ * killed process left there: a finished run is moved to its directory, an unfinished one stays.
  * Disposing of the claim removes what was made if there is no checkpoint to go on from and no
  * finished run.
  *
@@ -132,7 +134,7 @@ export async function claimRun(output: string, bytes: number): Promise<Claim | n
     if (names.includes(CHECKPOINT)) {
       await removeAll(claim.path, names.filter((name) => TEMPORARY.test(name)));
     } else if (names.includes("result.json")) {
-      await claim.place();
+      await claim.publish();
       continue;
     } else await claim.clear();
     await assertWritable(claim.path, bytes);
@@ -176,7 +178,7 @@ async function tryClaim(output: string): Promise<Claim | null | "gone"> {
     path,
     metrics,
     clear,
-    async place() {
+    async publish() {
       await removeAll(path, [CHECKPOINT]); // from here on the run is finished
       await removeAll(path, (await namesIn(path)).filter((name) => TEMPORARY.test(name)));
       if ((await metrics.stat()).size === 0) await removeAll(path, [LOCKED]);
@@ -211,10 +213,10 @@ async function removeAll(directory: string, names: readonly string[]): Promise<v
   }
 }
 
-/** Where the old run is put while the new one takes its place. */
+/** Where the old run is while the new one replaces it. */
 const asideOf = (output: string) => join(dirname(output), `.${basename(output)}.replaced`);
 
-/** Puts the directory `made` in the place of `output`. */
+/** Replaces the directory `output` with `made`. */
 async function replace(output: string, made: string): Promise<void> {
   try {
     const aside = asideOf(output);

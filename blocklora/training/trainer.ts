@@ -259,8 +259,8 @@ export class Trainer {
    * @throws {RangeError} If it is the state of other parameters.
    */
   restore(steps: number, tensors: Readonly<Record<string, Tensor>>): void {
-    const own = Object.entries(this.state());
-    for (const [name, { shape }] of own) {
+    const current = Object.entries(this.state());
+    for (const [name, { shape }] of current) {
       const given = tensors[name];
       if (given && sameShape(given.shape, shape)) continue;
       throw new RangeError(
@@ -273,7 +273,7 @@ export class Trainer {
       pointwiseInto(parameter, "x", { x: tensors[`parameters.${i}`] });
     }
     const prefix = "optimizer.";
-    const state = own.filter(([name]) => name.startsWith(prefix))
+    const state = current.filter(([name]) => name.startsWith(prefix))
       .map(([name]) => [name.slice(prefix.length), tensors[name]]);
     this.#optimizer.restore({ steps, tensors: Object.fromEntries(state) });
   }

@@ -1,6 +1,6 @@
 /**
- * In a page: the functions of Node's modules that the tests and `tests/std/assert` use. It stands in
- * for all modules that a browser cannot have; what is not here is undefined.
+ * In a page: the functions of Node's modules that the tests and `tests/std/assert` use. It stands
+ * in for all modules that a browser cannot have; what is not here is undefined.
  *
  * @module
  */

@@ -91,7 +91,7 @@ export interface Fate {
 
 /** What JavaScript and Deno say where ours would have said what is wrong with a file. */
 const FOREIGN =
-  /^Cannot ((read|set) propert(y|ies) of|destructure|access|mix|convert (undefined|object|a BigInt))/;
+  /^Cannot ((read|set) propert|destructure|access|mix|convert (undefined|object|a BigInt))/;
 
 async function fateOf(root: string, number: number): Promise<Fate> {
   const random = new Random(1, "fuzz").fork(number);
