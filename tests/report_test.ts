@@ -207,7 +207,8 @@ Deno.test("a report covers all runs below a directory, and nothing else", async 
     await Deno.remove(join(directory, "again"), { recursive: true });
 
     const broken: Record<string, string> = {
-      [JSON.stringify({ format: 2 })]: "it is not the result of a run of this version (format is 2), remove it",
+      [JSON.stringify({ format: 2 })]:
+        "it is not the result of a run of this version (format is 2), remove it",
       [JSON.stringify({ ...RUNS[1], method: "none" })]:
         'Cannot find method "none": there are block',
       '{"format": 1, ': "it is not JSON",

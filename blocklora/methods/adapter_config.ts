@@ -1,5 +1,5 @@
 /**
- * The configuration of LoRA and its kin.
+ * The configuration of the LoRA family.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { type AdaptedLayers, DEFAULT_LAYERS } from "./sites.ts";
 export interface AdapterConfig extends MethodConfig, AdaptedLayers {
   /** The nominal rank r. */
   readonly rank: number;
-  /** Block-LoRA's n, which divides the rank; 1 for the kinds of LoRA. */
+  /** Block-LoRA's number of blocks n, a divisor of the rank; 1 for methods without blocks. */
   readonly blocks: number;
   /** The numerator of the scale. */
   readonly alpha: number;
@@ -27,7 +27,8 @@ export interface AdapterConfig extends MethodConfig, AdaptedLayers {
 }
 
 /**
- * CLIP-LoRA's, with Block-LoRA as the method (`run_utils.py` of github.com/MaxZanella/CLIP-LoRA).
+ * CLIP-LoRA's defaults, with Block-LoRA as the method (`run_utils.py` of
+ * github.com/MaxZanella/CLIP-LoRA).
  */
 export const DEFAULT_ADAPTER: AdapterConfig = {
   method: "block-lora",
@@ -39,10 +40,10 @@ export const DEFAULT_ADAPTER: AdapterConfig = {
   ...DEFAULT_LAYERS,
 };
 
-/** Adapters of LoRA and its kin. */
+/** Adapters of the LoRA family. */
 export type LowRankAdapters = Adapters<LowRank, AdapterConfig>;
 
-/** The factor of an adapter's change. */
+/** The factor by which an adapter's change is multiplied. */
 export function scaleOf({ alpha, rank, scaling }: AdapterConfig): number {
   return alpha / (scaling === "sqrt" ? Math.sqrt(rank) : rank);
 }

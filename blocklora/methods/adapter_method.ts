@@ -1,5 +1,5 @@
 /**
- * Makes a method of a kind of adapter: fresh adapters, and those that files hold.
+ * Makes a method from a kind of adapter: it can attach fresh adapters, and save and load them.
  *
  * @module
  */
@@ -16,13 +16,13 @@ import { chosenSites } from "./sites.ts";
 
 /** A method that adapts layers. */
 export interface AdapterMethod<Made extends LayerAdapter = LayerAdapter> extends Method {
-  /** All that is particular to it. */
+  /** Everything that is specific to it. */
   readonly kind: AdapterKind<LayerConfig, Made>;
   /** Makes fresh adapters from a seed, and puts them into a model. */
   attach(model: Model, config: MethodConfig, seed: number): Adapters<Made>;
 }
 
-/** Makes a method of a kind of adapter. */
+/** Makes a method from a kind of adapter. */
 export function adapterMethod<Config extends LayerConfig, Made extends LayerAdapter>(
   kind: AdapterKind<Config, Made>,
 ): AdapterMethod<Made> {
@@ -52,7 +52,9 @@ function countParameters<Config extends LayerConfig, Made extends LayerAdapter>(
   return shapes.reduce((count, shape) => count + numel(shape), 0);
 }
 
-/** Fresh adapters: what each layer draws depends on the seed and its name alone. */
+/**
+ * Makes fresh adapters. The random numbers of a layer depend only on the seed and the layer's name.
+ */
 function attach<Config extends LayerConfig, Made extends LayerAdapter>(
   model: Model,
   config: Config,

@@ -1,6 +1,5 @@
 /**
- * Methods that put an adapter into each of some linear layers: what LoRA and its kin have in
- * common.
+ * What all methods that put adapters into linear layers have in common, such as the LoRA family.
  *
  * @module
  */
@@ -19,11 +18,14 @@ import { type AdaptedLayers, type Site, sites } from "./sites.ts";
 
 /** A trainable change of one layer. */
 export interface LayerAdapter extends Adapter {
-  /** What trains, by the names that PEFT's files have. */
+  /** The tensors that train, by their names in PEFT's files. */
   readonly tensors: Readonly<Record<string, Tensor>>;
-  /** What every call of a step needs, computed once of what trains; nothing if there is no such. */
+  /**
+   * Computes what every call of a step needs, once a step, from the tensors that train. Absent if
+   * there is nothing to share.
+   */
   share?(): Tensor;
-  /** The weight `[out, in]` that does alone what `weight` does with the adapter. */
+  /** The weight `[out, in]` that computes alone what `weight` computes with the adapter. */
   mergedWeight(weight: Tensor): Tensor;
 }
 
@@ -33,16 +35,19 @@ export interface LayerContext<Config> {
   readonly config: Config;
   /** The layer. */
   readonly linear: Linear;
-  /** Which of a seed's dropout masks is this adapter's: each layer needs another. */
+  /**
+   * The number of this adapter's dropout mask among those of a seed. Each layer needs a different
+   * one.
+   */
   readonly stream: number;
-  /** What all adapters share and nothing trains, by {@linkcode AdapterKind.frozen}'s names. */
+  /** The frozen tensors that all adapters share, by the names of {@linkcode AdapterKind.frozen}. */
   readonly frozen: Readonly<Record<string, Tensor>>;
 }
 
 /** The configuration of a method that adapts layers. */
 export type LayerConfig = MethodConfig & AdaptedLayers & { readonly rank: number };
 
-/** All that is particular to one kind of adapter. */
+/** Everything that is specific to one kind of adapter. */
 export interface AdapterKind<
   Config extends LayerConfig = LayerConfig,
   Made extends LayerAdapter = LayerAdapter,
@@ -50,27 +55,30 @@ export interface AdapterKind<
   /**
    * Checks a configuration.
    *
-   * @throws {RangeError} If it is impossible.
+   * @throws {RangeError} If the configuration is impossible.
    */
   check(config: Config): void;
-  /** What trains in a layer `[out, in]`, by the names that PEFT's files have, in their order. */
+  /**
+   * The shapes of the tensors that train in a layer `[out, in]`, by their names in PEFT's files, in
+   * order.
+   */
   tensors(config: Config, layer: Shape): Readonly<Record<string, Shape>>;
-  /** A fresh tensor of that name; `random` is the layer's. */
+  /** A fresh tensor for one of those names. `random` belongs to the layer. */
   fresh(name: string, shape: Shape, linear: Linear, random: Random, config: Config): Tensor;
-  /** What all adapters share and nothing trains, likewise; nothing by default. */
+  /** The shapes of the frozen tensors that all adapters share, by name; none by default. */
   frozen?(config: Config, layers: readonly Shape[]): Readonly<Record<string, Shape>>;
-  /** A fresh tensor of those. */
+  /** A fresh tensor for one of the names of {@linkcode AdapterKind.frozen}. */
   freshFrozen?(name: string, shape: Shape, random: Random): Tensor;
-  /** Makes the adapter, which takes the tensors over. */
+  /** Makes an adapter from its tensors, which {@linkcode Adapters.release} releases. */
   make(tensors: Readonly<Record<string, Tensor>>, context: LayerContext<Config>): Made;
-  /** What trains, sorted into groups; all in one by default. */
+  /** The tensors that train, in groups; all in one group by default. */
   groups?(adapters: readonly Made[], config: Config): readonly TrainableGroup[];
 
   /** Its keys in PEFT's `adapter_config.json`. */
   peftKeys(adapters: Adapters<Made>, format: "octograd" | "peft"): Record<string, unknown>;
-  /** The tensors of a layer in another `format` than that of {@linkcode tensors}. */
+  /** The tensors of a layer in PEFT's format, if that is not the format of {@linkcode tensors}. */
   exported?(values: Readonly<Record<string, LayerValues>>): Readonly<Record<string, LayerValues>>;
-  /** The configuration that a PEFT configuration has for a layer, and for all of them. */
+  /** Reads a PEFT configuration: what it says about all layers, and about each one. */
   parse(config: Readonly<Record<string, unknown>>): PeftConfig<Omit<Config, keyof AdaptedLayers>>;
 }
 
@@ -89,16 +97,16 @@ export class Adapters<
 > implements Learner {
   /** What was adapted, and how. */
   readonly config: Config;
-  /** What they are. */
+  /** The kind of the adapters. */
   readonly kind: AdapterKind;
-  /** The adapters, by the name of the layer that each sits in. */
+  /** The adapters, by the names of their layers. */
   readonly byModule: ReadonlyMap<string, Made>;
-  /** What all of them share and nothing trains. */
+  /** The frozen tensors that all of them share. */
   readonly frozen: Readonly<Record<string, Tensor>>;
   readonly #model: Model;
   #weights: Map<Linear, Tensor> | null = null;
 
-  /** Puts adapters into a model's layers, and takes their tensors over. */
+  /** Puts adapters into a model's layers. {@linkcode Adapters.release} releases their tensors. */
   constructor(
     model: Model,
     config: Config,
@@ -120,7 +128,7 @@ export class Adapters<
     return [...this.byModule.values()].flatMap(({ tensors }) => Object.values(tensors));
   }
 
-  /** What trains, in the order of the optimizer. */
+  /** The tensors that train, in the optimizer's order. */
   get groups(): readonly TrainableGroup[] {
     const { kind, config, parameters } = this;
     return kind.groups?.([...this.byModule.values()], config) ??
@@ -140,12 +148,15 @@ export class Adapters<
     });
   }
 
-  /** Whether any adapter sits in a tower: one without runs the same at every step. */
+  /**
+   * Whether any adapter sits in a tower. A tower without adapters gives the same result at every
+   * step.
+   */
   changes(tower: "vision" | "text"): boolean {
     return !!this.#model[tower]?.linears.some(({ module }) => this.byModule.has(module));
   }
 
-  /** Whether the changes are in the weights now. */
+  /** Whether the changes are folded into the weights. */
   get merged(): boolean {
     return this.#weights !== null;
   }
@@ -165,8 +176,8 @@ export class Adapters<
   }
 
   /**
-   * Takes the changes out again. The frozen weights were put aside, so that they come back bit for
-   * bit.
+   * Takes the changes out again. {@linkcode Adapters.merge} set the frozen weights aside, so they
+   * come back bit for bit.
    */
   unmerge(): void {
     if (!this.#weights) throw new Error("Cannot unmerge adapters that are not merged");
@@ -178,7 +189,7 @@ export class Adapters<
     this.#weights = null;
   }
 
-  /** Takes the adapters out of the model and gives their tensors back. */
+  /** Takes the adapters out of the model and releases their tensors. */
   release(): void {
     if (this.#weights) this.unmerge();
     for (const { linear } of this.#placed()) linear.adapter = null;

@@ -1,5 +1,6 @@
 /**
- * What methods are compared with: nothing of the model trains, and nothing is left but a result.
+ * Baselines that methods are compared with. They train nothing of the model, and leave only a
+ * result.
  *
  * @module
  */
@@ -10,9 +11,11 @@ export interface Baseline {
   readonly name: string;
   /** What reports call it. */
   readonly label: string;
-  /** Whether it learns from the shots, so that it has a result for each number of them and seed. */
+  /**
+   * Whether it learns from the shots, and so has a result for each number of shots and each seed.
+   */
   readonly learns: boolean;
-  /** What decides its numbers beside the model and what it learned from. */
+  /** What its result depends on, besides the model and the images. */
   settings(settings: { readonly template: string; readonly logitScale: number }): Readonly<
     Record<string, unknown>
   >;
@@ -20,7 +23,7 @@ export interface Baseline {
   predict(given: BaselineTask): Promise<BaselineResult>;
 }
 
-/** What a baseline is given; what it does not ask for is not computed. */
+/** What a baseline can ask for. What it does not ask for is not computed. */
 export interface BaselineTask {
   /** How many classes there are. */
   readonly classes: number;
@@ -32,23 +35,23 @@ export interface BaselineTask {
   testFeatures(): Promise<Features & { readonly paths: readonly string[] }>;
 }
 
-/** What was predicted of test images. */
+/** Predictions for test images. */
 export interface TestPredictions {
-  /** How much of it is right, 0 to 1. */
+  /** The share of the predictions that are right, 0 to 1. */
   readonly accuracy: number;
-  /** The class of each image. */
+  /** The true class of each image. */
   readonly labels: readonly number[];
-  /** What was predicted of it. */
+  /** The predicted class of each image. */
   readonly predictions: readonly number[];
-  /** Its file. */
+  /** The file of each image. */
   readonly paths: readonly string[];
 }
 
-/** What came of a baseline. */
+/** The result of a baseline. */
 export interface BaselineResult {
-  /** What it predicted. */
+  /** Its predictions. */
   readonly score: TestPredictions;
-  /** The objective at each step, in nats, of one that learns. */
+  /** The objective at each step, in nats; empty if the baseline does not learn. */
   readonly losses: readonly number[];
   /** How many numbers were trained. */
   readonly parameters: number;
@@ -56,10 +59,10 @@ export interface BaselineResult {
 
 /** Features of images, on the host. */
 export interface Features {
-  /** One row an image, `[n, width]`. */
+  /** One row for each image, `[n, width]`. */
   readonly values: Float32Array<ArrayBuffer>;
-  /** The class of each image. */
+  /** The true class of each image. */
   readonly labels: readonly number[];
-  /** Elements of a row. */
+  /** Number of elements in a row. */
   readonly width: number;
 }

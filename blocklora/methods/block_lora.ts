@@ -13,11 +13,11 @@ import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
  * `W' = W + s · (B₁ + … + Bₙ) A`, A `[r/n, in]`, Bᵢ `[out, r/n]` (arXiv 2501.16720). LoRA's B is
- * cut by columns and its A by rows into n blocks, `B A = Σ Bᵢ Aᵢ`; the Aᵢ are then made one, so
- * that n products become n sums.
+ * cut by columns and its A by rows into n blocks, `B A = Σ Bᵢ Aᵢ`. All blocks then share one A, so
+ * that the Bᵢ are summed and n products become one.
  */
 export class BlockLora extends Lora {
-  /** Blocks have numbers. */
+  /** Files number the blocks. */
   protected override readonly numbered = true;
 
   /** `Σ Bᵢ`. */
@@ -26,7 +26,7 @@ export class BlockLora extends Lora {
   }
 }
 
-/** Block-LoRA, every block trained by itself. */
+/** Block-LoRA, in which every block trains by itself. */
 export const blockLora: AdapterMethod<BlockLora> = lowRankMethod({
   name: "block-lora",
   label: ({ rank, blocks }) => `Block-LoRA (${rank}, ${blocks})`,

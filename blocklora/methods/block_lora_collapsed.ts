@@ -10,8 +10,8 @@ import { Lora } from "./lora.ts";
 import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
- * Block-LoRA whose blocks are stored as the one sum that they make. All begin at zero and all have
- * the same gradient, so that they are equal at every step; the sum takes n times their step.
+ * Block-LoRA that stores only the sum of its blocks. All blocks begin at zero and have the same
+ * gradient, so they are equal at every step, and their sum moves n times as far as one of them.
  */
 export const blockLoraCollapsed: AdapterMethod<Lora> = lowRankMethod({
   name: "block-lora-collapsed",
@@ -19,6 +19,6 @@ export const blockLoraCollapsed: AdapterMethod<Lora> = lowRankMethod({
   splits: { ups: () => 1, copies: (blocks) => blocks },
   make: ([down, ...ups], options) => new Lora(down, ups, options),
   cost: thinCost,
-  // Its files are those of a LoRA of rank r/n, by which they are read.
+  // Its files are those of a LoRA of rank r/n, and are read as such.
   reads: () => false,
 });

@@ -25,16 +25,16 @@ import { checkIdentity, identityOf } from "./model_identity.ts";
 import { isRecord, isTarget, type PeftConfig, refuse } from "./peft_config.ts";
 import { describeSites, sites } from "./sites.ts";
 
-/** What PEFT puts before the name of a model's layer, and before that of what layers share. */
+/** What PEFT puts before the names of a layer's tensors, and before the names of shared tensors. */
 const PREFIX = "base_model.model.";
 const FROZEN_PREFIX = "base_model.";
 
 /**
  * Encodes adapters, byte for byte the same each time. LoRA is stored as Hugging Face PEFT stores
- * it, Block-LoRA with each block under its name (`lora_B.0`, `lora_B.1`, …) and the
+ * it. Block-LoRA stores each block under its number (`lora_B.0`, `lora_B.1`, …), with the
  * `peft_type` `BLOCK_LORA`.
  *
- * @param model The model that the adapters sit in, and what the file shall call it.
+ * @param model The model that the adapters sit in, and its name in the file.
  * @throws {RangeError} If an element is NaN or infinite.
  */
 export async function saveAdapters(
@@ -55,7 +55,7 @@ export async function saveAdapters(
       tensors[prefix + name] = { dtype: "F32", shape, data };
     }
   };
-  // All at once: each readback waits for the GPU, and so they wait together.
+  // Read back all at once: each readback waits for the GPU, and this way they wait together.
   const layers = await Promise.all(
     [...byModule].map(async ([module, { tensors }]) => [module, await valuesOf(tensors)] as const),
   );
@@ -99,9 +99,9 @@ async function valuesOf(
  * describes what was read.
  *
  * @param config The parsed `adapter_config.json`.
- * @returns The adapters, and what {@linkcode SaveOptions.extra} put beside them.
- * @throws {RangeError} If they are for another model, incomplete, NaN or infinite, or would give
- * other numbers here than in PEFT; the model is then as it was.
+ * @returns The adapters, and the {@linkcode SaveOptions.extra} that were saved beside them.
+ * @throws {RangeError} If they are for another model, are incomplete, NaN or infinite, or would
+ * compute other numbers here than in PEFT. The model is then unchanged.
  */
 export async function loadAdaptersOf(
   kind: AdapterKind,
@@ -161,8 +161,8 @@ function tensorsOf(values: Readonly<Record<string, LayerValues>>): Record<string
 }
 
 /**
- * What PEFT shall adapt: layers of a kind that is adapted everywhere by their last name, other
- * layers by their full names.
+ * The layers that PEFT is to adapt. If all layers with the same last name are adapted, the last
+ * name stands for them; other layers have their full names.
  */
 function targetsOf(model: Model, adapted: ReadonlyMap<string, unknown>): string[] {
   const last = (module: string) => module.slice(module.lastIndexOf(".") + 1);

@@ -1,5 +1,5 @@
 /**
- * DoRA: the direction of a weight and its magnitude train apart.
+ * DoRA: the direction of a weight and its magnitude train separately.
  *
  * @module
  */
@@ -26,7 +26,7 @@ import type { AdapterMethod } from "./adapter_method.ts";
 import { LowRank, type LowRankOptions } from "./low_rank.ts";
 import { lowRankMethod } from "./low_rank_method.ts";
 
-/** What PEFT calls the magnitudes. */
+/** PEFT's name for the magnitudes. */
 const MAGNITUDE = "lora_magnitude_vector";
 
 /**
@@ -39,7 +39,7 @@ export class Dora extends LowRank {
   readonly magnitude: Tensor;
   readonly #layer: FrozenLinear;
 
-  /** Takes the tensors, which stay the caller's, and the layer that they are for. */
+  /** Takes the tensors, which the caller releases, and the layer that they are for. */
   constructor(
     [down, up, magnitude]: readonly Tensor[],
     options: LowRankOptions,
@@ -67,8 +67,8 @@ export class Dora extends LowRank {
   }
 
   /**
-   * `m / ‖V‖ · V x + b`. With dropout, `W x + b` sees all of the input, and what is added to it
-   * sees what is left: `(m / ‖V‖ − 1) · W x' + m / ‖V‖ · s · B A x'` (PEFT's `DoraLinearLayer`).
+   * `m / ‖V‖ · V x + b`. With dropout, `x'` is what is left of `x`, and the output is
+   * `W x + b + (m / ‖V‖ − 1) · W x' + m / ‖V‖ · s · B A x'` (PEFT's `DoraLinearLayer`).
    */
   override forward(
     x: Tensor,
@@ -114,7 +114,10 @@ function rowNorms(weight: Tensor): Tensor {
   return scope(() => sqrt(sum(square(weight), { axis: -1 })));
 }
 
-/** DoRA; its magnitudes begin as those of the weight, so that the model does not change. */
+/**
+ * DoRA. The magnitudes begin as the norms of the weight's rows, so that fresh adapters do not
+ * change the model.
+ */
 export const dora: AdapterMethod<Dora> = lowRankMethod({
   name: "dora",
   label: ({ rank }) => `DoRA r = ${rank}`,
@@ -127,7 +130,7 @@ export const dora: AdapterMethod<Dora> = lowRankMethod({
   cost,
 });
 
-/** Its costs; dropout is on. The second stage of sums over many rows is left out. */
+/** The costs of DoRA with dropout. The second stage of sums over many rows is not counted. */
 function cost({ inner }: ThinShape, sites: readonly AdaptedSite[]): MethodCost {
   return totalCost(sites, ({ inputs, outputs, rows, tracked, adds }) => {
     const product = 2 * rows * inputs * outputs;
@@ -141,8 +144,8 @@ function cost({ inner }: ThinShape, sites: readonly AdaptedSite[]): MethodCost {
       forward: gain + drop + product + down + up + 5 * made + outputs,
       backward: 2 * up + down + 6 * made + 3 * outputs +
         (tracked ? product + down + made + drop + seen + (adds ? seen : 0) : 0),
-      // Both products that the gain scales, what was left of the input, the thin product, the gain
-      // and the norms.
+      // Both products that the gain scales, the input after dropout, the thin product, the gain and
+      // the norms.
       saved: 2 * made + seen + rows * inner + (tracked ? 3 : 2) * outputs,
     };
   });

@@ -23,20 +23,20 @@ import type { Baseline, Features } from "./baseline.ts";
 export interface ProbeOptions {
   /** Steps of Adam over all features at once. */
   readonly steps: number;
-  /** Its rate at the first step; half a cosine takes it to 0. */
+  /** Adam's learning rate at the first step; half a cosine takes it to 0. */
   readonly learningRate: number;
-  /** The penalty is this times half the sum of the squared weights. */
+  /** The factor of the penalty, which is half the sum of the squared weights. */
   readonly penalty: number;
 }
 
 /**
- * Enough for the loss to settle on features of unit length. The penalty is 1 / (C n) of
+ * Enough steps for the loss to settle on features of unit length. The penalty is 1 / (C n) of
  * scikit-learn's logistic regression at C = 3.16 and 100 images, in the middle of the range that
  * CLIP's authors searched (Radford et al., arXiv 2103.00020, appendix A.3).
  */
 export const DEFAULT_PROBE: ProbeOptions = { steps: 400, learningRate: 0.3, penalty: 3e-3 };
 
-/** The baseline that trains nothing of the model. */
+/** The linear probe as a baseline. */
 export const linearProbe: Baseline = {
   name: "linear-probe",
   label: "linear probe",
@@ -69,8 +69,9 @@ export interface Probe {
 }
 
 /**
- * Multinomial logistic regression, from zero: mean cross-entropy of `x Wᵀ + b`, rows of `x` scaled
- * to length 1, plus `penalty / 2 · Σ W²`. The caller releases weight and bias.
+ * Fits a multinomial logistic regression, beginning at zero. The loss is the mean cross-entropy of
+ * `x Wᵀ + b`, with the rows of `x` scaled to length 1, plus `penalty / 2 · Σ W²`. The caller
+ * releases weight and bias.
  */
 export async function fitProbe(
   train: Features,
@@ -100,7 +101,7 @@ export async function fitProbe(
   return { weight, bias, losses };
 }
 
-/** The likeliest class of each row. */
+/** The most likely class of each row. */
 export async function probePredictions(
   { weight, bias }: Pick<Probe, "weight" | "bias">,
   features: Features,

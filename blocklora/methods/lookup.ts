@@ -1,5 +1,5 @@
 /**
- * Finds methods by what they are called, and by the files that they wrote.
+ * Finds methods by their names, and by the files that they wrote.
  *
  * @module
  */
@@ -20,7 +20,7 @@ const ALL: readonly (Method | Baseline)[] = Object.values(registry);
 /** Every method. */
 export const METHODS: readonly Method[] = ALL.filter((entry) => "learner" in entry);
 
-/** What they are compared with. */
+/** Every baseline that methods are compared with. */
 export const BASELINES: readonly Baseline[] = ALL.filter((entry) => "predict" in entry);
 
 /**
@@ -34,7 +34,7 @@ export function labelOf(config: MethodConfig): string {
 }
 
 /**
- * The method of a name.
+ * The method called `name`.
  *
  * @throws {RangeError} If there is none.
  */
@@ -50,22 +50,27 @@ export function isMethod(name: string): boolean {
   return METHODS.some((method) => method.name === name);
 }
 
-/** Where it comes in a report: baselines first, what does not learn before what does. */
+/**
+ * The position of a method or baseline in a report: first the baselines that do not learn, then
+ * those that do, then the methods.
+ */
 export function orderOf({ method }: MethodConfig): number {
   const baselines = BASELINES.toSorted((a, b) => Number(a.learns) - Number(b.learns));
   return [...baselines, ...METHODS.toReversed()].findIndex(({ name }) => name === method);
 }
 
-/** A method's configuration by its presets, but for some values of its flags. */
+/**
+ * A method's configuration: the given values of its flags, and the presets of the remaining flags.
+ */
 export function presetConfig(method: Method, values: FlagValues = {}): MethodConfig {
   const presets = Object.entries(method.flags).map(([name, { preset }]) => [name, preset]);
   return method.configOf({ ...Object.fromEntries(presets), ...values });
 }
 
 /**
- * The method that a parsed `adapter_config.json` is of.
+ * The method that reads a parsed `adapter_config.json`.
  *
- * @throws {RangeError} If it is of none.
+ * @throws {RangeError} If no method does.
  */
 export function methodOf(config: unknown): Method {
   if (!isRecord(config)) refuse("its configuration is not an object");
@@ -75,18 +80,18 @@ export function methodOf(config: unknown): Method {
 }
 
 /**
- * Makes fresh adapters, from a seed, and puts them into a model: by LoRA and its kin the model does
- * not change until a step is taken.
+ * Makes fresh adapters from a seed, and puts them into a model. Those of the LoRA family do not
+ * change the model until a step is taken.
  *
- * @throws {RangeError} If the blocks do not divide the rank, the chosen layers are none of the
- * model's, or the method does not adapt layers.
+ * @throws {RangeError} If the blocks do not divide the rank, the model lacks the chosen layers, or
+ * the method does not adapt layers.
  */
 export function attach(
   model: Model,
   config: AdapterConfig,
   seed: number,
 ): LowRankAdapters;
-/** The same of any method that adapts layers. */
+/** The same for any method that adapts layers. */
 export function attach(model: Model, config: MethodConfig, seed: number): Adapters;
 export function attach(model: Model, config: MethodConfig, seed: number): Adapters {
   const method = methodNamed(config.method);
@@ -101,9 +106,9 @@ export function attach(model: Model, config: MethodConfig, seed: number): Adapte
  * was read.
  *
  * @param config The parsed `adapter_config.json`.
- * @returns The adapters, and what was put beside them.
- * @throws {RangeError} If they are for another model, incomplete, or would give other numbers here
- * than in PEFT; the model is then as it was.
+ * @returns The adapters, and the extra values that were saved beside them.
+ * @throws {RangeError} If they are for another model, are incomplete, or would compute other
+ * numbers here than in PEFT. The model is then unchanged.
  */
 export async function loadAdapters(
   model: Model,

@@ -1,5 +1,5 @@
 /**
- * LoRA in two thin products.
+ * LoRA, computed by two thin products.
  *
  * @module
  */
@@ -18,15 +18,15 @@ import { lowRankMethod } from "./low_rank_method.ts";
 /**
  * `W' = W + s · B A`, A `[r, in]`, B `[out, r]`: `s · (x Aᵀ) Bᵀ` is added to the layer's product
  * (Hu et al., arXiv 2106.09685, equation 3). With `r/n` for r it is also Block-LoRA whose equal
- * blocks are collapsed into the one sum that they make.
+ * blocks are collapsed into their sum.
  */
 export class Lora extends LowRank {
-  /** U, which is B. */
+  /** The up-projection: B, or the sum of the blocks. */
   override share(): Tensor {
     return this.up();
   }
 
-  /** The layer makes both products, and adds the second to the first in the same pass. */
+  /** Computes the layer's product and the thin products in one pass, and adds them. */
   override forward(
     x: Tensor,
     { weight, bias }: FrozenLinear,
@@ -49,7 +49,7 @@ export class Lora extends LowRank {
 /** LoRA, as CLIP-LoRA sets it up (arXiv 2405.18541). */
 export const lora: AdapterMethod<Lora> = lowRankMethod({
   name: "lora",
-  // With magnitudes it is another method.
+  // With magnitudes, it is DoRA.
   reads: ({ use_dora }) => !use_dora,
   label: ({ rank }) => `LoRA r = ${rank}`,
   make: ([down, ...ups], options) => new Lora(down, ups, options),

@@ -1,5 +1,5 @@
 /**
- * LoRA by the dense product of its matrices.
+ * LoRA, computed by the dense product of its matrices.
  *
  * @module
  */
@@ -18,8 +18,8 @@ import { lowRankMethod } from "./low_rank_method.ts";
 
 /**
  * LoRA as CLIP-LoRA computes it when dropout is on: `x · (s · B A)ᵀ`, with the dense product `B A`
- * `[out, in]` (method `forward_lora` of `loralib/layers.py` in github.com/MaxZanella/CLIP-LoRA).
- * The same function as `Lora`.
+ * `[out, in]` (method `forward_lora` of `loralib/layers.py` in github.com/MaxZanella/CLIP-LoRA). It
+ * computes the same function as `Lora`.
  */
 export class DenseLora extends LowRank {
   /** The dense change of the weight, `[out, in]`. */
@@ -27,7 +27,7 @@ export class DenseLora extends LowRank {
     return this.weightDelta();
   }
 
-  /** One dense product more, which is added to that of the layer. */
+  /** Computes a second dense product, and adds it to that of the layer. */
   override forward(
     x: Tensor,
     { weight, bias }: FrozenLinear,
@@ -54,6 +54,6 @@ export const loraDense: AdapterMethod<DenseLora> = lowRankMethod({
   label: ({ rank }) => `LoRA r = ${rank}, dense`,
   make: ([down, ...ups], options) => new DenseLora(down, ups, options),
   cost: denseCost,
-  // Its files are LoRA's, by which they are read.
+  // Its files are LoRA's, and are read as such.
   reads: () => false,
 });

@@ -1,5 +1,5 @@
 /**
- * What LoRA and its kin have in common: a product of thin matrices that changes a frozen weight.
+ * What the LoRA family has in common: a product of thin matrices that changes a frozen weight.
  *
  * @module
  */
@@ -19,13 +19,16 @@ export interface LowRankOptions {
   readonly scale: number;
   /** Probability of dropping an element of the adapter's input while training; 0 by default. */
   readonly dropout?: number;
-  /** Which of a seed's dropout masks is this adapter's: each projection needs another. */
+  /**
+   * The number of this adapter's dropout mask among those of a seed. Each projection needs a
+   * different one.
+   */
   readonly stream?: number;
 }
 
 /**
- * A change `W' = W + s · U · A` of a frozen weight `W` `[out, in]`; where `U` `[out, rank]` comes
- * from, and in which order the products are taken, says the kind of adapter.
+ * A change `W' = W + s · U · A` of a frozen weight `W` `[out, in]`. Each kind of adapter decides
+ * where `U` `[out, rank]` comes from, and in which order the products are taken.
  */
 export abstract class LowRank implements LayerAdapter {
   /** The down-projection A, `[rank, in]`. */
@@ -38,7 +41,7 @@ export abstract class LowRank implements LayerAdapter {
   readonly #stream: number;
 
   /**
-   * Takes the matrices, which stay the caller's.
+   * Takes the matrices, which the caller releases.
    *
    * @throws {RangeError} If the inner sizes of the matrices differ.
    */
@@ -62,7 +65,7 @@ export abstract class LowRank implements LayerAdapter {
     this.#stream = stream;
   }
 
-  /** What every call of a step needs, computed once of what trains. */
+  /** Computes what every call of a step needs, once a step, from the tensors that train. */
   abstract share(): Tensor;
 
   abstract forward(x: Tensor, layer: FrozenLinear, pass?: Pass, options?: LinearOptions): Tensor;
@@ -72,12 +75,14 @@ export abstract class LowRank implements LayerAdapter {
     return this.ups[0];
   }
 
-  /** What the calls of one step have in common. */
+  /**
+   * The result of {@linkcode share} in a pass, which is computed now if the pass does not have it.
+   */
   protected shared(pass?: Pass): Tensor {
     return pass?.shared?.get(this) ?? this.share();
   }
 
-  /** What is dropped of the input in a pass of training; nothing otherwise. */
+  /** The dropout of the input in a training pass; undefined in any other. */
   protected dropped(x: Tensor, pass?: Pass): { p: number; key: DropoutKey } | undefined {
     if (pass?.seed === undefined) return undefined;
     const { seed, items } = pass;
@@ -98,14 +103,17 @@ export abstract class LowRank implements LayerAdapter {
   /** Whether each up-projection has a number in files, rather than PEFT's name. */
   protected readonly numbered: boolean = false;
 
-  /** What trains, A first. */
+  /** The tensors that train, A first. */
   get tensors(): Readonly<Record<string, Tensor>> {
     const names = partNames(this.numbered ? this.ups.length : null);
     return Object.fromEntries([this.down, ...this.ups].map((matrix, i) => [names[i], matrix]));
   }
 }
 
-/** What files call A and the up-projections: so many, with numbers; or PEFT's one. */
+/**
+ * The names that files have for A and the up-projections: `blocks` numbered ones, or PEFT's single
+ * one if `blocks` is null.
+ */
 export function partNames(blocks: number | null): string[] {
   const ups = blocks === null
     ? ["lora_B.weight"]

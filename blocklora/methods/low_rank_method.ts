@@ -1,5 +1,5 @@
 /**
- * The methods of LoRA's family: their configuration, their flags, and their form in PEFT's files.
+ * The methods of the LoRA family: their configuration, their flags, and their form in PEFT's files.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import { lowRankKeys, parseLowRank } from "./low_rank_peft.ts";
 import type { MethodConfig } from "./method.ts";
 import { LAYER_FLAGS, layersOf } from "./sites.ts";
 
-/** The flags of the family; `blocks` belongs to those that split the rank. */
+/** The flags of the family. Only methods that split the rank have `blocks`. */
 const FLAGS = {
   rank: number({ from: 1, to: 4096, integer: true }, "nominal rank r", DEFAULT_ADAPTER.rank),
   blocks: number(
@@ -41,14 +41,15 @@ const FLAGS = {
   ...LAYER_FLAGS,
 };
 
-/** All that is particular to one of the family. */
+/** Everything that is specific to one method of the family. */
 export interface LowRankKind<Made extends LowRank> {
   /** Its name. */
   readonly name: string;
   /** What reports call it. */
   readonly label: (config: MethodConfig) => string;
   /**
-   * How many up-projections n blocks have, and how many blocks each stands for, if the rank is cut.
+   * If the method splits the rank into n blocks: how many up-projections it has, and how many
+   * blocks each of them stands for.
    */
   readonly splits?: {
     readonly ups: (blocks: number) => number;
@@ -58,17 +59,17 @@ export interface LowRankKind<Made extends LowRank> {
   readonly peftType?: "LORA" | "BLOCK_LORA";
   /** Keys of PEFT's configuration that differ from LoRA's. */
   readonly peftKeys?: Readonly<Record<string, unknown>>;
-  /** Whether a configuration of that `peft_type` is of this method; all are by default. */
+  /** Whether the method reads a configuration of that `peft_type`; it reads all by default. */
   readonly reads?: (config: Readonly<Record<string, unknown>>) => boolean;
-  /** Makes an adapter of A, the up-projections, and {@linkcode more}. */
+  /** Makes an adapter from A, the up-projections, and the tensors of {@linkcode more}. */
   readonly make: (
     tensors: Tensor[],
     options: LowRankOptions,
     context: LayerContext<AdapterConfig>,
   ) => Made;
   /**
-   * What trains besides A and the up-projections, by the name that PEFT has for it; nothing by
-   * default.
+   * The tensors that train besides A and the up-projections, by their names in PEFT's files; none
+   * by default.
    */
   readonly more?: Readonly<
     Record<string, {
@@ -164,7 +165,8 @@ function checkRank({ rank, blocks }: AdapterConfig, splits: boolean): void {
 }
 
 /**
- * A as CLIP-LoRA begins: uniform in ±1/√in, so that the model does not change while every B is 0.
+ * Initial values of A, as in CLIP-LoRA: uniform in ±1/√in. The model does not change while every B
+ * is 0.
  */
 function uniform([rows, inputs]: Shape, random: Random): Float32Array<ArrayBuffer> {
   const bound = 1 / Math.sqrt(inputs);
@@ -174,7 +176,9 @@ function uniform([rows, inputs]: Shape, random: Random): Float32Array<ArrayBuffe
   );
 }
 
-/** The LoRA of rank r/n that blocks make: their sum, element by element, in float64. */
+/**
+ * The LoRA of rank r/n that equals the blocks. Its B is their sum, element by element, in float64.
+ */
 function summed(values: Readonly<Record<string, LayerValues>>): Record<string, LayerValues> {
   const [down, ...ups] = Object.values(values);
   const data = ups[0].data.map((_, i) => ups.reduce((total, { data }) => total + data[i], 0));

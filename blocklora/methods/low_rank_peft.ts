@@ -1,5 +1,5 @@
 /**
- * The configuration of LoRA and its kin in PEFT's files.
+ * The configuration of the LoRA family in PEFT's files.
  *
  * @module
  */
@@ -21,14 +21,15 @@ import type { AdaptedLayers } from "./sites.ts";
 /** The most blocks that are read: each of them has a tensor in every layer. */
 const MOST_BLOCKS = 1024;
 
-/** Ways to begin that leave the model's weights as they are; PiSSA, OLoRA and more do not. */
+/** Initializations that leave the model's weights as they are; PiSSA, OLoRA and more do not. */
 const PLAIN_STARTS = [true, false, null, "gaussian", "eva", "orthogonal"];
 
 /**
  * Reads a parsed `adapter_config.json` of LoRA or Block-LoRA.
  *
  * @param known Keys besides those of LoRA that the method knows.
- * @throws {RangeError} If a value is missing or impossible, or asks for what is not done here.
+ * @throws {RangeError} If a value is missing or impossible, or asks for something that is not
+ * supported here.
  */
 export function parseLowRank(
   config: Readonly<Record<string, unknown>>,
@@ -81,7 +82,8 @@ export function parseLowRank(
 }
 
 /**
- * What PEFT's configuration says of adapters; without their blocks they are one LoRA of rank r/n.
+ * What PEFT's configuration says about adapters. Without their blocks, they are one LoRA of rank
+ * r/n.
  */
 export function lowRankKeys(
   { config, byModule }: Adapters<LowRank>,
@@ -90,7 +92,7 @@ export function lowRankKeys(
   const asked = config as AdapterConfig;
   const rooted = asked.scaling === "sqrt";
   const rank = keepsBlocks ? asked.rank : asked.rank / asked.blocks;
-  // Fifteen digits: the square root and back leaves a clean number.
+  // Fifteen digits drop the rounding error of dividing and multiplying by a square root.
   const alphaFor = (scale: number, rank: number) =>
     Number((scale * (rooted ? Math.sqrt(rank) : rank)).toPrecision(15));
   const alpha = alphaFor(scaleOf(asked), rank);

@@ -1,5 +1,6 @@
 /**
- * What a few-shot method is: all that commands, sweeps, reports, costs and checkpoints need of one.
+ * The interface of a few-shot method: all that commands, sweeps, reports, costs and checkpoints
+ * need of one.
  *
  * @module
  */
@@ -13,25 +14,25 @@ import type { AdaptedSite, MethodCost } from "../cost/formulas.ts";
 import type { Flags, FlagValues } from "../system/flag.ts";
 import type { Recipe } from "./recipe.ts";
 
-/** What a method was asked to do, as files keep it. */
+/** What a method was asked to do, as files store it. */
 export interface MethodConfig {
   /** The method's name. */
   readonly method: string;
-  /** The nominal rank, of a method that has one. */
+  /** The nominal rank, if the method has one. */
   readonly rank?: number | null;
-  /** In how many blocks the rank is cut, of a method that does it. */
+  /** How many blocks the rank is cut into, if the method does so. */
   readonly blocks?: number | null;
 }
 
-/** A few-shot method. Its methods are given the configurations that it made itself. */
+/** A few-shot method. Its functions get only configurations that it made itself. */
 export interface Method<Config extends MethodConfig = MethodConfig> {
   /** What commands and files call it. */
   readonly name: string;
   /** The flags that it reads, with its presets; two methods may share a flag. */
   readonly flags: Flags;
-  /** What it was published with, where that is not CLIP-LoRA's recipe. */
+  /** The values that it was published with, where they differ from CLIP-LoRA's recipe. */
   readonly recipe?: Partial<Recipe>;
-  /** What the embedded model takes, where that is not the embedded model's recipe. */
+  /** The values for the embedded model, where they differ from that model's usual recipe. */
   readonly embeddedRecipe?: Partial<Recipe>;
 
   /** The configuration that the values of its flags ask for. */
@@ -40,7 +41,7 @@ export interface Method<Config extends MethodConfig = MethodConfig> {
   label(config: MethodConfig): string;
   /** What tells its configurations apart in the names of runs: `r8-n4`. */
   variant(config: Config): string;
-  /** The values of the flags that a variant stands for; null if it is none. */
+  /** The values of the flags that a variant stands for; null if the method has no such variant. */
   valuesOf(variant: string): FlagValues | null;
 
   /**
@@ -50,20 +51,20 @@ export interface Method<Config extends MethodConfig = MethodConfig> {
    */
   countParameters(task: Task, config: Config): number;
   /**
-   * Makes what learns, from a seed, and puts it into the model.
+   * Makes a learner from a seed, and puts it into the model.
    *
    * @throws {RangeError} If the configuration does not fit the model.
    */
   learner(task: Task, config: Config, seed: number): Learner;
 
-  /** What it writes of what was learned. */
+  /** Encodes what was learned, for writing to files. */
   save(learner: Learner, named: NamedModel, options: SaveOptions): Promise<SavedAdapters>;
-  /** Whether a parsed `adapter_config.json` is of this method. */
+  /** Whether this method reads a parsed `adapter_config.json`. */
   reads(config: Readonly<Record<string, unknown>>): boolean;
   /**
    * Reads what was learned, and puts it into the model.
    *
-   * @throws {RangeError} If it does not fit; the model is then as it was.
+   * @throws {RangeError} If it does not fit. The model is then unchanged.
    */
   load(model: Model, file: TensorFile, config: Readonly<Record<string, unknown>>): Promise<Loaded>;
 
@@ -78,7 +79,8 @@ export interface Task {
   /** How many classes there are. */
   readonly classes: number;
   /**
-   * The prompts of all classes by a template, `{}` for the name; they are the caller's to release.
+   * The prompts of all classes; `{}` in `template` stands for the class's name. The caller releases
+   * them.
    */
   prompts(template: string): Prompts;
 }
@@ -87,62 +89,62 @@ export interface Task {
 export interface TrainableGroup {
   /** What the group is called. */
   readonly name: string;
-  /** What trains. */
+  /** The tensors. */
   readonly parameters: readonly Tensor[];
   /**
-   * How many equal tensors each stands for: their sum moves by as much as if each moved by itself.
-   * 1 for most.
+   * How many equal tensors each one stands for, as their sum; 1 for most. The sum moves as far as
+   * it would if each of them moved by itself.
    */
   readonly copies: number;
 }
 
-/** What learns. It owns what trains, and sits in the model until it is released. */
+/** What learns. It holds the tensors that train, and sits in the model until it is released. */
 export interface Learner {
-  /** What was asked for. */
+  /** The configuration that was asked for. */
   readonly config: MethodConfig;
-  /** What trains, in the order of the optimizer. */
+  /** The tensors that train, in the optimizer's order. */
   readonly groups: readonly TrainableGroup[];
 
   /**
-   * Whether what a tower gives changes as it learns. Of a tower that does not change the features
-   * are computed once; what is made of them then belongs into {@linkcode logits}.
+   * Whether a tower's features change as it learns. If not, they are computed only once, and what
+   * the method does to them belongs in {@linkcode logits}.
    */
   changes(tower: "vision" | "text"): boolean;
-  /** What it does within the towers, while it learns and afterwards; nothing if it has none. */
+  /** Its hooks into the towers, while it learns and afterwards; absent if it has none. */
   hooks?(): Pass["hooks"];
   /**
-   * What it adds to all passes of one step of training, made of what trains: its tensors belong to
-   * the caller's scope.
+   * What it adds to all passes of one training step, computed from the tensors that train. The
+   * result belongs to the caller's scope.
    */
   pass(): Pick<Pass, "shared">;
   /**
-   * Scores of features, `[B, E]` and `[K, E]` → `[B, K]`; what the `rule` of the model makes of
-   * them, if it has none.
+   * Scores of image features `[B, E]` for text features `[K, E]`: `[B, K]`. If absent, the scores
+   * are those of `rule`, the model's rule.
    */
   logits?(
     images: Tensor,
     texts: Tensor,
     rule: (images: Tensor, texts: Tensor) => Tensor,
   ): Tensor;
-  /** The loss of some images, summed over them; their cross entropy if it has none. */
+  /** The loss of some images, summed over them. If absent, it is their cross-entropy. */
   loss?(batch: LearnerBatch): Tensor;
-  /** What happens when every training image has been seen once more. */
+  /** Called when every training image has been seen once more. */
   endEpoch?(epoch: number): void;
 
   /**
-   * Folds what was learned into the weights of the model, so that inference costs what it cost
+   * Folds what was learned into the weights of the model, so that inference costs no more than
    * before.
    *
-   * @throws {Error} If the method has no such form.
+   * @throws {Error} If what was learned cannot be folded into weights.
    */
   merge(): void;
-  /** Takes it out again; the weights come back bit for bit. */
+  /** Takes what was learned out of the weights again; they come back bit for bit. */
   unmerge(): void;
-  /** Takes it out of the model, and gives its tensors back. */
+  /** Takes it out of the model, and releases its tensors. */
   release(): void;
 }
 
-/** Images of a step, and what the towers made of them. */
+/** A batch of images in a step: features, scores and labels. */
 export interface LearnerBatch {
   /** Features of the images, `[B, E]`. */
   readonly images: Tensor;
@@ -154,11 +156,11 @@ export interface LearnerBatch {
   readonly labels: Tensor;
 }
 
-/** A model, and what files shall call it. */
+/** A model, and its name in files. */
 export interface NamedModel {
   /** Its name. */
   readonly name: string;
-  /** Its revision on the hub, if it is there. */
+  /** Its revision on the hub, if it is from there. */
   readonly revision?: string;
   /** The model. */
   readonly model: Model;
@@ -175,19 +177,19 @@ export interface SavedAdapters {
 /** How adapters are saved. */
 export interface SaveOptions {
   /**
-   * `"octograd"` (default) keeps every block, `extra`, and what tells the model from all other
-   * models. `"peft"` is what every release of PEFT reads: Block-LoRA becomes the rank r/n LoRA that
-   * it equals.
+   * `"octograd"` (default) stores every block, `extra`, and what tells the model from all other
+   * models. `"peft"` is the format that every release of PEFT reads: Block-LoRA becomes the LoRA of
+   * rank r/n that it equals.
    */
   readonly format?: "octograd" | "peft";
-  /** What to keep beside the adapters. */
+  /** What to store beside the adapters. */
   readonly extra?: Readonly<Record<string, unknown>>;
 }
 
-/** What was read. */
+/** What was read from files. */
 export interface Loaded {
   /** What was learned. */
   readonly learner: Learner;
-  /** What {@linkcode SaveOptions.extra} put beside it. */
+  /** The {@linkcode SaveOptions.extra} that was saved beside it. */
   readonly extra: Record<string, unknown>;
 }

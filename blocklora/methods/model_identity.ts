@@ -1,5 +1,5 @@
 /**
- * What tells the model that adapters were trained on from other models of the same sizes.
+ * Tells the model that adapters were trained on from other models of the same sizes.
  *
  * @module
  */
@@ -7,16 +7,16 @@
 import type { Model } from "../../clip/model.ts";
 import { isRecord, refuse } from "./peft_config.ts";
 
-/** The numbers of a sample that tells one model from another of the same sizes. */
+/** How many weights are in the sample that tells apart models of the same sizes. */
 const SAMPLE_SIZE = 16;
 
 /**
- * How far samples may be apart, as a share of their largest value: well above bfloat16's rounding,
- * 2⁻⁹.
+ * How far samples may differ, as a share of their largest value: well above the rounding error of
+ * bfloat16, 2⁻⁹.
  */
 const SAMPLE_TOLERANCE = 0.02;
 
-/** Some of the weights that make the image features. */
+/** A sample of the weights of the layer that computes the image features. */
 async function sampleOf(model: Model): Promise<number[]> {
   const { module } = model.vision.linears.at(-1)!;
   const values = await model.weights.get(`${module}.weight`).data();
@@ -34,7 +34,7 @@ async function checkSample(model: Model, saved: unknown): Promise<void> {
   if (!same) refuse("it was made for a model of the same sizes with other weights");
 }
 
-/** What is saved of a model, to know it again. */
+/** What is saved about a model, to recognize it later. */
 export async function identityOf(model: Model): Promise<Record<string, unknown>> {
   const { origin } = model.weights;
   return {
@@ -44,8 +44,9 @@ export async function identityOf(model: Model): Promise<Record<string, unknown>>
 }
 
 /**
- * Throws unless a model is the one that an identity is of, or a rounded copy of it: the weights of
- * files of the same type must be equal, those of another type nearly. 0.1 saved the sample alone.
+ * Throws unless a model is the one that was saved, or a rounded copy of it. If both were read from
+ * files of the same dtype, the hashes of their weights must be equal. The samples must be close in
+ * any case. Version 0.1 saved only the sample.
  */
 export async function checkIdentity(
   model: Model,

@@ -1,18 +1,18 @@
 /**
  * The configuration of saved adapters, as Hugging Face PEFT writes it: what all methods have in
- * common, and what must be refused because it would give other numbers here.
+ * common, and what must be refused because it would compute other numbers here.
  *
  * @module
  */
 
-/** What a configuration says. */
+/** What a PEFT configuration says. */
 export interface PeftConfig<Config> {
-  /** Of all layers. */
+  /** The configuration of all layers. */
   readonly config: Config;
   /**
-   * Of one layer, by its name: patterns may give it another rank.
+   * The configuration of one layer, by its name; patterns may give it another rank.
    *
-   * @throws {RangeError} If what they give is impossible.
+   * @throws {RangeError} If what the patterns give it is impossible.
    */
   of(module: string): Config;
 }
@@ -25,7 +25,7 @@ const WITHOUT_EFFECT = new Set([
   ...["peft_type", "target_modules", "octograd"],
 ]);
 
-/** Throws if a key that a method does not read asks for something. */
+/** Throws if a key that the method does not read asks for something that would have an effect. */
 export function refuseOthers(config: Readonly<Record<string, unknown>>): void {
   for (const [key, value] of Object.entries(config)) {
     if (WITHOUT_EFFECT.has(key) || isOff(value)) continue;
@@ -40,7 +40,8 @@ export function probability(key: string, value: unknown): number {
 }
 
 /**
- * Whether PEFT would adapt a layer: `targets` are last parts of names, or one regular expression.
+ * Whether PEFT would adapt a layer. `targets` are the last components of names, or one regular
+ * expression.
  */
 export function isTarget(module: string, targets: unknown): boolean {
   if (Array.isArray(targets)) {
@@ -51,8 +52,8 @@ export function isTarget(module: string, targets: unknown): boolean {
 }
 
 /**
- * The first value whose key, a regular expression, fits the end of a layer's name, as PEFT looks it
- * up.
+ * The first value whose key, a regular expression, matches the end of a layer's name. PEFT looks it
+ * up in the same way.
  */
 export function matched(
   key: string,
@@ -71,7 +72,7 @@ function pattern(key: string, source: string): RegExp {
   }
 }
 
-/** A pattern of names for each number. */
+/** Reads a record that gives a number for each pattern of names. */
 export function parsePattern(key: string, value: unknown): Record<string, number> {
   if (value === undefined || value === null) return {};
   if (isRecord(value) && Object.values(value).every((item) => typeof item === "number")) {
@@ -80,7 +81,7 @@ export function parsePattern(key: string, value: unknown): Record<string, number
   refuse(`its ${key} is ${JSON.stringify(value)}, it must give each pattern a number`);
 }
 
-/** A value that counts something. */
+/** A value that must be a positive integer. */
 export function wholeNumber(key: string, value: unknown, most = 2 ** 24): number {
   if (Number.isInteger(value) && value as number > 0 && value as number <= most) {
     return value as number;
@@ -89,7 +90,7 @@ export function wholeNumber(key: string, value: unknown, most = 2 ** 24): number
   refuse(`its ${key} is ${shown}, it must be a positive integer, at most ${most}`);
 }
 
-/** Whether a key that is not known here asks for nothing. */
+/** Whether the value of an unknown key asks for nothing. */
 function isOff(value: unknown): boolean {
   return value === null || value === false || value === "" || value === "none" ||
     (typeof value === "object" && Object.keys(value).length === 0);
@@ -100,7 +101,7 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Throws, in words that begin the same everywhere. */
+/** Throws an error whose message begins with the same words everywhere. */
 export function refuse(why: string): never {
   throw new RangeError(`Cannot load the adapter: ${why}`);
 }

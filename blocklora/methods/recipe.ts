@@ -1,5 +1,5 @@
 /**
- * The numbers of a training: a method may have been published with other ones.
+ * The hyperparameters of training. A method may have been published with different values.
  *
  * @module
  */
@@ -8,7 +8,7 @@
 export interface Recipe {
   /** AdamW's learning rate at the first step. */
   readonly learningRate: number;
-  /** What a half cosine takes it down to at the last. */
+  /** The learning rate at the last step, at the end of half a cosine. */
   readonly minimumRate: number;
   /** AdamW's decoupled weight decay. */
   readonly weightDecay: number;
@@ -16,11 +16,11 @@ export interface Recipe {
   readonly betas: readonly [number, number];
   /** How many steps there are. */
   readonly iterations: number;
-  /** The factor of the cosines. */
+  /** The factor that turns cosines into logits. */
   readonly logitScale: number;
   /** Share of each label spread over all classes. */
   readonly labelSmoothing: number;
-  /** Largest norm of all gradients together; 0 for none. */
+  /** Largest norm of all gradients together; 0 for no limit. */
   readonly maxNorm: number;
   /** Seed of the dropout masks. */
   readonly seed: number;

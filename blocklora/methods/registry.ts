@@ -1,6 +1,6 @@
 /**
- * The methods, and the baselines that they are compared with: whoever adds one adds its file and a
- * line here. Nothing else names one.
+ * The methods, and the baselines that they are compared with. To add one, add its file and a line
+ * here. Nothing else names one.
  *
  * @module
  */

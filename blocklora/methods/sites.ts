@@ -10,7 +10,8 @@ import type { NamedLinear } from "../../clip/tower.ts";
 import { type FlagValues, oneOf, text } from "../system/flag.ts";
 
 /**
- * The layers that can be adapted, by name: those of each block, and what makes a tower's features.
+ * The names of the layers that can be adapted: those of each block, and the one that computes a
+ * tower's features.
  */
 export const ADAPTABLE = [...Object.keys(PROJECTIONS) as Projection[], "proj"] as const;
 /**
@@ -31,7 +32,7 @@ export interface AdaptedLayers {
   readonly position: string | readonly number[];
 }
 
-/** CLIP-LoRA's: q, k and v of every block of both towers. */
+/** CLIP-LoRA's layers: q, k and v of every block of both towers. */
 export const DEFAULT_LAYERS: AdaptedLayers = {
   projections: ["q", "k", "v"],
   encoder: "both",
@@ -53,7 +54,7 @@ export const LAYER_FLAGS = {
   ),
 };
 
-/** The layers that their values choose. */
+/** The layers that the values of these flags choose. */
 export function layersOf(values: FlagValues): AdaptedLayers {
   const { projections, encoder, position } = values as {
     readonly projections: string;
@@ -69,11 +70,10 @@ export function layersOf(values: FlagValues): AdaptedLayers {
 }
 
 /**
- * The layers that a position names, of a tower of `layers` blocks: `all`; `bottom`, `mid` and `up`,
- * its thirds; `half-bottom` and `half-up`, its halves; `topN`, the last N; or a list of their
- * numbers.
+ * The layers that a position names in a tower of `layers` blocks: `all`; the thirds `bottom`, `mid`
+ * and `up`; the halves `half-bottom` and `half-up`; `topN`, the last N; or a list of numbers.
  *
- * @throws {RangeError} If the position is unknown, or a number is no layer.
+ * @throws {RangeError} If the position is unknown or names no layer, or a number is not a layer's.
  */
 export function layersAt(position: string | readonly number[], layers: number): number[] {
   const all = Array.from({ length: layers }, (_, layer) => layer);
@@ -149,7 +149,7 @@ export function chosenSites(
   });
 }
 
-/** The layers that come nearest to some of them, by their names. */
+/** The closest description of the layers whose names are given. */
 export function describeSites(
   model: Pick<Model, "vision" | "text">,
   modules: readonly string[],

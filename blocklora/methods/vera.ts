@@ -25,19 +25,20 @@ import { LAYER_FLAGS, layersOf } from "./sites.ts";
 
 /** What to adapt, and how. */
 export interface VeraConfig extends LayerConfig {
-  /** What every element of d begins with. */
+  /** The initial value of every element of d. */
   readonly initial: number;
   /** Probability of dropping an element of an adapter's input. */
   readonly dropout: number;
 }
 
-/** What PEFT calls the tensors. */
+/** PEFT's names for the tensors. */
 const [LAMBDA_B, LAMBDA_D, DOWN, UP] = ["vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"];
 
 /**
  * `W' = W + diag(b) B diag(d) A`, A `[r, in]` and B `[out, r]` frozen and shared, b `[out]` and d
- * `[r]` trained (Kopiczko et al., arXiv 2310.11454, equation 2). A layer takes the first columns of
- * A and the first rows of B, which are as large as the largest needs (PEFT's `VeraModel`).
+ * `[r]` trained (Kopiczko et al., arXiv 2310.11454, equation 2). A and B are as large as the
+ * largest layer needs. A layer takes the first columns of A and the first rows of B (PEFT's
+ * `VeraModel`).
  */
 export class Vera implements LayerAdapter {
   readonly tensors: Readonly<Record<string, Tensor>>;
@@ -45,7 +46,7 @@ export class Vera implements LayerAdapter {
   readonly #config: VeraConfig;
   readonly #stream: number;
 
-  /** Takes the vectors; they and what is frozen stay the caller's. */
+  /** Takes the vectors and the frozen matrices, which the caller releases. */
   constructor(
     tensors: Readonly<Record<string, Tensor>>,
     { frozen, config, stream }: LayerContext<VeraConfig>,
@@ -69,7 +70,7 @@ export class Vera implements LayerAdapter {
     return slice(this.#frozen[DOWN], 1, 0, inputs);
   }
 
-  /** Both products are made in one pass with that of the layer, as LoRA's are. */
+  /** Computes both products in one pass with that of the layer, as LoRA does. */
   forward(
     x: Tensor,
     { weight, bias }: FrozenLinear,
@@ -99,7 +100,7 @@ export class Vera implements LayerAdapter {
   }
 }
 
-/** VeRA, by the rank of the paper's vision models. */
+/** VeRA, with the rank of the paper's vision models. */
 export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
   name: "vera",
   label: ({ rank }) => `VeRA r = ${rank}`,
@@ -109,7 +110,7 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
     dropout: number({ from: 0, to: 0.999 }, "share of an adapter's input that is dropped", 0),
     ...LAYER_FLAGS,
   },
-  // Ten times the rates of LoRA: few numbers have to move a matrix.
+  // Ten times the learning rates of LoRA, because few numbers have to change a matrix.
   recipe: { learningRate: 2e-3 },
   embeddedRecipe: { learningRate: 5e-2 },
   configOf(values) {
@@ -132,7 +133,7 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
     [DOWN]: [rank, Math.max(...layers.map(([, inputs]) => inputs))],
     [UP]: [Math.max(...layers.map(([outputs]) => outputs)), rank],
   }),
-  // Kaiming's uniform, as in PEFT: ±√6 / √(columns).
+  // Kaiming's uniform initialization, as in PEFT: ±√6 / √(columns).
   freshFrozen(_name, [rows, columns], random) {
     const bound = Math.sqrt(6 / columns);
     const values = Float32Array.from(
@@ -179,7 +180,7 @@ export const vera: AdapterMethod<Vera> = adapterMethod<VeraConfig, Vera>({
     };
     return { config: parsed, of: () => parsed };
   },
-  // The second stage of sums over many rows is left out.
+  // The second stage of sums over many rows is not counted.
   cost: ({ rank, dropout }, sites) =>
     totalCost(sites, ({ inputs, outputs, rows, tracked }) => {
       const [down, up] = [2 * rows * inputs * rank, 2 * rows * rank * outputs];

@@ -1,5 +1,5 @@
 /**
- * The model as it is.
+ * The zero-shot baseline: the model as it is.
  *
  * @module
  */
