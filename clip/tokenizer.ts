@@ -95,7 +95,8 @@ export class Tokenizer {
       ...added.map(({ content, id }) => [content, id] as const),
     ]);
     const normalized = added.filter((token) => token.normalized)
-      .map((token) => ({ ...token, content: steps.normalize(token.content) }));
+      .map((token) => ({ ...token, content: steps.normalize(token.content) }))
+      .filter(({ content }) => content !== ""); // white space alone, which no text has then
     this.#added = [splitter(added.filter((token) => !token.normalized)), splitter(normalized)];
     this.#normalized = new Map(normalized.map(({ content, id }) => [content, id]));
     const tokens = tokensById(this.#ids);

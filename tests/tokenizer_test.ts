@@ -397,6 +397,7 @@ Deno.test("splits a text at added tokens", () => {
     { content: "Sks", id: 9002, normalized: true },
     { content: "dog", id: 9003, normalized: false, single_word: true },
     { content: "<my é>", id: 9004, normalized: false },
+    { content: " ", id: 9005, normalized: true },
   ];
   const fromJson = Tokenizer.fromTokenizerJson(wholeJson({ added_tokens: added }));
   const plain = Tokenizer.fromVocabulary(
@@ -405,7 +406,7 @@ Deno.test("splits a text at added tokens", () => {
     added.map((token) => ({ ...token, singleWord: "single_word" in token })),
   );
   for (const tokenizer of [fromJson, plain]) {
-    assertEquals(tokenizer.size, 9005);
+    assertEquals(tokenizer.size, 9006);
     const same = (text: string, ...ids: number[]) =>
       assertEquals(tokenizer.encode(text), ids, text);
     same("a<Heart>a", ...unmerged("a"), 9000, ...unmerged("a"));
