@@ -1,6 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { openFile, readJson, readText, writeAtomically } from "../blocklora/system/files.ts";
+import {
+  openFile,
+  readJson,
+  readText,
+  writeAtomically,
+  writeTogether,
+} from "../blocklora/system/files.ts";
 
 async function inDirectory(body: (directory: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir();
@@ -115,4 +121,25 @@ Deno.test("readText() and readJson() take UTF-8 with or without a mark, and noth
     }
     await assertRejects(() => readJson(directory, "broken.json"), Error, "it is not JSON");
     assertEquals(await readJson(directory, "none.json"), null);
+  }));
+
+Deno.test("writeTogether() never leaves old files beside new ones, wherever it is stopped", () =>
+  inDirectory(async (directory) => {
+    const contents = (text: string) => ({ "a": text, "b": text, "c": text });
+    const { rename } = Deno;
+    for (const stop of [0, 1, 2]) {
+      await writeTogether(directory, contents("old"));
+      let count = 0;
+      Deno.rename = (...paths) =>
+        count++ === stop ? Promise.reject(new Error("stopped")) : rename(...paths);
+      try {
+        await assertRejects(() => writeTogether(directory, contents("new")), Error, "stopped");
+      } finally {
+        Deno.rename = rename;
+      }
+      for (const name of names(directory)) {
+        assertEquals(await Deno.readTextFile(join(directory, name)), "new");
+      }
+      assertEquals(names(directory).length, stop);
+    }
   }));

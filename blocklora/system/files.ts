@@ -143,7 +143,8 @@ export async function writeAtomically(
 
 /**
  * Writes several files of a directory that belong together. Existing files are replaced only once
- * all new ones have reached the disk, and stay if that fails.
+ * all new ones have reached the disk, and stay if that fails. Old and new files are never mixed,
+ * even if the process is killed.
  *
  * @throws {Error} If the directory is missing, read-only or full.
  */
@@ -166,6 +167,15 @@ export async function writeTogether(
       using file = await Deno.open(temporary, { write: true, createNew: true });
       for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
       await file.sync();
+    }
+    if (pairs.length > 1) {
+      // If the process is killed among the renames, files are missing, but old ones are never beside
+      // new ones.
+      for (const { path } of pairs) {
+        await Deno.remove(current = path).catch((error) => {
+          if (!(error instanceof Deno.errors.NotFound)) throw error;
+        });
+      }
     }
     for (const { path, temporary } of pairs) await Deno.rename(temporary, current = path);
   } catch (error) {
