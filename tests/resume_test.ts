@@ -73,9 +73,13 @@ Deno.test("a run that is killed ten times ends in the bytes of one undisturbed",
       const timer = setTimeout(() => child.kill("SIGKILL"), (0.1 + 0.35 * Math.random()) * time);
       const { code } = await outcomeOf(child);
       clearTimeout(timer);
-      killed++;
-      // Done before its time: again from the start.
-      if (code === 0) await Deno.remove(output, { recursive: true }).then(() => killed = 0);
+      if (code !== 0) {
+        killed++;
+        continue;
+      }
+      // Done before its time: it is looked at, and the next one is killed too.
+      assertEquals(await contentsOf(output), await contentsOf(undisturbed));
+      await Deno.remove(output, { recursive: true });
     }
     assertDone(await octograd([...args, "--output", output, "--workers", "1"]));
     assertEquals(await contentsOf(output), await contentsOf(undisturbed));
@@ -163,7 +167,7 @@ Deno.test("SIGINT, SIGTERM and SIGHUP save what is trained, however often they a
         assertEquals(code, expected, stderr);
         const { interrupted, iterations, accuracy, adapterPath } = JSON.parse(stdout);
         assertEquals([interrupted, accuracy, adapterPath], [true, undefined, unfinished]);
-        assertStringIncludes(stderr, `what was trained in ${iterations} steps is kept`);
+        assertStringIncludes(stderr, `what was trained in ${iterations} steps is saved`);
         const config = await Deno.readTextFile(join(unfinished, "adapter_config.json"));
         assertEquals(JSON.parse(config).octograd.iterations, iterations);
       }
@@ -219,7 +223,7 @@ Deno.test("a disk that becomes full ends a run, which is kept, and goes on when 
     assertEquals(code, 1);
     assertMatch(
       stderr,
-      /what was trained in \d+ steps is kept: .*\n.*: no space left on device\n$/,
+      /what was trained in \d+ steps is saved: .*\n.*: no space left on device\n$/,
     );
     await Deno.remove(filler);
     const undisturbed = join(directory, "undisturbed");
@@ -242,7 +246,7 @@ Deno.test("a run whose directory vanishes says so, and is kept; a lost device is
     await Deno.remove(unfinished, { recursive: true });
     const { code, stderr } = await outcomeOf(child);
     assertEquals(code, 1);
-    assertMatch(stderr, /what was trained in \d+ steps is kept: .* --resume .*\n.*\n$/);
+    assertMatch(stderr, /what was trained in \d+ steps is saved: .* --resume .*\n.*\n$/);
     assertMatch(stderr, /Cannot write to .*out.unfinished: the directory has been removed or/);
     assertEquals(filesIn(unfinished), ["checkpoint.safetensors"]);
 

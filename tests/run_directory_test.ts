@@ -42,7 +42,7 @@ Deno.test("claimRun() gives a place to one at a time, and leaves nothing of what
       assertEquals(filesIn(claim!.path), ["checkpoint.safetensors", "metrics.jsonl"]);
       await write(claim!.path, FRESH, "new");
       await claim!.metrics.write(new TextEncoder().encode("new"));
-      await claim!.place();
+      await claim!.publish();
     }
     assertEquals(
       filesIn(directory),
@@ -67,7 +67,7 @@ Deno.test("a run replaces another whole, and keeps the files that are no run's",
     {
       await using claim = await claimRun(link, 1000);
       await write(claim!.path, FRESH, "new");
-      await claim!.place();
+      await claim!.publish();
     }
     assertEquals(filesIn(directory), [
       "link",
@@ -101,7 +101,7 @@ Deno.test("a run replaces another whole, and keeps the files that are no run's",
     {
       await using claim = await claimRun(join(directory, "file"), 1000);
       await write(claim!.path, FRESH, "finished");
-      await assertRejects(() => claim!.place(), Error, "Cannot move");
+      await assertRejects(() => claim!.publish(), Error, "Cannot move");
     }
     assert(filesIn(`${join(directory, "file")}.unfinished`).includes("result.json"));
     await write(join(directory, "other"), ["a.txt"], "");
@@ -202,7 +202,7 @@ Deno.test("train tells images that are in both sides, and classes that have none
     assertMatch(tested.stderr, /Cannot use class "ankle boot": not one of its images can be read/);
     assertMatch(diverged.stderr, /after step 0, at a learning rate of 1e\+38; try a lower --learn/);
     assertMatch(later.stderr, /the loss of step 1 is NaN, at a learning rate of 7\d+; try a/);
-    assertMatch(later.stderr, /what was trained in 1 steps is kept/);
+    assertMatch(later.stderr, /what was trained in 1 steps is saved/);
     assertEquals(filesIn(join(directory, "e.unfinished")), [
       "checkpoint.safetensors",
       "metrics.jsonl",

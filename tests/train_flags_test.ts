@@ -132,7 +132,7 @@ Deno.test("every flag of train acts", () =>
       ],
       [["--workers", "2"], (run) => assertEquals(run.adapter, base.adapter)],
       [["--checkpoint-every", "1", "--learning-rate", "1e20", "--iterations", "3"], (run) => {
-        says(/is kept/)(run);
+        says(/is saved/)(run);
         assert(existsSync(join(`${run.output}.unfinished`, "checkpoint.safetensors")));
       }],
       [["--profile"], says(/share/, 0)],

@@ -132,7 +132,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
   const { batchSize, workers, onError } = flags;
   const loader = new ImageLoader(preprocess, { workers, onError });
   let learner: Learner | null = null;
-  let place: Claim | null = null;
+  let current: Claim | null = null;
   using interrupt = catchInterrupts(() =>
     console.note("stopping after this step; once more to stop at once")
   );
@@ -154,7 +154,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
       ...{ bytes, replaces, numbered, console },
     });
     await using claim = claimed;
-    place = claim;
+    current = claim;
     // Find broken images before any step. The test images are read by the zero-shot evaluation.
     if (!from && onError === "fail") {
       let read = 0;
@@ -234,13 +234,13 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
       await writeReport(claim.path, dataset);
       // Something may have come there meanwhile.
       await checkOutput(claim.output, flags.overwrite);
-      await claim.place();
+      await claim.publish();
     }
     console.finish(result);
     return interrupted ? signal.reason.exitCode : 0;
   } catch (error) {
-    const kept = place && await readCheckpoint(place.path).catch(() => null);
-    if (kept) tellResume(console, kept.progress.steps, place!.output);
+    const saved = current && await readCheckpoint(current.path).catch(() => null);
+    if (saved) tellResume(console, saved.progress.steps, current!.output);
     throw error;
   } finally {
     limitMemory(Infinity);
@@ -313,7 +313,7 @@ async function storedArgs(
 
 function tellResume(console: Console, steps: number, output: string): void {
   console.note(
-    `what was trained in ${steps} steps is kept: the same command again goes on with it, ` +
+    `what was trained in ${steps} steps is saved: the same command again goes on with it, ` +
       `or --resume ${output}`,
   );
 }

@@ -9,7 +9,7 @@ const EXIT_CODES = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
 /**
  * How long after the first signal the second one stops the process at once. One Ctrl-C sends
- * several signals: from the terminal to the whole process group, and from `deno task` to its child.
+ * several signals: from the terminal to the process group, and from `deno task` to its child.
  */
 const SECOND_MS = 1000;
 

@@ -24,7 +24,7 @@ export function keyOf(
   };
 }
 
-/** How a place for a run is found. */
+/** How a directory for a run is found. */
 export interface OpenOptions {
   /** How many bytes the run writes, about. */
   readonly bytes: number;
@@ -38,16 +38,16 @@ export interface OpenOptions {
   readonly console: Console;
 }
 
-/** A place, and the checkpoint of the same run that an earlier process left there, or null. */
+/** A claim, and the checkpoint of the same run that an earlier process left there, or null. */
 export interface OpenedRun {
-  /** The place. */
+  /** The claim. */
   readonly claim: Claim;
   /** The checkpoint. */
   readonly from: TrainingCheckpoint | null;
 }
 
 /**
- * Claims a place for the run of a key. An unfinished run of the same key is gone on with.
+ * Claims a directory for the run of a key. An unfinished run of the same key is gone on with.
  *
  * @throws {TakenError} If something is there that is not to be replaced, or another process makes a
  * run there.
@@ -59,10 +59,12 @@ export async function openRun(
 ): Promise<OpenedRun> {
   let taken: TakenError | undefined;
   for (let number = 1;; number++) {
-    const place = number === 1 ? output : `${output}-${number}`;
+    const directory = number === 1 ? output : `${output}-${number}`;
     try {
-      const opened = await openPlace(place, key, options);
-      if (taken) options.console.note(`${taken.where} ${taken.reason}: this run goes to ${place}`);
+      const opened = await openClaim(directory, key, options);
+      if (taken) {
+        options.console.note(`${taken.where} ${taken.reason}: this run goes to ${directory}`);
+      }
       return opened;
     } catch (error) {
       if (!options.numbered || !(error instanceof TakenError)) throw error;
@@ -71,7 +73,7 @@ export async function openRun(
   }
 }
 
-async function openPlace(
+async function openClaim(
   output: string,
   key: RunKey,
   { bytes, replaces, console }: OpenOptions,

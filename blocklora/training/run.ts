@@ -46,9 +46,9 @@ export async function evaluateOn(
   }
 }
 
-/** A run that is being made: its place, and what it goes on from. */
+/** A run that is being made: its directory, and what it goes on from. */
 export interface RunInProgress {
-  /** Its place. */
+  /** Its directory. */
   readonly claim: Claim;
   /** What its checkpoints tell of it. */
   readonly note: RunNote;

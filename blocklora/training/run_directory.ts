@@ -95,7 +95,8 @@ async function followed(path: string): Promise<string> {
 }
 
 /**
- * The place of a run that is being made. No other process makes one there until it is disposed of.
+ * The directory of a run that is being made. No other process makes one there until the claim is
+ * disposed of.
  */
 export interface Claim extends AsyncDisposable {
   /** The directory where the run will be. */
@@ -105,13 +106,13 @@ export interface Claim extends AsyncDisposable {
   /** Its `metrics.jsonl`, open for reading and writing. */
   readonly metrics: Deno.FsFile;
   /** Moves the finished run into place, and replaces the run that is there. */
-  place(): Promise<void>;
+  publish(): Promise<void>;
   /** Removes what an earlier process has made, so that the run begins anew. */
   clear(): Promise<void>;
 }
 
 /**
- * Claims the place of a run, or gives null if another process has it. What a killed process left
+ * Claims the directory of a run, or gives null if another process has it. What a killed process left
  * there is brought in order first: a finished run is moved into place, an unfinished one stays.
  * Disposing of the claim removes what was made if there is no checkpoint to go on from and no
  * finished run.
@@ -132,7 +133,7 @@ export async function claimRun(output: string, bytes: number): Promise<Claim | n
     if (names.includes(CHECKPOINT)) {
       await removeAll(claim.path, names.filter((name) => TEMPORARY.test(name)));
     } else if (names.includes("result.json")) {
-      await claim.place();
+      await claim.publish();
       continue;
     } else await claim.clear();
     await assertWritable(claim.path, bytes);
@@ -176,7 +177,7 @@ async function tryClaim(output: string): Promise<Claim | null | "gone"> {
     path,
     metrics,
     clear,
-    async place() {
+    async publish() {
       await removeAll(path, [CHECKPOINT]); // from here on the run is finished
       await removeAll(path, (await namesIn(path)).filter((name) => TEMPORARY.test(name)));
       if ((await metrics.stat()).size === 0) await removeAll(path, [LOCKED]);
@@ -211,10 +212,10 @@ async function removeAll(directory: string, names: readonly string[]): Promise<v
   }
 }
 
-/** Where the old run is put while the new one takes its place. */
+/** Where the old run is put while the new one is moved there. */
 const asideOf = (output: string) => join(dirname(output), `.${basename(output)}.replaced`);
 
-/** Puts the directory `made` in the place of `output`. */
+/** Moves the directory `made` to `output`. */
 async function replace(output: string, made: string): Promise<void> {
   try {
     const aside = asideOf(output);

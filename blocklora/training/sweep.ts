@@ -108,7 +108,7 @@ export class DatasetRuns {
     const result = run.baseline
       ? await this.#runBaseline(run.baseline, run, claim.path)
       : await this.#runMethod(run, { claim, from, key });
-    if (result) await claim.place();
+    if (result) await claim.publish();
     return result;
   }
 

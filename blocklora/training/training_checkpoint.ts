@@ -23,7 +23,7 @@ export interface RunKey {
   readonly identity: Identity;
 }
 
-/** What a checkpoint tells of the run as a whole. It does not change with the steps. */
+/** What a checkpoint tells of the run itself. It does not change with the steps. */
 export interface RunNote {
   /** What run it is. */
   readonly key: RunKey;
@@ -76,7 +76,7 @@ const METRICS = "metrics.jsonl";
 const FORMAT = "octograd.checkpoint.1";
 
 /**
- * Writes a checkpoint into the directory of an unfinished run, in place of the one that is there.
+ * Writes a checkpoint into the directory of an unfinished run, which replaces the one that is there.
  * If the process is killed meanwhile, that one stays. A directory that has vanished is made again.
  *
  * @throws {Error} If it cannot be written.
