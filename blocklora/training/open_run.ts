@@ -11,7 +11,7 @@ import { type RunConfig, type RunContext, settingsOf } from "./run_config.ts";
 import { checkOutput, type Claim, claimRun, TakenError } from "./run_directory.ts";
 import { readCheckpoint, type RunKey, type TrainingCheckpoint } from "./training_checkpoint.ts";
 
-/** What identifies a run. */
+/** What tells a run from all others. */
 export function keyOf(
   context: Pick<RunContext, "opened" | "template" | "batchSize">,
   config: RunConfig,
@@ -38,9 +38,9 @@ export interface OpenOptions {
   readonly console: Console;
 }
 
-/** A directory, and the checkpoint of the same run that an earlier process left there, or null. */
+/** A claim, and the checkpoint of the same run that an earlier process left there, or null. */
 export interface OpenedRun {
-  /** The directory. */
+  /** The claim. */
   readonly claim: Claim;
   /** The checkpoint. */
   readonly from: TrainingCheckpoint | null;
@@ -61,7 +61,7 @@ export async function openRun(
   for (let number = 1;; number++) {
     const directory = number === 1 ? output : `${output}-${number}`;
     try {
-      const opened = await openDirectory(directory, key, options);
+      const opened = await openClaim(directory, key, options);
       if (taken) {
         options.console.note(`${taken.where} ${taken.reason}: this run goes to ${directory}`);
       }
@@ -73,7 +73,7 @@ export async function openRun(
   }
 }
 
-async function openDirectory(
+async function openClaim(
   output: string,
   key: RunKey,
   { bytes, replaces, console }: OpenOptions,

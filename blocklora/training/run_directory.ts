@@ -1,7 +1,6 @@
 /**
- * The directory of a run. The run is made in a directory beside it, and moved to its directory
- * when it is complete. So a run's directory holds one finished run or nothing, however the process
- * ended.
+ * The directory of a run. The run is made in a directory beside it, and moved into place when it is
+ * complete. So a run's directory holds one finished run or nothing, however the process ended.
  *
  * @module
  */
@@ -85,8 +84,8 @@ export async function checkOutput(output: string, overwrite: boolean): Promise<v
     if (overwrite) return;
     refuse("holds a run", "replace that with --overwrite, or name another --output");
   }
-  const more = (await namesIn(output)).filter((name) => name !== LOCKED);
-  if (more.length > 0) refuse(`holds ${more.slice(0, 3).join(", ")} and no run`);
+  const others = (await namesIn(output)).filter((name) => name !== LOCKED);
+  if (others.length > 0) refuse(`holds ${others.slice(0, 3).join(", ")} and no run`);
 }
 
 /** The directory that a link leads to; any other path as it is. */
@@ -106,15 +105,15 @@ export interface Claim extends AsyncDisposable {
   readonly path: string;
   /** Its `metrics.jsonl`, open for reading and writing. */
   readonly metrics: Deno.FsFile;
-  /** Moves the finished run to its directory, and replaces the run that is there. */
+  /** Moves the finished run into place, and replaces the run that is there. */
   publish(): Promise<void>;
   /** Removes what an earlier process has made, so that the run begins anew. */
   clear(): Promise<void>;
 }
 
 /**
- * Claims the directory of a run, or gives null if another process has it. First it tidies up what a
- * killed process left there: a finished run is moved to its directory, an unfinished one stays.
+ * Claims the directory of a run, or gives null if another process has it. What a killed process left
+ * there is brought in order first: a finished run is moved into place, an unfinished one stays.
  * Disposing of the claim removes what was made if there is no checkpoint to go on from and no
  * finished run.
  *
@@ -213,10 +212,10 @@ async function removeAll(directory: string, names: readonly string[]): Promise<v
   }
 }
 
-/** Where the old run is while the new one replaces it. */
+/** Where the old run is put while the new one is moved there. */
 const asideOf = (output: string) => join(dirname(output), `.${basename(output)}.replaced`);
 
-/** Replaces the directory `output` with `made`. */
+/** Moves the directory `made` to `output`. */
 async function replace(output: string, made: string): Promise<void> {
   try {
     const aside = asideOf(output);
