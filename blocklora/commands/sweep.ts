@@ -47,7 +47,8 @@ export const ABOUT = {
     `Trains every method at every number of shots with every seed on every data set, each run in its
 directory below --output. Runs that are complete are skipped, and one that was stopped goes on from
 its last checkpoint, so that a sweep goes on where it stopped, however it did. With --shard, or as a
-task of a Slurm array or of a Kubernetes Indexed Job, it takes its share of the runs. Methods are ${BASELINE_NAMES},
+task of a Slurm array or of a Kubernetes Indexed Job, it takes its share of the runs.
+Methods are ${BASELINE_NAMES},
 and ${METHOD_NAMES} with a rank -rR, and -nN of those that cut it into blocks.`,
 };
 

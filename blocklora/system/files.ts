@@ -169,8 +169,8 @@ export async function writeTogether(
       await file.sync();
     }
     if (pairs.length > 1) {
-      // If the process is killed among the renames, files are missing, but old ones are never beside
-      // new ones.
+      // If the process is killed among the renames, files are missing, but old ones are never
+      // beside new ones.
       for (const { path } of pairs) {
         await Deno.remove(current = path).catch((error) => {
           if (!(error instanceof Deno.errors.NotFound)) throw error;

@@ -112,8 +112,8 @@ export interface Claim extends AsyncDisposable {
 }
 
 /**
- * Claims the directory of a run, or gives null if another process has it. What a killed process left
- * there is brought in order first: a finished run is moved into place, an unfinished one stays.
+ * Claims the directory of a run, or gives null if another process has it. First it tidies up what a
+ * killed process left there: a finished run is moved to its directory, an unfinished one stays.
  * Disposing of the claim removes what was made if there is no checkpoint to go on from and no
  * finished run.
  *
