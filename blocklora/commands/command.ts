@@ -39,7 +39,7 @@ export async function runCommand(
     if (!(error instanceof Error)) throw error;
     const oneLine = error.message.replace(/\s*\n\s*/g, " ");
     const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : oneLine;
-    console.error(printable(`octograd ${name}: ${shown}`));
+    console.error(`octograd ${name}: ${shown}`.split("\n").map(printable).join("\n"));
     return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
   }
 }

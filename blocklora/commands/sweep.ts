@@ -111,7 +111,7 @@ export async function sweep(args: readonly string[]): Promise<number> {
   const runs: { directory: string; accuracy: number }[] = [];
   try {
     for (const data of new Set(listed.map(({ data }) => data))) {
-      const { dataset } = await openData({ data, split: undefined });
+      const { dataset } = await openData({ data, split: undefined }, console);
       const template = flags.template ?? dataset.template ?? "a photo of a {}.";
       const prompts = promptsFor(opened, dataset.classes, template, console);
       const context = { opened, dataset, template, prompts, loader, batchSize, console };

@@ -93,7 +93,7 @@ export async function train(args: readonly string[]): Promise<number> {
   const method = methodNamed(config.method.method);
   const limit = memoryLimitOf(flags);
 
-  const { dataset, given } = await openData(flags);
+  const { dataset, given } = await openData(flags, console);
   const shots = drawShots(dataset, flags.shots, flags.seed);
   const template = flags.template ?? dataset.template ?? "a photo of a {}.";
 
@@ -216,7 +216,9 @@ export async function train(args: readonly string[]): Promise<number> {
       await writeResult(directory, written, timingOf(outcome));
       await writeReport(directory, dataset);
     }
-    if (outcome.profile) console.note(profileTable(outcome.profile));
+    for (const line of outcome.profile ? profileTable(outcome.profile).split("\n") : []) {
+      console.note(line);
+    }
     await new Metrics(directory, true).log({ event: "end", ...result });
     if (adapted && replaces) await replaceRun(directory, output);
     console.finish(result);

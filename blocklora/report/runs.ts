@@ -6,8 +6,9 @@
 
 import { join } from "node:path";
 import { labelOf } from "../methods/lookup.ts";
-import { readJson } from "../system/files.ts";
+import { readJson, reasonOf } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
+import { assertResult } from "./result_schema.ts";
 
 /**
  * Identifies the test images of a run by their contents, or by the name of the data set for runs of
@@ -35,8 +36,10 @@ export function contestOf(run: RunResult): string {
 export async function readRuns(directories: readonly string[]): Promise<RunResult[]> {
   const found: { path: string; run: RunResult }[] = [];
   const visit = async (directory: string) => {
-    const entries = await Array.fromAsync(Deno.readDir(directory)).catch(() => {
-      throw new Error(`Cannot read runs from ${directory}: there is no such directory`);
+    const entries = await Array.fromAsync(Deno.readDir(directory)).catch((error) => {
+      const isMissing = error instanceof Deno.errors.NotFound;
+      const reason = isMissing ? "there is no such directory" : reasonOf(error);
+      throw new Error(`Cannot read runs from ${directory}: ${reason}`);
     });
     for (const { name, isDirectory } of entries) {
       // Directories of unfinished runs have names that begin with a dot.
@@ -72,26 +75,21 @@ export async function readRuns(directories: readonly string[]): Promise<RunResul
 
 async function readRun(path: string): Promise<RunResult> {
   const fail = (error: Error, remedy: string): never => {
-    throw new (error instanceof RangeError ? RangeError : Error)(`${error.message}; ${remedy}`);
+    throw new (error instanceof RangeError ? RangeError : Error)(`${error.message}${remedy}`);
   };
   const run = await readJson(path)
-    .catch((error) => fail(error, "remove it, or run that again")) as RunResult | null;
-  if (!run || !isResult(run)) {
+    .catch((error) => fail(error, "; remove it, or run that again"));
+  try {
+    assertResult(run);
+  } catch (error) {
     throw new Error(
-      `Cannot read ${path}: it is not the result of a run of this version, ` +
-        "remove it, or run that again",
+      `Cannot read ${path}: ${(error as Error).message}, remove it, or run that again`,
     );
   }
   try {
     labelOf(run);
     return run;
   } catch (error) {
-    return fail(error as Error, `${path} names it, leave it out or mend it`);
+    return fail(error as Error, `; ${path} names it, leave it out or mend it`);
   }
-}
-
-function isResult({ format, accuracy, predictions, labels, data, method, classes }: RunResult) {
-  return format === 1 && Number.isFinite(accuracy) && Array.isArray(classes) &&
-    typeof data === "string" && typeof method === "string" &&
-    Array.isArray(predictions) && predictions.length === labels?.length;
 }
