@@ -11,7 +11,7 @@ import { openAdapted, type Remembered } from "../training/adapted_model.ts";
 import { Classifier } from "../training/classifier.ts";
 import { Console, percent } from "../system/console.ts";
 import { decodeImage, ImageError } from "../data/decode.ts";
-import { reasonOf } from "../system/files.ts";
+import { readBytes, reasonOf } from "../system/files.ts";
 import { number, oneOf, text, UsageError } from "../system/flag.ts";
 import { parseFlags } from "../system/flags.ts";
 import { COMMON_FLAGS } from "./common_flags.ts";
@@ -104,7 +104,7 @@ export async function classify(args: readonly string[]): Promise<number> {
 
 async function readImage(path: string): Promise<Uint8Array<ArrayBuffer>> {
   try {
-    return await Deno.readFile(userPath(path));
+    return await readBytes(userPath(path));
   } catch (error) {
     throw new ImageError(path, reasonOf(error));
   }

@@ -42,8 +42,8 @@ export async function runCommand(
     return await run(args);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack : inOneLine(error.message);
-    printError(`octograd ${name}: ${shown}`);
+    const shown = Deno.env.get("OCTOGRAD_DEBUG") ? error.stack! : inOneLine(error.message);
+    for (const line of `octograd ${name}: ${shown}`.split("\n")) printError(line);
     if (error instanceof InterruptedError) return error.exitCode;
     return error instanceof UsageError ? 2 : error instanceof NoAdapterError ? 3 : 1;
   }

@@ -54,7 +54,7 @@ export const FLAGS = {
 export async function evaluate(args: readonly string[]): Promise<number> {
   const flags = parseOnlyFlags(args, FLAGS);
   const console = new Console(flags.json);
-  const { dataset, given } = await openData(flags);
+  const { dataset, given } = await openData(flags, console);
   const adapterPath = flags.adapter === undefined ? undefined : userPath(flags.adapter);
   const opened = adapterPath === undefined
     ? { ...await openChosen(flags, console), adapters: null, remembered: {} as Remembered }

@@ -50,7 +50,7 @@ export async function report(args: readonly string[]): Promise<number> {
   const runs = await readRuns(directories);
   const names = [undefined, ...flags.data?.split(",") ?? []];
   const opened = await Promise.all(
-    names.map((data) => openData({ data: data?.trim(), split: undefined })),
+    names.map((data) => openData({ data: data?.trim(), split: undefined }, console)),
   );
   const roots = await rootsOf(runs, opened.map(({ dataset }) => dataset));
   const output = flags.output === undefined
@@ -58,7 +58,9 @@ export async function report(args: readonly string[]): Promise<number> {
     : userPath(flags.output);
   const bytes = await writePage(output, runs, roots);
   if (flags.markdown) {
-    for (const contest of contestsOf(runs)) console.say(`${markdownOf(contest)}\n`);
+    for (const contest of contestsOf(runs)) {
+      for (const line of `${markdownOf(contest)}\n`.split("\n")) console.say(line);
+    }
   }
   const kilobytes = Math.round(bytes / 1000);
   console.note(`report: ${output} (${runs.length} runs, ${kilobytes} kB)`);

@@ -133,7 +133,7 @@ async function sweepOn(flags: Values<typeof FLAGS>, console: Console): Promise<n
   const { signal } = interrupt;
   try {
     for (const data of new Set(listed.map(({ data }) => data))) {
-      const { dataset } = await openData({ data, split: undefined });
+      const { dataset } = await openData({ data, split: undefined }, console);
       const template = flags.template ?? dataset.template ?? "a photo of a {}.";
       const prompts = promptsFor(opened, dataset.classes, template, console);
       const context = { opened, dataset, template, prompts, loader, batchSize, console, signal };

@@ -119,7 +119,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
   const limit = memoryLimitOf(flags);
   const every = checkpointIntervalOf(flags);
 
-  const { dataset, given } = await openData(flags);
+  const { dataset, given } = await openData(flags, console);
   const shots = drawShots(dataset, flags.shots, flags.seed);
   const template = flags.template ?? dataset.template ?? "a photo of a {}.";
   const wanted = userPath(flags.output ?? defaultOutput(dataset, config));
@@ -225,7 +225,9 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
       ...(outcome.profile && { profile: outcome.profile.rows }),
       adapterPath,
     };
-    if (outcome.profile) console.note(profileTable(outcome.profile));
+    for (const line of outcome.profile ? profileTable(outcome.profile).split("\n") : []) {
+      console.note(line);
+    }
     await metrics.log({ event: "end", ...result });
     if (adapted) {
       const known = { learner, zeroShotAccuracy, identity: key.identity };

@@ -5,8 +5,7 @@
  */
 
 import { join } from "node:path";
-import { readJson } from "../system/files.ts";
-import { realFile } from "./folders.ts";
+import { exists, readJson } from "../system/files.ts";
 
 /** The content of `classnames.json`. */
 export interface ClassNames {
@@ -39,12 +38,13 @@ export function nameClasses(
     fail(`it has names for ${names.length} of ${folders.length} class folders`);
   }
   const pairs = names.map((entry, i) => typeof entry === "string" ? [folders[i], entry] : entry);
-  const known = pairs.map(([folder]) => folder);
-  const unknown = known.find((folder) => !folders.includes(folder));
+  const [known, present] = [pairs.map(([folder]) => folder), new Set(folders)];
+  const unknown = known.find((folder) => !present.has(folder));
   if (unknown !== undefined) fail(`there is no class folder "${unknown}"`);
-  const unnamed = folders.find((folder) => !known.includes(folder));
+  const named = new Set(known);
+  const unnamed = folders.find((folder) => !named.has(folder));
   if (unnamed !== undefined) fail(`it lacks the class folder "${unnamed}"`);
-  if (new Set(known).size < known.length) fail("it names a class folder twice");
+  if (named.size < known.length) fail("it names a class folder twice");
   return { folders: known, classes: pairs.map(([, name]) => name) };
 }
 
@@ -61,7 +61,7 @@ function readable(folder: string): string {
  */
 export async function readClassNames(root: string): Promise<ClassNames> {
   const path = join(root, "classnames.json");
-  if (!await realFile(path)) return { template: null, names: null };
+  if (!await exists(path)) return { template: null, names: null };
   const parsed = await readJson(path) as Record<string, unknown>;
   const fail = (reason: string): never => {
     throw new Error(`Cannot use ${path}: ${reason}`);

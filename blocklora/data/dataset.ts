@@ -9,6 +9,7 @@ import { basename, join, resolve } from "node:path";
 import { Random } from "../../tensor/random.ts";
 import { type ClassNames, nameClasses, readClassNames } from "./class_names.ts";
 import { type Entry, folderNames, IMAGE, list } from "./folders.ts";
+import { countsOf, FOLDER, kindOf, notesOf } from "./notes.ts";
 import { findSplit, readSplit } from "./split.ts";
 
 /** An image and its class. */
@@ -39,8 +40,10 @@ export interface Dataset {
   readonly template: string | null;
   /** Whether the split was drawn at random here. It can be saved with {@linkcode writeSplit}. */
   readonly drawn: boolean;
-  /** How many files in the class folders are not images, without hidden files. */
+  /** How many files are left out because they are not images of a class, without hidden files. */
   readonly ignored: number;
+  /** What its user should know: what was left out, and classes that read alike. One line each. */
+  readonly notes: readonly string[];
 }
 
 /** How {@linkcode openDataset} reads a directory. */
@@ -60,9 +63,11 @@ export interface FoundSample extends Sample {
 }
 
 /** The images and classes of a directory. */
-export type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored"> & {
+export type Content = Pick<Dataset, "classes" | "folders" | "drawn"> & {
   readonly train: readonly FoundSample[];
   readonly test: readonly FoundSample[];
+  /** The kind of each file and folder that is left out: {@linkcode kindOf}. */
+  readonly leftOut: readonly string[];
 };
 
 /**
@@ -79,8 +84,9 @@ export type Content = Pick<Dataset, "classes" | "folders" | "drawn" | "ignored">
  * into spaces.
  *
  * @throws {Error} If there is no such directory, a class is empty, there are fewer than two
- * classes, a class has test images but no training images, an image is in both train and test, or
- * `classnames.json` or the split file does not fit the images.
+ * classes, a class has test images but no training images, there are no test images, an image is in
+ * both train and test or is not a file, or `classnames.json` or the split file does not fit the
+ * images.
  */
 export async function openDataset(root: string, options: DatasetOptions = {}): Promise<Dataset> {
   const { seed = 1, testShare = 0.3 } = options;
@@ -106,9 +112,15 @@ export async function openDataset(root: string, options: DatasetOptions = {}): P
   const train = new Set(content.train.map(({ real }) => real));
   const twice = content.test.find(({ real }) => train.has(real));
   if (twice) throw new Error(`Cannot use ${root}: ${twice.path} is in both train and test`);
+  if (content.test.length === 0) {
+    throw new Error(`Cannot use ${root}: it has no test images, add test/CLASS/*`);
+  }
   const plain = ({ path, label }: Sample): Sample => ({ path, label });
+  const { classes, folders, drawn, leftOut } = content;
   return {
-    ...content,
+    ...{ classes, folders, drawn },
+    ignored: leftOut.filter((kind) => kind !== FOLDER).length,
+    notes: notesOf(content),
     root,
     name: named.dataset ?? basename(resolve(root)),
     train: content.train.map(plain),
@@ -158,7 +170,7 @@ async function readTrainAndTest(
     train: train.samples,
     test: test.samples,
     drawn: false,
-    ignored: train.ignored + test.ignored,
+    leftOut: [...train.leftOut, ...test.leftOut],
   };
 }
 
@@ -171,11 +183,12 @@ async function readClasses(
   testShare: number,
 ): Promise<Content> {
   const { folders, classes } = nameClasses(root, folderNames(entries), named);
-  const { samples, ignored } = await readFolders(root, folders);
+  const { samples, leftOut } = await readFolders(root, folders);
+  const byLabel = Map.groupBy(samples, ({ label }) => label);
   const random = new Random(seed, "split");
   const tested = new Set<FoundSample>();
   for (const [label, folder] of folders.entries()) {
-    const images = samples.filter((sample) => sample.label === label);
+    const images = byLabel.get(label)!;
     if (images.length < 2) {
       throw new Error(
         `Cannot split class "${folder}" of ${root}: it has 1 image, ` +
@@ -191,7 +204,7 @@ async function readClasses(
     train: samples.filter((sample) => !tested.has(sample)),
     test: samples.filter((sample) => tested.has(sample)),
     drawn: true,
-    ignored,
+    leftOut: [...leftOut, ...entries.filter(isImage).map(() => "beside the class folders")],
   };
 }
 
@@ -200,22 +213,32 @@ async function readFolders(
   root: string,
   folders: readonly string[],
   present: readonly string[] = folders,
-): Promise<{ samples: FoundSample[]; ignored: number }> {
+): Promise<Pick<Content, "leftOut"> & { samples: FoundSample[] }> {
   const samples: FoundSample[] = [];
-  let ignored = 0;
+  const leftOut: string[] = [];
+  const read = new Set(present);
   for (const [label, folder] of folders.entries()) {
-    if (!present.includes(folder)) continue;
+    if (!read.has(folder)) continue;
     const directory = join(root, folder);
-    const files = (await list(directory)).filter(({ isDirectory }) => !isDirectory);
-    const images = files.filter(({ name }) => IMAGE.test(name));
+    const entries = await list(directory);
+    const images = entries.filter(isImage);
+    const others = entries.filter((entry) => !isImage(entry)).map(kindOf);
     if (images.length === 0) {
       throw new Error(
-        `Cannot use class "${folder}": ${directory} has no images (jpg, jpeg, png or webp), ` +
-          "add some or remove it",
+        `Cannot use class "${folder}": ${directory} has no images (jpg, jpeg, png or webp)` +
+          `${others.length > 0 ? ` but ${countsOf(others)}` : ""}, add some or remove it`,
       );
     }
-    ignored += files.length - images.length;
-    for (const { name, real } of images) samples.push({ path: join(directory, name), label, real });
+    for (const kind of others) leftOut.push(kind);
+    for (const { name, real, isFile } of images) {
+      const path = join(directory, name);
+      if (!isFile) throw new Error(`Cannot use ${path}: it is not a file, remove it`);
+      samples.push({ path, label, real });
+    }
   }
-  return { samples, ignored };
+  return { samples, leftOut };
+}
+
+function isImage({ name, isDirectory }: Entry): boolean {
+  return !isDirectory && IMAGE.test(name);
 }

@@ -14,6 +14,7 @@ import loadPng, { decode as decodePng } from "@jsquash/png/codec/pkg/squoosh_png
 import loadWebp from "@jsquash/webp/codec/dec/webp_dec.js";
 import type { Image } from "../../clip/image.ts";
 import { crc32 } from "./crc32.ts";
+import { imageTypeOf } from "./image_type.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -25,8 +26,6 @@ const MAX_PIXELS = 2 ** 27;
 
 /** mozjpeg's only option: whether to rotate the picture as its EXIF data says. */
 const KEEP_ORIENTATION = false;
-
-const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
 
 /** An image file that cannot be decoded: `Cannot decode photos/x.jpg: the JPEG is cut short, …`. */
 export class ImageError extends Error {
@@ -46,19 +45,16 @@ export class ImageError extends Error {
  *
  * @param name The name of the file in error messages.
  * @throws {ImageError} If the file has another format, is truncated or damaged, is a CMYK JPEG or
- * an animated WebP, or has more than 2²⁷ pixels.
+ * an animated PNG or WebP, or has more than 2²⁷ pixels.
  */
 export async function decodeImage(
   bytes: Uint8Array<ArrayBuffer>,
   name: string,
 ): Promise<Image> {
   if (bytes.length === 0) throw new ImageError(name, "the file is empty");
-  if (ascii(bytes, 0, 8) === PNG_SIGNATURE) return withoutAlpha(await png(bytes, name));
-  if (ascii(bytes, 0, 3) === "\xff\xd8\xff") return withoutAlpha(await jpeg(bytes, name));
-  if (ascii(bytes, 0, 4) === "RIFF" && ascii(bytes, 8, 4) === "WEBP") {
-    return withoutAlpha(await webp(bytes, name));
-  }
-  throw new ImageError(name, "it is not a JPEG, PNG or WebP image");
+  const type = imageTypeOf(bytes);
+  if (!type) throw new ImageError(name, "it is not a JPEG, PNG or WebP image");
+  return withoutAlpha(await { jpeg, png, webp }[type](bytes, name));
 }
 
 /** The interface of the modules that Emscripten builds. */
@@ -133,6 +129,7 @@ function jpeg(bytes: Bytes, name: string): Promise<ImageData> {
  */
 async function png(bytes: Bytes, name: string): Promise<ImageData> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let isStill = false;
   for (let at = 8, kind = ""; kind !== "IEND";) {
     if (at + 12 > bytes.length) throw cutShort("PNG", bytes, name);
     const end = at + 8 + view.getUint32(at);
@@ -146,6 +143,11 @@ async function png(bytes: Bytes, name: string): Promise<ImageData> {
     if (at === 8) {
       if (kind !== "IHDR" || end < 29) throw damaged(name, "it does not begin with a header");
       assertSize(view.getUint32(16), view.getUint32(20), name);
+    }
+    // An animation says so before its image data. One frame is a still picture.
+    isStill ||= kind === "IDAT";
+    if (kind === "acTL" && !isStill && end >= at + 16 && view.getUint32(at + 8) > 1) {
+      throw new ImageError(name, "it is an animated PNG, save one frame");
     }
     at = end + 4;
   }

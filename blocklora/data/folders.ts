@@ -4,7 +4,7 @@
  * @module
  */
 
-import { join, relative, sep } from "node:path";
+import { isAbsolute, join, normalize, relative, sep } from "node:path";
 import { reasonOf } from "../system/files.ts";
 
 /** Matches the names of image files. */
@@ -16,6 +16,8 @@ export interface Entry {
   readonly name: string;
   /** Whether it is a directory. */
   readonly isDirectory: boolean;
+  /** Whether it is a file, and not a directory, a pipe, a socket or a device. */
+  readonly isFile: boolean;
   /** The path with all symbolic links resolved. */
   readonly real: string;
 }
@@ -23,15 +25,16 @@ export interface Entry {
 /**
  * The entries of a directory in natural order, without hidden ones.
  *
- * @throws {Error} If the directory cannot be read, or has a broken link.
+ * @throws {Error} If the directory cannot be read, or has a broken link, or a name in it is not
+ * UTF-8, which Deno can list but not open.
  */
 export async function list(directory: string): Promise<Entry[]> {
   const entries: Entry[] = [];
   try {
     const parent = await Deno.realPath(directory);
-    for await (const { name, isDirectory, isSymlink } of Deno.readDir(directory)) {
+    for await (const { name, isDirectory, isFile, isSymlink } of Deno.readDir(directory)) {
       if (name.startsWith(".") || name === "Thumbs.db") continue;
-      entries.push({ name, isDirectory, real: isSymlink ? "" : join(parent, name) });
+      entries.push({ name, isDirectory, isFile, real: isSymlink ? "" : join(parent, name) });
     }
   } catch (error) {
     throw new Error(
@@ -41,21 +44,30 @@ export async function list(directory: string): Promise<Entry[]> {
       { cause: error },
     );
   }
-  const followed = entries.map(async (entry) =>
-    entry.real ? entry : await follow(directory, entry)
-  );
-  return (await Promise.all(followed)).sort((a, b) => compareNaturally(a.name, b.name));
+  for (const { name } of entries) if (name.includes("\ufffd")) assertUtf8(join(directory, name));
+  return entries.map((entry) => entry.real ? entry : follow(directory, entry))
+    .sort((a, b) => compareNaturally(a.name, b.name));
 }
 
-async function follow(directory: string, { name }: Entry): Promise<Entry> {
+// Synchronous calls take a fifth of the time of asynchronous ones, which shows in 100,000 links.
+function follow(directory: string, { name }: Entry): Entry {
   const path = join(directory, name);
   try {
-    const { isDirectory } = await Deno.stat(path);
-    return { name, isDirectory, real: await Deno.realPath(path) };
+    const { isDirectory, isFile } = Deno.statSync(path);
+    return { name, isDirectory, isFile, real: Deno.realPathSync(path) };
   } catch (error) {
     throw new Error(
       `Cannot read ${path}: the link leads nowhere (${reasonOf(error)}), mend or remove it`,
     );
+  }
+}
+
+/** Fails if the name of a listed path is not UTF-8. Deno replaces what it cannot decode by U+FFFD. */
+function assertUtf8(path: string): void {
+  try {
+    Deno.lstatSync(path);
+  } catch {
+    throw new Error(`Cannot use ${path}: its name is not UTF-8, rename or remove it`);
   }
 }
 
@@ -65,12 +77,21 @@ export function folderNames(entries: readonly Entry[]): string[] {
 }
 
 /** The path of a file with all symbolic links resolved; null if there is no such file. */
-export async function realFile(path: string): Promise<string | null> {
+export function realFile(path: string): string | null {
   try {
-    return (await Deno.stat(path)).isFile ? await Deno.realPath(path) : null;
+    return Deno.statSync(path).isFile ? Deno.realPathSync(path) : null;
   } catch {
     return null;
   }
+}
+
+/**
+ * Whether a path that was read from a file leads below the directory that it is relative to. Links
+ * may lead out of it: they belong to who has the directory, not to who wrote the file.
+ */
+export function leadsBelow(path: string): boolean {
+  const normal = normalize(path);
+  return !isAbsolute(normal) && normal.split(sep)[0] !== "..";
 }
 
 /** A path relative to `root`, with `/` as the separator. */

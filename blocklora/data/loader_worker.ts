@@ -13,7 +13,7 @@ import {
   resizedCrop,
 } from "../../clip/image.ts";
 import { Random } from "../../tensor/random.ts";
-import { reasonOf } from "../system/files.ts";
+import { readBytes, reasonOf } from "../system/files.ts";
 import { decodeImage, ImageError } from "./decode.ts";
 
 /** How training images are cropped and mirrored. */
@@ -73,7 +73,7 @@ let cachedBytes = 0;
 async function open(path: string, budget: number): Promise<Image> {
   const known = cache.get(path);
   if (known) return known;
-  const image = await decodeImage(await Deno.readFile(path), path);
+  const image = await decodeImage(await readBytes(path), path);
   const bytes = image.pixels.byteLength;
   if (!cache.has(path) && cachedBytes + bytes <= budget) {
     cache.set(path, image);

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { exists, readJson, writeAtomically } from "../system/files.ts";
 import { isName } from "./class_names.ts";
 import type { Content, Dataset, FoundSample, Sample } from "./dataset.ts";
-import { below, type Entry, folderNames, realFile } from "./folders.ts";
+import { below, type Entry, folderNames, leadsBelow, realFile } from "./folders.ts";
 
 /** `[path below the root, label, class name]`, as in CoOp's split files. */
 type SplitEntry = readonly [path: string, label: number, name: string];
@@ -52,7 +52,8 @@ export function findSplit(root: string, entries: readonly Entry[]): string | und
 /**
  * Reads a split file. Its paths are relative to the root, or to one folder in it.
  *
- * @throws {Error} If it is not a split file, or does not fit the images.
+ * @throws {Error} If it is not a split file, does not fit the images, or has a path that leads out
+ * of the root.
  */
 export async function readSplit(
   root: string,
@@ -64,22 +65,28 @@ export async function readSplit(
   };
   if (!await exists(file)) fail("no such file or directory");
   const parsed = await readJson(file) as { train?: unknown; test?: unknown } | null;
-  const [train, test] = [parsed?.train, parsed?.test].map((list, i) => {
+  const [train, test] = (["train", "test"] as const).map((side) => {
+    const list = parsed?.[side];
     if (!Array.isArray(list) || list.length === 0) {
-      return fail(`"${["train", "test"][i]}" must be a list of [path, label, class name]`);
+      return fail(`"${side}" must be a list of [path, label, class name]`);
     }
-    for (const entry of list) {
+    for (const [i, entry] of list.entries()) {
       const [path, label, name] = Array.isArray(entry) ? entry : [];
       if (typeof path === "string" && Number.isInteger(label) && label >= 0 && isName(name)) {
+        if (!leadsBelow(path)) fail(`its path ${path} leads out of ${root}`);
         continue;
       }
-      fail(`${JSON.stringify(entry)} is not [path, label, class name]`);
+      const shown = Object(entry) === entry ? "" : `, ${JSON.stringify(entry)}`;
+      fail(`entry ${i + 1} of "${side}"${shown} is not [path, label, class name]`);
     }
     return list as SplitEntry[];
   });
 
   const classes: string[] = [];
   for (const [path, label, name] of [...train, ...test]) {
+    if (label >= train.length + test.length) {
+      fail(`label ${label} is above the number of images, labels must count from 0`);
+    }
     classes[label] ??= name;
     if (classes[label] !== name) {
       fail(`label ${label} is "${classes[label]}" and, for ${path}, "${name}"`);
@@ -95,19 +102,18 @@ export async function readSplit(
 
   const folders = ["", ...folderNames(entries)];
   const [[first]] = train;
-  const prefix = (await Promise.all(folders.map((folder) => realFile(join(root, folder, first)))))
-    .findIndex((real) => real !== null);
+  const prefix = folders.findIndex((folder) => realFile(join(root, folder, first)) !== null);
   if (prefix < 0) fail(`${first} is neither in ${root} nor in a folder of it`);
-  const find = async ([relative, label]: SplitEntry): Promise<FoundSample> => {
+  const find = ([relative, label]: SplitEntry): FoundSample => {
     const path = join(root, folders[prefix], relative);
-    return { path, label, real: await realFile(path) ?? fail(`there is no file ${path}`) };
+    return { path, label, real: realFile(path) ?? fail(`there is no file ${path}`) };
   };
   return {
     classes,
     folders: classes,
-    train: await Promise.all(train.map(find)),
-    test: await Promise.all(test.map(find)),
+    train: train.map(find),
+    test: test.map(find),
     drawn: false,
-    ignored: 0,
+    leftOut: [],
   };
 }

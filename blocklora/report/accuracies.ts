@@ -4,6 +4,7 @@
  * @module
  */
 
+import { printable } from "../system/console.ts";
 import { type Contest, type Row, spread } from "./contests.ts";
 import { shotsName } from "./html.ts";
 
@@ -47,9 +48,14 @@ export function accuracies({ rows, shots }: Contest, mark: (text: string) => str
 export function markdownOf(contest: Contest): string {
   const { header, rows } = accuracies(contest, (text) => `**${text}**`);
   return [
-    `${contest.title}:\n`,
+    `${markdownText(contest.title)}:\n`,
     `| ${header.join(" | ")} |`,
     `| --- |${" ---: |".repeat(header.length - 1)}`,
     ...rows.map(({ label, cells }) => `| ${label} | ${cells.join(" | ")} |`),
   ].join("\n");
+}
+
+/** Text in Markdown, where it makes neither markup nor another line. */
+function markdownText(text: string): string {
+  return printable(text).replace(/[\\`*_[\]<>&|#]/g, "\\$&");
 }

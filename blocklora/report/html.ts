@@ -4,9 +4,11 @@
  * @module
  */
 
-/** Text with the special characters of HTML escaped. */
+import { printable } from "../system/console.ts";
+
+/** Text as markup. Special characters of HTML are escaped, control characters shown. */
 export function escaped(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+  return printable(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
     .replaceAll('"', "&quot;");
 }
 
@@ -17,9 +19,14 @@ export function figure(title: string, note: string, svg: string): string {
   }</figcaption>${svg}</figure>`;
 }
 
-/** A small square of one colour. */
+/** A small square of a colour, `#rrggbb`, for which the page needs the {@linkcode swatchRule}. */
 export function swatch(color: string): string {
-  return `<span class="swatch" style="background:${color}"></span>`;
+  return `<span class="swatch c${color.slice(1)}"></span>`;
+}
+
+/** The CSS rule for the swatches of a colour. The page's policy forbids `style` attributes. */
+export function swatchRule(color: string): string {
+  return `.c${color.slice(1)} {\n  background: ${color};\n}\n`;
 }
 
 /** Splits a camel-case name into words: `frozenWeights` becomes `frozen weights`. */

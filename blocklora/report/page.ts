@@ -4,16 +4,18 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { labelOf } from "../methods/lookup.ts";
 import type { RunResult } from "../training/result.ts";
 import { type Contest, contestsOf, isTrained, type Row } from "./contests.ts";
-import { escaped, figure, swatch, wordsOf } from "./html.ts";
+import { escaped, figure, swatch, swatchRule, wordsOf } from "./html.ts";
 import css from "./page.css" with { type: "text" };
 import {
   accuracyByParameters,
   accuracyByShots,
   CATEGORY_COLORS,
+  COLORS,
   confusion,
   lossCurves,
   memoryByCategory,
@@ -22,11 +24,26 @@ import {
 import { accuracyTable, configurationTable, differenceTable } from "./tables.ts";
 import { testImages } from "./test_images.ts";
 
+/** The only style sheet of the page. Browsers hash it with the line ends of Unix. */
+const STYLE = [
+  `\n${css.replaceAll("\r\n", "\n")}`,
+  ...new Set([...COLORS, ...CATEGORY_COLORS].map(swatchRule)),
+].join("");
+
+/**
+ * What the page may do. Even if a name were taken for markup, it could run no script, send nothing
+ * and load nothing.
+ */
+const POLICY = [
+  "default-src 'none'",
+  "img-src data:",
+  `style-src 'sha256-${createHash("sha256").update(STYLE).digest("base64")}'`,
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
 /** How many bytes all test images of a page may take together. */
 const IMAGE_BYTES = 400_000;
-
-/** Nothing is loaded and no script runs, whatever the results say. Images are in the page. */
-const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'";
 
 /**
  * The HTML of the page for `runs`. `roots` maps {@linkcode Contest.images} to the directory of
@@ -63,8 +80,7 @@ export async function pageOf(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>${escaped(title)}</title>
-<style>
-${css}</style>
+<style>${STYLE}</style>
 </head>
 <body>
 <main>

@@ -15,7 +15,7 @@ const WIDTH = 358;
 /**
  * The colours of the methods, in order. They can be told apart on light and on dark backgrounds.
  */
-const COLORS = [
+export const COLORS = [
   "#8a8f98",
   "#b58900",
   "#4c86e8",
@@ -38,11 +38,12 @@ function draw(label: string, options: Plot.PlotOptions): string {
     marginRight: 16,
     marginBottom: 38,
     ariaLabel: label,
-    style: "font-size:11px;background:none;color:currentColor",
+    className: "plot",
     ...options,
   });
   svg.setAttribute("role", "img");
-  return svg.outerHTML;
+  // Its style sheet is part of the page's, which is the only one that the page's policy permits.
+  return svg.outerHTML.replace(/<style>[^<]*<\/style>/, "");
 }
 
 const lastCell = ({ cells }: Row): Cell => cells.at(-1)!;
@@ -204,12 +205,15 @@ export function confusion(contest: Contest, { runs }: Cell): string {
   const cells = counts.flatMap((row, label) => {
     const images = Math.max(1, row.reduce((sum, count) => sum + count));
     return row.map((count, guess) => ({
-      truth: classes[label],
-      guess: classes[guess],
+      truth: label,
+      guess,
       share: 100 * count / images,
       text: count === 0 ? "" : `${Math.round(100 * count / images)}`,
     }));
   });
+  // Two classes may have the same name, but not the same number.
+  const domain = [...classes.keys()];
+  const tickFormat = (label: number) => classes[label];
   const longest = Math.max(...classes.map((name) => name.length));
   const margin = Math.min(160, 12 + 5.8 * longest);
   // The rotated name above the last column extends to the right of the matrix.
@@ -221,9 +225,9 @@ export function confusion(contest: Contest, { runs }: Cell): string {
     marginTop: margin,
     marginBottom: 8,
     marginRight: lean,
-    style: "font-size:10px;background:none;color:currentColor",
-    x: { domain: classes, label: null, axis: "top", tickRotate: -55, tickSize: 0 },
-    y: { domain: classes, label: null, tickSize: 0 },
+    className: "matrix",
+    x: { domain, tickFormat, label: null, axis: "top", tickRotate: -55, tickSize: 0 },
+    y: { domain, tickFormat, label: null, tickSize: 0 },
     marks: [
       Plot.cell(cells, {
         x: "guess",

@@ -5,6 +5,8 @@
  * @module
  */
 
+import { printable } from "../system/console.ts";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Characters that must be escaped in text. */
@@ -15,12 +17,15 @@ const ESCAPED: Readonly<Record<string, string>> = {
   "\u00a0": "&#160;",
 };
 
+/** Characters that must be escaped in the values of attributes. */
+const ESCAPED_IN_VALUES: Readonly<Record<string, string>> = { ...ESCAPED, '"': "&quot;" };
+
 /** A text node. */
 class TextNode {
   constructor(readonly text: string) {}
 
   get outerHTML(): string {
-    return this.text.replace(/[&<>\u00a0]/g, (character) => ESCAPED[character]);
+    return printable(this.text).replace(/[&<>\u00a0]/g, (character) => ESCAPED[character]);
   }
 }
 
@@ -75,12 +80,15 @@ class SvgElement {
   }
 
   /**
-   * The element as markup. The attribute that was set last comes first, and only quotes are escaped
-   * in values, so that reports remain byte for byte the same as those of earlier versions.
+   * The element as markup. The attribute that was set last comes first, so that reports remain the
+   * same as those of earlier versions.
    */
   get outerHTML(): string {
-    const attributes = [...this.#attributes].reverse()
-      .map(([name, value]) => ` ${name}="${value.replaceAll('"', "&quot;")}"`).join("");
+    const attributes = [...this.#attributes].reverse().map(([name, value]) => {
+      const text = printable(value)
+        .replace(/[&<>"\u00a0]/g, (character) => ESCAPED_IN_VALUES[character]);
+      return ` ${name}="${text}"`;
+    }).join("");
     const children = this.#children.map(({ outerHTML }) => outerHTML).join("");
     const open = `<${this.localName}${attributes}`;
     return children === "" ? `${open} />` : `${open}>${children}</${this.localName}>`;

@@ -66,7 +66,7 @@ export function configurationTable(runs: readonly RunResult[]): string {
     }
   }
   const rows = [...values].map(([key, found]) =>
-    `<tr><th scope="row">${wordsOf(key)}</th><td>${
+    `<tr><th scope="row">${escaped(wordsOf(key))}</th><td>${
       escaped([...found].sort(inOrder).join(", "))
     }</td></tr>`
   );

@@ -5,20 +5,21 @@
  */
 
 import { Buffer } from "node:buffer";
-import { extname, join } from "node:path";
+import { join } from "node:path";
+import { leadsBelow } from "../data/folders.ts";
+import { imageTypeOf } from "../data/image_type.ts";
+import { readBytes } from "../system/files.ts";
 import type { RunResult } from "../training/result.ts";
 import { escaped } from "./html.ts";
 
 /** How many images of a data set are shown at most. */
 const SHOWN = 24;
 
-/** Image types by file extension. All other files are JPEG. */
-const TYPES: Readonly<Record<string, string>> = { ".png": "png", ".webp": "webp" };
-
 /**
  * Test images of a run, alternately one that was classified correctly and one that was not, as long
  * as their bytes in the page stay below `budget`. The images are read from `root`, the directory of
- * the data set.
+ * the data set. The page may be sent to others, and the paths come from a file: paths that lead out
+ * of the root and files that are no images are left out.
  */
 export async function testImages(
   { images, labels, predictions, classes }: RunResult,
@@ -32,10 +33,11 @@ export async function testImages(
   const figures: string[] = [];
   let bytes = 0;
   for (const { path, truth, guess } of right.flatMap((hit, i) => [hit, ...wrong.slice(i, i + 1)])) {
-    const content = await Deno.readFile(join(root, path)).catch(() => null);
-    if (!content || bytes + content.length * 4 / 3 > budget) continue;
+    if (!leadsBelow(path)) continue;
+    const content = await readBytes(join(root, path)).catch(() => null);
+    const type = content && imageTypeOf(content);
+    if (!type || bytes + content.length * 4 / 3 > budget) continue;
     bytes += content.length * 4 / 3;
-    const type = TYPES[extname(path).toLowerCase()] ?? "jpeg";
     const uri = `data:image/${type};base64,${Buffer.from(content).toString("base64")}`;
     const hit = truth === guess;
     figures.push(

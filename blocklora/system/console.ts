@@ -6,13 +6,16 @@
  */
 
 /**
- * Text with control characters (except line breaks and tabs) and text-direction marks replaced. The
- * names of folders, files and classes and the messages of a hub are untrusted, and could otherwise
- * control the terminal.
+ * One line of text. Control characters, line breaks among them, and marks that turn the direction
+ * of text are shown as escapes, such as `\u001b`. The names of folders, files and classes and the
+ * messages of a hub are untrusted, and could otherwise control the terminal.
  */
 export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex -- control characters are what it removes
-  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  return text.replace(
+    // deno-lint-ignore no-control-regex -- control characters are what it escapes
+    /[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g,
+    (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /** Prints a line to stderr, in which control characters are replaced. */
@@ -39,13 +42,13 @@ export class Console {
     this.#json = json;
   }
 
-  /** Prints a result in readable form: to stdout, or to stderr with `json`. */
+  /** Prints a line of results in readable form: to stdout, or to stderr with `json`. */
   say(line: string): void {
     this.#endLine();
     print(this.#json ? "error" : "log", printable(line));
   }
 
-  /** Prints a remark to stderr. */
+  /** Prints a remark of one line to stderr. */
   note(line: string): void {
     this.#endLine();
     printError(line);
@@ -75,7 +78,10 @@ export class Console {
   /** Prints all results of the command as JSON, if `json` is set. */
   finish(result: Record<string, unknown>): void {
     this.#endLine();
-    if (this.#json) print("log", JSON.stringify(result, null, 2));
+    if (!this.#json) return;
+    // JSON leaves some control characters as they are. Their escapes are JSON's too.
+    const lines = JSON.stringify(result, null, 2).split("\n");
+    print("log", lines.map(printable).join("\n"));
   }
 
   #endLine(): void {

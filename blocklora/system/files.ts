@@ -37,6 +37,21 @@ export async function namesIn(directory: string): Promise<string[]> {
 }
 
 /**
+ * The content of a file.
+ *
+ * @throws {Error} If it cannot be read, or is a directory, a pipe, a socket or a device: reading
+ * those may never end.
+ */
+export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  await assertFile(path);
+  return await Deno.readFile(path);
+}
+
+async function assertFile(path: string): Promise<void> {
+  if (!(await Deno.stat(path)).isFile) throw new Error("it is not a file");
+}
+
+/**
  * The content of a text file, or null if there is no such file. A byte order mark, which some
  * Windows editors write, is removed.
  *
@@ -45,7 +60,7 @@ export async function namesIn(directory: string): Promise<string[]> {
 export async function readText(...segments: string[]): Promise<string | null> {
   const path = join(...segments);
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+    return new TextDecoder("utf-8", { fatal: true }).decode(await readBytes(path));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return null;
     const reason = error instanceof TypeError
@@ -115,16 +130,13 @@ class FileSource implements ByteSource, Disposable {
  * @throws {Error} If there is no such file, or it cannot be read.
  */
 export async function openFile(path: string): Promise<ByteSource & Disposable> {
-  let file: Deno.FsFile;
   try {
-    file = await Deno.open(path);
+    await assertFile(path); // opening a pipe would wait for somebody to write to it
+    const file = await Deno.open(path);
+    return new FileSource(path, (await file.stat()).size, file);
   } catch (error) {
     throw new Error(`Cannot open ${path}: ${reasonOf(error)}`, { cause: error });
   }
-  const { isFile, size } = await file.stat();
-  if (isFile) return new FileSource(path, size, file);
-  file.close();
-  throw new Error(`Cannot open ${path}: it is not a file`);
 }
 
 /**
@@ -211,7 +223,10 @@ export async function assertWritable(directory: string, bytes: number): Promise<
  */
 export async function makeDirectory(directory: string): Promise<AsyncDisposable> {
   const missing: string[] = [];
-  for (let at = directory; !await exists(at); at = dirname(at)) missing.push(at);
+  // What may not be looked at is not missing. The root of an unknown drive is, and has no parent.
+  for (let at = directory; at !== dirname(at) && await isMissing(at); at = dirname(at)) {
+    missing.push(at);
+  }
   const made = {
     // Not recursive, because another run may have written files there in the meantime.
     async [Symbol.asyncDispose]() {
@@ -225,6 +240,10 @@ export async function makeDirectory(directory: string): Promise<AsyncDisposable>
     await made[Symbol.asyncDispose]();
     throw unwritable(directory, error);
   }
+}
+
+async function isMissing(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => false, (error) => error instanceof Deno.errors.NotFound);
 }
 
 function unwritable(directory: string, error: unknown): Error {
