@@ -1,4 +1,11 @@
-import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { type Dataset, openDataset } from "../blocklora/data/dataset.ts";
 import { drawShots } from "../blocklora/data/shots.ts";
@@ -228,6 +235,7 @@ Deno.test("openDataset() says what is wrong with folders", async () => {
     'class "c" is in test but not in train',
   );
   await assertRefused(train, "it has train/CLASS but no test/CLASS");
+  await assertRefused([...train, "test/"], "it has no test images");
 });
 
 Deno.test("openDataset() says what is wrong with a split file", async () => {
@@ -244,7 +252,11 @@ Deno.test("openDataset() says what is wrong with a split file", async () => {
     [{ train: [...train, ["a/3.png", -1, "A"]], test }, "is not [path, label, class name]"],
     [{ train: [...train, ["a/3.png", 0.5, "A"]], test }, "is not [path, label, class name]"],
     [{ train: [...train, ["a/3.png", 0]], test }, "is not [path, label, class name]"],
-    [{ train: [...train, null], test }, "null is not [path, label, class name]"],
+    [{ train: [...train, null], test }, 'entry 3 of "train", null, is not [path, label, class'],
+    [{ train: [...train, ["../secret.png", 0, "A"]], test }, "path ../secret.png leads out of"],
+    [{ train: [...train, ["a/../../secret.png", 0, "A"]], test }, "leads out of"],
+    [{ train, test: [["/etc/hostname", 0, "A"]] }, "its path /etc/hostname leads out of"],
+    [{ train: [...train, ["a/3.png", 2 ** 40, "A"]], test }, "is above the number of images"],
     [
       { train: [...train, ["a/3.png", 0, "Other"]], test },
       'label 0 is "A" and, for a/3.png, "Other"',
@@ -297,6 +309,113 @@ Deno.test({
       await Deno.symlink(`${root}/none.png`, `${data}/test/b/4.png`);
       await assertRejects(() => openDataset(data), Error, "test/b/4.png: the link leads nowhere");
     }),
+});
+
+Deno.test({
+  name: "openDataset() refuses pipes, devices and links to themselves instead of waiting for them",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withFiles([
+      ...images("data/train/a", 2),
+      ...images("data/train/b", 2),
+      ...images("data/test/b", 1),
+    ], async (root) => {
+      const sh = async (script: string) =>
+        assert(
+          (await new Deno.Command("sh", { args: ["-c", script], cwd: root }).output()).success,
+        );
+      const refused = async (path: string, make: string, reason: string, remove = `rm ${path}`) => {
+        await sh(make);
+        const error = await assertRejects(() => openDataset(`${root}/data`), Error, reason);
+        assertMatch(error.message, /^Cannot .*\/data/);
+        await sh(remove);
+      };
+      const image = "data/train/a/x.png";
+      await refused(image, `mkfifo ${image}`, "x.png: it is not a file, remove it");
+      await refused(image, `ln -s /dev/zero ${image}`, "x.png: it is not a file");
+      await refused(image, `ln -s x.png ${image}`, "x.png: the link leads nowhere (too many");
+      await refused("data/train/c", "ln -s . data/train/c", 'class "c"');
+      for (const file of ["classnames.json", "split_zhou_X.json"]) {
+        const path = `data/${file}`;
+        await refused(path, `mkfifo ${path}`, `${file}: it is not a file`);
+        await refused(path, `mkdir ${path}`, `${file}: it is not a file`, `rmdir ${path}`);
+      }
+      // Deno shows such a name with U+FFFD in it, and finds no file of that name.
+      const odd = `"$(printf 'data/train/a/caf\\351.png')"`;
+      await refused(odd, `touch ${odd}`, "caf\ufffd.png: its name is not UTF-8, rename or remove");
+      const folder = `"$(printf 'data/train/caf\\351')"`;
+      await refused(folder, `mkdir ${folder}`, "its name is not UTF-8", `rmdir ${folder}`);
+      // A pipe that is not named like an image is only left out.
+      await sh("mkfifo data/train/a/pipe data/pipe");
+      await Deno.writeTextFile(`${root}/data/train/a/\ufffd.png`, "");
+      const { ignored, train } = await openDataset(`${root}/data`);
+      assertEquals([ignored, train.length], [1, 5]);
+    }),
+});
+
+Deno.test("openDataset() notes what it leaves out, and classes that read alike", async () => {
+  const notes = async (files: Parameters<typeof withFiles>[0]) => {
+    let found: readonly string[] = [];
+    await withFiles(files, async (root) => {
+      found = (await openDataset(root)).notes;
+    });
+    return found;
+  };
+  const used = "only jpg, jpeg, png and webp files in class folders are used";
+  const two = [...images("a", 2), ...images("b", 2)];
+  assertEquals(await notes([...two, "a/.DS_Store", "b/Thumbs.db", "notes.txt"]), []);
+  assertEquals(
+    await notes([...two, "a/x.BMP", "b/x.bmp", "b/x.txt", "b/none", "b/folder/1.png", "x.png"]),
+    [`left out 2 .bmp, 1 .txt, 1 beside the class folders, 1 folder, 1 without an extension: ${used}`],
+  );
+  assertEquals(
+    await notes([...two, ..."abcdefg".split("").map((kind) => `a/x.${kind}`)]),
+    [`left out 1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 2 more: ${used}`],
+  );
+  assertEquals(
+    await notes([...two, "a/x.jfif"]),
+    [`left out 1 .jfif: ${used}; a .jfif is a JPEG, rename it to .jpg`],
+  );
+  await assertRefused([...two, "c/x.jfif", "c/x.gif"], "webp) but 1 .gif, 1 .jfif, add some");
+
+  const alike = async (a: string, b: string) =>
+    await notes([...two, ["classnames.json", { a, b }]]);
+  const same = [
+    ["Cat", "cat"],
+    ["sea_lake", "Sea  lake "],
+    ["t-shirt", "t shirt"],
+    ["caf\u00e9", "cafe\u0301"],
+    ["cat", "c\u0430t"],
+    ["\uff43at", "cat"],
+  ];
+  for (const [a, b] of same) {
+    assertEquals(await alike(a, b), [
+      `classes read alike: ${JSON.stringify(a)} (a) and ${JSON.stringify(b)} (b)`,
+    ]);
+  }
+  assertEquals(await alike("cat", "cat\u200b\u00a0"), [
+    'classes read alike: "cat" (a) and "cat\\u{200b}\\u{a0}" (b)',
+  ]);
+  for (const [a, b] of [["cat", "cats"], ["r\u00e9sum\u00e9", "resume"], ["1", "10"]]) {
+    assertEquals(await alike(a, b), []);
+  }
+  assertEquals(await notes([...images("Cat", 2), ...images("cat ", 2), ...images("b", 2)]), [
+    'classes read alike: "Cat" and "cat" (cat )',
+  ]);
+});
+
+Deno.test("classnames.json and split files may begin with a byte order mark", async () => {
+  const marked = (content: unknown) => `\ufeff${JSON.stringify(content)}`;
+  await withFiles([
+    ...images("a", 2),
+    ...images("b", 2),
+    ["classnames.json", marked(["A", "B"])],
+  ], async (root) => {
+    assertEquals((await openDataset(root)).classes, ["A", "B"]);
+    const [train, test] = [[["a/1.png", 0, "C"], ["b/1.png", 1, "D"]], [["a/2.png", 0, "C"]]];
+    await Deno.writeTextFile(`${root}/split_zhou_X.json`, marked({ train, test }));
+    assertEquals((await openDataset(root)).classes, ["C", "D"]);
+  });
 });
 
 Deno.test("drawShots() draws by seed, in whatever order and folder the files are", () =>

@@ -101,6 +101,11 @@ Deno.test("decodeImage() converts every kind of PNG to RGB, as Pillow does", asy
     ["interlaced", png([2, 2, 8, 0, 1], [0, 1, 0, 2, 0, 3, 4]), gray(1, 2, 3, 4)],
     ["filtered", png([2, 2, 8, 0], [1, 9, 1, 2, 1, 1]), gray(9, 10, 10, 11)],
     ["with more after its end", bytes(PNG, "more"), [1, 2, 3, 4, 5, 6]],
+    [
+      "an animation of one frame",
+      png([2, 1, 8, 2], [0, 1, 2, 3, 4, 5, 6], chunk("acTL", [...u32(1), ...u32(0)])),
+      [1, 2, 3, 4, 5, 6],
+    ],
   ];
   for (const [name, file, expected] of rows) {
     assertEquals([...(await decodeImage(file, name)).pixels], expected, name);
@@ -210,6 +215,10 @@ Deno.test("decodeImage() refuses sizes that no memory holds", async () => {
   ];
   await refused(riff("VP8X", extended(0, 60_000)), reason);
   await refused(riff("VP8X", extended(2, 8)), "it is an animated WebP, save one frame");
+  await refused(
+    png([2, 1, 8, 2], [0, 1, 2, 3, 4, 5, 6], chunk("acTL", [...u32(2), ...u32(0)])),
+    "it is an animated PNG, save one frame",
+  );
   const most = "its header says 16383x16383 pixels";
   await refused(riff("VP8 ", [0, 0, 0, 0x9d, 1, 0x2a, 0xff, 0x3f, 0xff, 0x3f]), most);
   await refused(riff("VP8L", [0x2f, 0xfe, 0xbf, 0xff, 0x0f, 0, 0, 0, 0, 0]), most);

@@ -1,7 +1,9 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import {
+  makeDirectory,
   openFile,
+  readBytes,
   readJson,
   readText,
   writeAtomically,
@@ -143,3 +145,52 @@ Deno.test("writeTogether() never leaves old files beside new ones, wherever it i
       assertEquals(names(directory).length, stop);
     }
   }));
+
+Deno.test({
+  name: "openFile(), readBytes() and readText() refuse what may never end, and do not wait for it",
+  ignore: Deno.build.os === "windows",
+  fn: () =>
+    inDirectory(async (directory) => {
+      const pipe = join(directory, "pipe");
+      assert((await new Deno.Command("mkfifo", { args: [pipe] }).output()).success);
+      using _socket = Deno.listen({ transport: "unix", path: join(directory, "socket") });
+      await Deno.symlink("/dev/zero", join(directory, "device"));
+      await Deno.symlink("loop", join(directory, "loop"));
+      await Deno.symlink("nothing", join(directory, "dangling"));
+      await Deno.mkdir(join(directory, "folder"));
+      const reasons: Record<string, RegExp> = {
+        pipe: /it is not a file$/,
+        socket: /it is not a file$/,
+        device: /it is not a file$/,
+        folder: /it is not a file$/,
+        loop: /too many (levels of )?symbolic links/i,
+        dangling: /no such file/i,
+      };
+      for (const [name, reason] of Object.entries(reasons)) {
+        const path = join(directory, name);
+        for (const read of [openFile, readBytes, readText]) {
+          if (name === "dangling" && read === readText) {
+            assertEquals(await readText(path), null);
+            continue;
+          }
+          const { message } = await assertRejects(() => read(path) as Promise<unknown>, Error);
+          assertMatch(message, reason, read.name);
+        }
+      }
+    }),
+});
+
+Deno.test({
+  name: "makeDirectory() ends where nothing may be looked at, and removes nothing that was there",
+  permissions: { read: false, write: true },
+  async fn() {
+    const directory = await Deno.makeTempDir();
+    const old = join(directory, "old");
+    await Deno.mkdir(old);
+    for (const path of [old, join(directory, "a/b")]) {
+      await (await makeDirectory(path))[Symbol.asyncDispose]();
+    }
+    await Deno.remove(old); // fails if it is gone
+    await Deno.remove(directory, { recursive: true });
+  },
+});

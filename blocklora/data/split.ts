@@ -76,7 +76,7 @@ export async function readSplit(
         if (!leadsBelow(path)) fail(`its path ${path} leads out of ${root}`);
         continue;
       }
-      const shown = Object(entry) === entry ? "" : `, ${JSON.stringify(entry)}`;
+      const shown = Object(entry) === entry ? "" : `, ${JSON.stringify(entry)},`;
       fail(`entry ${i + 1} of "${side}"${shown} is not [path, label, class name]`);
     }
     return list as SplitEntry[];
