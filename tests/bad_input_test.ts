@@ -264,9 +264,23 @@ Deno.test("escape sequences in a folder's name do not reach the terminal", async
     const data = await copyData(join(directory, "data"));
     await Deno.mkdir(join(data, "train", "\x1b]0;owned\x07\x1b[2J\u202egnp"));
     const { stderr } = await octograd(["train", "--data", data]);
-    assertStringIncludes(stderr, 'Cannot use class "�]0;owned��[2J�gnp"');
+    assertStringIncludes(stderr, 'class "\\u001b]0;owned\\u0007\\u001b[2J\\u202egnp"');
     // deno-lint-ignore no-control-regex -- they must not be there
-    assert(!/[\x00-\x09\x0b-\x1f\u202e]/.test(stderr), stderr);
+    const commands = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/;
+    assert(!commands.test(stderr), stderr);
+
+    const classes = ["bag\x1b[31m", "two\nlines", "\u009b2J\u202e"];
+    const [image] = filesIn(join(data, "test/bag"));
+    const odd = join(directory, "a\r\x1b[2K.png");
+    await Deno.copyFile(join(data, "test/bag", image), odd);
+    const args = ["classify", odd, "--classes", classes.join(",")];
+    const plain = await octograd(args);
+    assertEquals(plain.stdout.trimEnd().split("\n").length, 4, plain.stdout);
+    const json = await octograd([...args, "--json"]);
+    const { predictions: [{ path, top }] } = JSON.parse(json.stdout);
+    assertEquals(path, odd);
+    assertEquals(top.map(({ label }: { label: string }) => label).sort(), classes.sort());
+    for (const { stdout, stderr } of [plain, json]) assert(!commands.test(stdout + stderr));
   });
 });
 

@@ -20,6 +20,7 @@ import { pageOf } from "../blocklora/report/page.ts";
 import { readRuns } from "../blocklora/report/runs.ts";
 import { SvgDocument } from "../blocklora/report/svg_document.ts";
 import type { RunResult } from "../blocklora/training/result.ts";
+import { findChromium, openPage } from "./browser/chromium.ts";
 import { octograd, withDirectory } from "./cli.ts";
 
 const IMAGES = fileURLToPath(new URL("../blocklora/fashion_mnist/", import.meta.url));
@@ -156,9 +157,10 @@ Deno.test("the page has all that it should, and loads nothing", async () => {
   assertEquals(page.match(/src="data:image\/png;base64,/g)?.length, 4);
   assertStringIncludes(page, "✗ plain");
   assertStringIncludes(page, "46.0 ± 3.0");
-  // Names are text, not markup.
+  // Names are text, not markup, in attributes too.
   assert(!page.includes("<b>&"));
-  assertStringIncludes(page, "&lt;b&gt;&amp;");
+  assertStringIncludes(page, 'alt="&lt;b&gt;&amp;&quot;"');
+  assert(!/ style=/.test(page), "the page's policy forbids style attributes");
   // The page loads and runs nothing: its only addresses are the names of SVG's vocabularies.
   const addresses = [...page.matchAll(/https?:\/\/[^"\s<]+/g)].map(([address]) => address);
   assertEquals(addresses.filter((address) => !address.startsWith("http://www.w3.org/")), []);
@@ -206,6 +208,14 @@ Deno.test("a report covers all runs below a directory, and nothing else", async 
     );
     await Deno.remove(join(directory, "again"), { recursive: true });
 
+    await Deno.mkdir(join(directory, "d"), { recursive: true });
+    assert(
+      (await new Deno.Command("mkfifo", { args: [join(directory, "d/result.json")] }).output())
+        .success,
+    );
+    await assertRejects(() => readRuns([directory]), Error, "d/result.json: it is not a file");
+    await Deno.remove(join(directory, "d/result.json"));
+
     const broken: Record<string, string> = {
       [JSON.stringify({ format: 2 })]: "it is not the result of a run of this version, remove it",
       [JSON.stringify({ ...RUNS[1], method: "none" })]:
@@ -222,35 +232,148 @@ Deno.test("a report covers all runs below a directory, and nothing else", async 
   });
 });
 
-Deno.test("a result that says what it must not is refused, by file and field", () =>
+Deno.test("a result whose fields are not what they must be is refused by the field's name", () =>
   withDirectory(async (directory) => {
     const path = join(directory, "result.json");
-    const given = runOf({});
-    const images = given.images.with(0, "../secret.png");
-    const wrong: [Record<string, unknown>, string][] = [
-      [{ images }, 'its images[0] is "../secret.png"'],
-      [{ images: given.images.with(1, "/etc/hostname") }, "its images[1] is "],
-      [{ images: given.images.slice(1) }, "its labels has 4 items, it must have 3"],
+    const refused: [Record<string, unknown>, string][] = [
+      [{ format: "1" }, "it is not the result of a run of this version"],
       [{ classes: "abc" }, 'its classes is "abc", it must be a list'],
-      [{ classes: [] }, "no classes"],
+      [{ classes: ["a", 3] }, "its classes[1] is 3, it must be a text"],
+      [{ classes: [] }, "it has no classes or no test images"],
+      [{ labels: [], predictions: [], images: [] }, "it has no classes or no test images"],
+      [{ accuracy: "<b>9</b>" }, 'its accuracy is "<b>9</b>", it must be a number from 0 to 100'],
+      [{ accuracy: 101 }, "its accuracy is 101, it must be a number from 0 to 100"],
+      [{ accuracy: null }, "its accuracy is null"],
+      [{ shots: -1 }, "its shots is -1, it must be an integer from 0"],
+      [{ shots: undefined }, "its shots is missing"],
+      [{ seed: 0.5 }, "its seed is 0.5"],
+      [{ rank: "8" }, 'its rank is "8"'],
+      [{ trainableParameters: "1<script>" }, 'its trainableParameters is "1<script>"'],
+      [{ losses: [[0, 1], [1, null]] }, "its losses[1][1] is null, it must be a number"],
+      [{ losses: [[0]] }, "its losses[0] has 1 items, it must have 2"],
+      [{ losses: { length: 1e9 } }, "its losses is an object, it must be a list"],
       [{ labels: [0, 0, 1, 2] }, "its labels[3] is 2, it must be an integer from 0 to 1"],
-      [{ predictions: ["<b>", 0, 0, 0] }, 'its predictions[0] is "<b>"'],
-      [{ accuracy: "<script>" }, 'its accuracy is "<script>"'],
-      [{ losses: [[1]] }, "its losses[0] has 1 items"],
-      [{ shots: 1.5 }, "its shots is 1.5"],
-      [{ peakBytesByOwner: { "<b>": "x" } }, "its peakBytesByOwner."],
-      [{ settings: null }, "its settings is null"],
-      [{ version: undefined }, "its version is missing"],
+      [{ predictions: [0, 0, 1] }, "its predictions has 3 items, it must have 4"],
+      [{ predictions: [0, -1, 1, 1] }, "its predictions[1] is -1"],
+      [{ images: ["a", "../b", "c", "d"] }, 'its images[1] is "../b", it must be a path below'],
+      [{ images: ["a", "b/../../c", "c", "d"] }, 'its images[1] is "b/../../c"'],
+      [{ images: ["/etc/hostname", "b", "c", "d"] }, 'its images[0] is "/etc/hostname"'],
+      [{ peakBytesByOwner: { workspace: 1 } }, "its peakBytesByOwner.frozenWeights is missing"],
+      [{ settings: [] }, "its settings is a list, it must be an object"],
+      [{ settings: { a: [[[[[1]]]]] } }, "its settings.a.0.0.0 is a list"],
+      [{ identity: { model: "m", train: null } }, "its identity.test is missing"],
+      [{ method: { toString: 1 } }, "its method is an object, it must be a text"],
     ];
-    for (const [change, message] of wrong) {
-      await Deno.writeTextFile(path, JSON.stringify({ ...given, ...change }));
-      const error = await assertRejects(() => readRuns([directory]), Error, message);
-      assertStringIncludes(error.message, path);
+    for (const [fields, reason] of refused) {
+      await Deno.writeTextFile(path, JSON.stringify({ ...runOf({}), ...fields }));
+      const { message } = await assertRejects(() => readRuns([directory]), Error, reason);
+      assertEquals(message.split(path).length, 2, message);
+      assertMatch(message, /^Cannot read [^\n]*, remove it, or run that again$/);
     }
-    await Deno.writeTextFile(path, JSON.stringify(given));
-    const page = await pageOf(await readRuns([directory]), new Map());
-    assertStringIncludes(page, `content="default-src 'none';`);
+    const nested = JSON.stringify(runOf({})).replace('"classes":', `$&${"[".repeat(1e5)}`);
+    await Deno.writeTextFile(path, nested + "]".repeat(1e5));
+    await assertRejects(() => readRuns([directory]), Error, "result.json: it is not JSON");
+    await Deno.writeTextFile(path, JSON.stringify(runOf({})));
+    assertEquals(await readRuns([directory]), [runOf({})]);
   }));
+
+Deno.test("the page shows images of its data set, and no other file", () =>
+  withDirectory(async (directory) => {
+    const bag = join(IMAGES, "test", "bag");
+    const [{ name }] = await Array.fromAsync(Deno.readDir(bag));
+    const image = await Deno.readFile(join(bag, name));
+    const secret = new Uint8Array([...image, 1, 2, 3]);
+    const root = join(directory, "data");
+    await Deno.mkdir(root);
+    await Deno.writeFile(join(directory, "secret.png"), secret);
+    await Deno.writeTextFile(join(directory, "key"), "a secret key");
+    await Deno.writeFile(join(root, "inside.png"), image);
+    await Deno.symlink(join(directory, "key"), join(root, "key.png"));
+    await Deno.symlink(join(bag, name), join(root, "linked.png"));
+    assert((await new Deno.Command("mkfifo", { args: [join(root, "pipe.png")] }).output()).success);
+    const shownOf = async (path: string) => {
+      const images = [path, ...Array(3).fill("none.png")];
+      const page = await pageOf([runOf({ images })], new Map([["two things", root]]));
+      return [...page.matchAll(/src="data:image\/(\w+);base64,([^"]*)"/g)]
+        .map(([, type, data]) => [type, data === image.toBase64()]);
+    };
+    assertEquals(await shownOf("inside.png"), [["png", true]]);
+    // A link belongs to who has the directory, not to who wrote the result.
+    assertEquals(await shownOf("linked.png"), [["png", true]]);
+    const outside = ["../secret.png", `${directory}/secret.png`, "x/../../secret.png"];
+    for (const path of [...outside, "key.png", "pipe.png", ".", "\0"]) {
+      assertEquals(await shownOf(path), [], path);
+    }
+  }));
+
+/** Runs in which every text is markup, ends an attribute or commands a terminal. */
+const HOSTILE = [
+  "<script>document.title = 1</script>",
+  '"><img src=x onerror="document.title = 2">',
+  "&quot; onload=&quot;alert(1)",
+  "</style></svg></title><style>* { color: red }</style>",
+  "\x1b[2J\u009b31m\u202egnp\nline",
+].map((text, seed) =>
+  runOf({
+    version: text,
+    device: text,
+    model: text,
+    data: text,
+    classes: [text, text],
+    template: text,
+    seed,
+    settings: { [text]: text, list: [text], nested: { [text]: text } },
+    identity: { model: text, train: text, test: text },
+  })
+);
+
+Deno.test("names and values are text on the page, in Markdown and on the terminal", () =>
+  withDirectory(async (directory) => {
+    for (const [i, run] of HOSTILE.entries()) {
+      await Deno.mkdir(join(directory, `${i}`));
+      await Deno.writeTextFile(join(directory, `${i}`, "result.json"), JSON.stringify(run));
+    }
+    const { code, stdout, stderr } = await octograd(["report", "--runs", directory, "--markdown"]);
+    assertEquals(code, 0, stderr);
+    const page = await Deno.readTextFile(join(directory, "report.html"));
+    assert(!/<script|<img|onload="|<style>\*/.test(page));
+    assertEquals(page.match(/<\/style>/g)?.length, 1);
+    for (const shown of ["&lt;script&gt;", "\\u001b[2J\\u009b31m\\u202egnp\\u000aline"]) {
+      assertStringIncludes(page, shown);
+    }
+    assertStringIncludes(stdout, "\\\\u001b\\[2J\\\\u009b31m\\\\u202egnp\\\\u000aline:");
+    // deno-lint-ignore no-control-regex -- they must not be there
+    assert(!/[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/.test(page + stdout + stderr));
+    assert(!/[^\\]</.test(stdout));
+  }));
+
+const chromium = await findChromium();
+Deno.test({
+  name: "a browser shows the page, and its policy blocks nothing of it but all else",
+  ignore: chromium === null,
+  fn: () =>
+    withDirectory(async (directory) => {
+      const [{ name }] = await Array.fromAsync(Deno.readDir(join(IMAGES, "test", "bag")));
+      const images = Array.from({ length: 4 }, () => `test/bag/${name}`);
+      const runs = [...RUNS, ...HOSTILE].map((run) => ({ ...run, images }));
+      const page = await pageOf(runs, new Map([["two things", IMAGES]]));
+      const path = join(directory, "page.html");
+      await Deno.writeTextFile(path, page);
+      const shown = await openPage(chromium!, path);
+      assertEquals(shown.console, []);
+      assertStringIncludes(shown.document, "<title>What few labelled images teach a CLIP</title>");
+      assertEquals(shown.document.match(/<img /g)?.length, 4);
+
+      const foreign =
+        '<p style="color: red"></p><style>p {}</style><img src="http://127.0.0.1/x">' +
+        "<script>document.title = 1</script>";
+      await Deno.writeTextFile(path, page.replace("<main>", `$&${foreign}`));
+      const attacked = await openPage(chromium!, path);
+      assertEquals(attacked.console.length, 4, attacked.console.join("\n"));
+      assertEquals(attacked.console.filter((line) => !line.includes("has been blocked")), []);
+      assert(!attacked.document.includes("<title>1"));
+    }),
+});
 
 Deno.test("SvgDocument writes elements in their order, and escapes text and quotes", () => {
   const document = new SvgDocument();
@@ -258,7 +381,7 @@ Deno.test("SvgDocument writes elements in their order, and escapes text and quot
     document.createElementNS("http://www.w3.org/2000/svg", name)
   );
   text.setAttribute("x", 1);
-  text.setAttribute("aria-label", '"');
+  text.setAttribute("aria-label", '"<&gt;');
   text.setAttribute("y", 2);
   text.removeAttribute("x");
   assertEquals([text.hasAttribute("x"), text.getAttribute("y")], [false, "2"]);
@@ -268,6 +391,6 @@ Deno.test("SvgDocument writes elements in their order, and escapes text and quot
   text.insertBefore(first, last);
   assertEquals(
     text.outerHTML,
-    '<text y="2" aria-label="&quot;"><style>a &gt; b</style><g />&lt;b&gt;&amp;"</text>',
+    '<text y="2" aria-label="&quot;&lt;&amp;gt;"><style>a &gt; b</style><g />&lt;b&gt;&amp;"</text>',
   );
 });

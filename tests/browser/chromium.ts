@@ -102,6 +102,25 @@ export async function runInChromium(
   return results;
 }
 
+/** Opens a page, and gives its document and what the browser wrote on the page's console. */
+export async function openPage(
+  chromium: string,
+  path: string,
+): Promise<{ document: string; console: string[] }> {
+  const profile = await Deno.makeTempDir({ prefix: "octograd-chromium-" });
+  try {
+    const logging = ["--enable-logging=stderr", "--v=0", "--dump-dom"];
+    const { stdout, stderr } = await new Deno.Command(chromium, {
+      args: [...ARGUMENTS, ...logging, `--user-data-dir=${profile}`, `file://${path}`],
+      env: { HOME: profile, TMPDIR: profile },
+    }).output();
+    const [document, log] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    return { document, console: log.split("\n").filter((line) => /:CONSOLE[:(]/.test(line)) };
+  } finally {
+    await removed(profile);
+  }
+}
+
 /** Files of tests as one module; esbuild has a separate lock, for those who have Chromium. */
 async function bundle(files: readonly string[]): Promise<string> {
   const [page, config] = ["page.ts", "deno.json"].map((name) =>
