@@ -270,9 +270,10 @@ Deno.test("a result whose fields are not what they must be is refused by the fie
       assertEquals(message.split(path).length, 2, message);
       assertMatch(message, /^Cannot read [^\n]*, remove it, or run that again$/);
     }
-    const nested = JSON.stringify(runOf({})).replace('"classes":', `$&${"[".repeat(1e5)}`);
-    await Deno.writeTextFile(path, nested + "]".repeat(1e5));
-    await assertRejects(() => readRuns([directory]), Error, "result.json: it is not JSON");
+    const deep = "[".repeat(1e5) + "]".repeat(1e5);
+    const nested = JSON.stringify({ ...runOf({}), settings: { a: 1 } });
+    await Deno.writeTextFile(path, nested.replace('{"a":1}', `{"a":${deep}}`));
+    await assertRejects(() => readRuns([directory]), Error, "its settings.a.0.0.0 is a list");
     await Deno.writeTextFile(path, JSON.stringify(runOf({})));
     assertEquals(await readRuns([directory]), [runOf({})]);
   }));
