@@ -336,6 +336,18 @@ gpuTest("loadAdapters() refuses what would give wrong numbers, and leaves the mo
     ["a broken rank pattern", tensors, of({ rank_pattern: { fc1: 0 } }), "r is 0"],
     ["words for ranks", tensors, of({ rank_pattern: { fc1: "3" } }), "rank_pattern is"],
     ["a broken pattern", tensors, of({ rank_pattern: { "(": 3 } }), "not a regular expression"],
+    ...["(a+)+$", "(.*)*(.*)*(.*)*q", "((x|[)])y?)*z", "(a|a)*b", "(\\w{2,})+", ".*.*.*.*.*x"]
+      .flatMap(
+        (pattern): [string, typeof tensors, ReturnType<typeof of>, string][] => [
+          [`the targets ${pattern}`, tensors, of({ target_modules: pattern }), "take forever"],
+          [
+            `the ranks of ${pattern}`,
+            tensors,
+            of({ rank_pattern: { [pattern]: 3 } }),
+            "take forever",
+          ],
+        ],
+      ),
     ["no alpha", tensors, of({ lora_alpha: "6" }), 'lora_alpha is "6"'],
     ["much dropout", tensors, of({ lora_dropout: 1 }), "lora_dropout is 1"],
     ["blocks in LoRA", tensors, of({ blocks: 2 }), "it has blocks"],

@@ -366,7 +366,10 @@ Deno.test("openDataset() notes what it leaves out, and classes that read alike",
   assertEquals(await notes([...two, "a/.DS_Store", "b/Thumbs.db", "notes.txt"]), []);
   assertEquals(
     await notes([...two, "a/x.BMP", "b/x.bmp", "b/x.txt", "b/none", "b/folder/1.png", "x.png"]),
-    [`left out 2 .bmp, 1 .txt, 1 beside the class folders, 1 folder, 1 without an extension: ${used}`],
+    [
+      "left out 2 .bmp, 1 .txt, 1 beside the class folders, 1 folder, " +
+      `1 without an extension: ${used}`,
+    ],
   );
   assertEquals(
     await notes([...two, ..."abcdefg".split("").map((kind) => `a/x.${kind}`)]),

@@ -5,8 +5,8 @@
  * Whether Deno's tests passed is read from the runner's report, not from how its process ended.
  * With Mesa 22.3 on glibc 2.36, about one in a hundred processes of `deno test` that used WebGPU
  * aborts while it exits, after all tests have been reported: a thread of Deno's frees its memory
- * while the driver's libraries are unloaded. A test of five lines is enough to see it. It says nothing about
- * the tests.
+ * while the driver's libraries are unloaded. A test of five lines is enough to see it. It says
+ * nothing about the tests.
  *
  * @module
  */

@@ -222,14 +222,14 @@ async function readFolders(
     const directory = join(root, folder);
     const entries = await list(directory);
     const images = entries.filter(isImage);
-    const others = entries.filter((entry) => !isImage(entry)).map(kindOf);
+    const rest = entries.filter((entry) => !isImage(entry)).map(kindOf);
     if (images.length === 0) {
       throw new Error(
         `Cannot use class "${folder}": ${directory} has no images (jpg, jpeg, png or webp)` +
-          `${others.length > 0 ? ` but ${countsOf(others)}` : ""}, add some or remove it`,
+          `${rest.length > 0 ? ` but ${countsOf(rest)}` : ""}, add some or remove it`,
       );
     }
-    for (const kind of others) leftOut.push(kind);
+    for (const kind of rest) leftOut.push(kind);
     for (const { name, real, isFile } of images) {
       const path = join(directory, name);
       if (!isFile) throw new Error(`Cannot use ${path}: it is not a file, remove it`);

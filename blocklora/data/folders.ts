@@ -62,7 +62,7 @@ function follow(directory: string, { name }: Entry): Entry {
   }
 }
 
-/** Fails if the name of a listed path is not UTF-8. Deno replaces what it cannot decode by U+FFFD. */
+/** Fails if a listed name is not UTF-8. Deno replaces what it cannot decode by U+FFFD. */
 function assertUtf8(path: string): void {
   try {
     Deno.lstatSync(path);

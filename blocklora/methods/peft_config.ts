@@ -5,6 +5,8 @@
  * @module
  */
 
+import { flawOf } from "./name_pattern.ts";
+
 /** What a PEFT configuration says. */
 export interface PeftConfig<Config> {
   /** The configuration of all layers. */
@@ -65,11 +67,15 @@ export function matched(
 }
 
 function pattern(key: string, source: string): RegExp {
+  let made: RegExp;
   try {
-    return new RegExp(`^(?:${source})$`);
+    made = new RegExp(`^(?:${source})$`);
   } catch {
     refuse(`its ${key} has "${source}", which is not a regular expression`);
   }
+  const flaw = flawOf(source);
+  if (flaw === null) return made;
+  refuse(`its ${key} has "${source}", which ${flaw}: it could take forever, simplify it`);
 }
 
 /** Reads a record that gives a number for each pattern of names. */

@@ -42,7 +42,7 @@ function draw(label: string, options: Plot.PlotOptions): string {
     ...options,
   });
   svg.setAttribute("role", "img");
-  // Its style sheet is part of the page's, which is the only one that the page's policy permits.
+  // Its style sheet is in the page's, the only one that the page's policy permits.
   return svg.outerHTML.replace(/<style>[^<]*<\/style>/, "");
 }
 

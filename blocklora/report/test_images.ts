@@ -18,7 +18,7 @@ const SHOWN = 24;
 /**
  * Test images of a run, alternately one that was classified correctly and one that was not, as long
  * as their bytes in the page stay below `budget`. The images are read from `root`, the directory of
- * the data set. The page may be sent to others, and the paths come from a file: paths that lead out
+ * the data set. The page may be sent around, and the paths come from a file: paths that lead out
  * of the root and files that are no images are left out.
  */
 export async function testImages(
