@@ -296,7 +296,7 @@ Deno.test({
           .map(([, type, data]) => [type, data === image.toBase64()]);
       };
       assertEquals(await shownOf("inside.png"), [["png", true]]);
-      // A link belongs to who has the directory, not to who wrote the result.
+      // A link was put there by whoever made the directory, not by whoever wrote the result.
       assertEquals(await shownOf("linked.png"), [["png", true]]);
       const outside = ["../secret.png", `${directory}/secret.png`, "x/../../secret.png"];
       for (const path of [...outside, "key.png", "pipe.png", ".", "\0"]) {
