@@ -353,6 +353,13 @@ Deno.test({
     }),
 });
 
+Deno.test("openDataset() takes a folder that is named like an image for a class", () =>
+  withFiles([
+    ...["train/a.png", "train/b.jpg", "test/a.png"].flatMap((folder) => images(folder, 1)),
+  ], async (root) => {
+    assertEquals((await openDataset(root)).classes, ["a.png", "b.jpg"]);
+  }));
+
 Deno.test("openDataset() notes what it leaves out, and classes that read alike", async () => {
   const notes = async (files: Parameters<typeof withFiles>[0]) => {
     let found: readonly string[] = [];

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import {
+  assertWritable,
   makeDirectory,
   openFile,
   readBytes,
@@ -181,10 +182,12 @@ Deno.test({
 });
 
 Deno.test({
-  name: "makeDirectory() ends where nothing may be looked at, and removes nothing that was there",
+  name:
+    "makeDirectory() and assertWritable() end where nothing may be looked at, and remove nothing that was there",
   permissions: { read: false, write: true },
   async fn() {
     const directory = await Deno.makeTempDir();
+    await assertWritable(directory, 1.5);
     const old = join(directory, "old");
     await Deno.mkdir(old);
     for (const path of [old, join(directory, "a/b")]) {

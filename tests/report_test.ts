@@ -208,14 +208,6 @@ Deno.test("a report covers all runs below a directory, and nothing else", async 
     );
     await Deno.remove(join(directory, "again"), { recursive: true });
 
-    await Deno.mkdir(join(directory, "d"), { recursive: true });
-    assert(
-      (await new Deno.Command("mkfifo", { args: [join(directory, "d/result.json")] }).output())
-        .success,
-    );
-    await assertRejects(() => readRuns([directory]), Error, "d/result.json: it is not a file");
-    await Deno.remove(join(directory, "d/result.json"));
-
     const broken: Record<string, string> = {
       [JSON.stringify({ format: 2 })]: "it is not the result of a run of this version, remove it",
       [JSON.stringify({ ...RUNS[1], method: "none" })]:
@@ -278,34 +270,49 @@ Deno.test("a result whose fields are not what they must be is refused by the fie
     assertEquals(await readRuns([directory]), [runOf({})]);
   }));
 
-Deno.test("the page shows images of its data set, and no other file", () =>
-  withDirectory(async (directory) => {
-    const bag = join(IMAGES, "test", "bag");
-    const [{ name }] = await Array.fromAsync(Deno.readDir(bag));
-    const image = await Deno.readFile(join(bag, name));
-    const secret = new Uint8Array([...image, 1, 2, 3]);
-    const root = join(directory, "data");
-    await Deno.mkdir(root);
-    await Deno.writeFile(join(directory, "secret.png"), secret);
-    await Deno.writeTextFile(join(directory, "key"), "a secret key");
-    await Deno.writeFile(join(root, "inside.png"), image);
-    await Deno.symlink(join(directory, "key"), join(root, "key.png"));
-    await Deno.symlink(join(bag, name), join(root, "linked.png"));
-    assert((await new Deno.Command("mkfifo", { args: [join(root, "pipe.png")] }).output()).success);
-    const shownOf = async (path: string) => {
-      const images = [path, ...Array(3).fill("none.png")];
-      const page = await pageOf([runOf({ images })], new Map([["two things", root]]));
-      return [...page.matchAll(/src="data:image\/(\w+);base64,([^"]*)"/g)]
-        .map(([, type, data]) => [type, data === image.toBase64()]);
-    };
-    assertEquals(await shownOf("inside.png"), [["png", true]]);
-    // A link belongs to who has the directory, not to who wrote the result.
-    assertEquals(await shownOf("linked.png"), [["png", true]]);
-    const outside = ["../secret.png", `${directory}/secret.png`, "x/../../secret.png"];
-    for (const path of [...outside, "key.png", "pipe.png", ".", "\0"]) {
-      assertEquals(await shownOf(path), [], path);
-    }
-  }));
+Deno.test({
+  name: "the page shows images of its data set, and no other file",
+  ignore: Deno.build.os === "windows",
+  fn: () =>
+    withDirectory(async (directory) => {
+      const bag = join(IMAGES, "test", "bag");
+      const [{ name }] = await Array.fromAsync(Deno.readDir(bag));
+      const image = await Deno.readFile(join(bag, name));
+      const secret = new Uint8Array([...image, 1, 2, 3]);
+      const root = join(directory, "data");
+      await Deno.mkdir(root);
+      await Deno.writeFile(join(directory, "secret.png"), secret);
+      await Deno.writeTextFile(join(directory, "key"), "a secret key");
+      await Deno.writeFile(join(root, "inside.png"), image);
+      await Deno.symlink(join(directory, "key"), join(root, "key.png"));
+      await Deno.symlink(join(bag, name), join(root, "linked.png"));
+      assert(
+        (await new Deno.Command("mkfifo", { args: [join(root, "pipe.png")] }).output()).success,
+      );
+      const shownOf = async (path: string) => {
+        const images = [path, ...Array(3).fill("none.png")];
+        const page = await pageOf([runOf({ images })], new Map([["two things", root]]));
+        return [...page.matchAll(/src="data:image\/(\w+);base64,([^"]*)"/g)]
+          .map(([, type, data]) => [type, data === image.toBase64()]);
+      };
+      assertEquals(await shownOf("inside.png"), [["png", true]]);
+      // A link was put there by whoever made the directory, not by whoever wrote the result.
+      assertEquals(await shownOf("linked.png"), [["png", true]]);
+      const outside = ["../secret.png", `${directory}/secret.png`, "x/../../secret.png"];
+      for (const path of [...outside, "key.png", "pipe.png", ".", "\0"]) {
+        assertEquals(await shownOf(path), [], path);
+      }
+
+      const run = join(directory, "run");
+      await Deno.mkdir(run);
+      for (const command of ["mkfifo", "ln -s /dev/zero", "ln -s result.json"]) {
+        const [name, ...args] = [...command.split(" "), join(run, "result.json")];
+        assert((await new Deno.Command(name, { args }).output()).success);
+        await assertRejects(() => readRuns([run]), Error, "result.json: ");
+        await Deno.remove(join(run, "result.json"));
+      }
+    }),
+});
 
 /** Runs in which every text is markup, ends an attribute or commands a terminal. */
 const HOSTILE = [
@@ -334,8 +341,15 @@ Deno.test("names and values are text on the page, in Markdown and on the termina
       await Deno.mkdir(join(directory, `${i}`));
       await Deno.writeTextFile(join(directory, `${i}`, "result.json"), JSON.stringify(run));
     }
-    const { code, stdout, stderr } = await octograd(["report", "--runs", directory, "--markdown"]);
+    const data = join(directory, "data\x1b");
+    for (const name of ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.bmp"]) {
+      await Deno.mkdir(join(data, name[0]), { recursive: true });
+      await Deno.writeTextFile(join(data, name), "");
+    }
+    const args = ["report", "--runs", directory, "--data", data, "--markdown"];
+    const { code, stdout, stderr } = await octograd(args);
     assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, "data\\u001b: left out 1 .bmp: only jpg, jpeg, png and webp");
     const page = await Deno.readTextFile(join(directory, "report.html"));
     assert(!/<script|<img|onload="|<style>\*/.test(page));
     assertEquals(page.match(/<\/style>/g)?.length, 1);

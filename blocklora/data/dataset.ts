@@ -139,7 +139,7 @@ async function isSide(
   side: "train" | "test",
 ): Promise<boolean> {
   if (!folderNames(entries).includes(side)) return false;
-  return !(await list(join(root, side))).some(({ name }) => IMAGE.test(name));
+  return !(await list(join(root, side))).some(isImage);
 }
 
 /** Reads `train/CLASS/*` and `test/CLASS/*`. */

@@ -86,8 +86,9 @@ export function realFile(path: string): string | null {
 }
 
 /**
- * Whether a path that was read from a file leads below the directory that it is relative to. Links
- * may lead out of it: they belong to who has the directory, not to who wrote the file.
+ * Whether a path that was read from a file leads below the directory that it is relative to. A link
+ * in that directory may still lead elsewhere: it was put there by whoever made the directory, not
+ * by whoever wrote the file.
  */
 export function leadsBelow(path: string): boolean {
   const normal = normalize(path);

@@ -28,7 +28,8 @@ export function contestOf(run: RunResult): string {
 }
 
 /**
- * Reads the runs in `directories` and at any depth below them, sorted by path.
+ * Reads the runs in `directories` and at any depth below them, sorted by path. Links to directories
+ * are not followed.
  *
  * @throws {Error} If there are no runs, a result cannot be read, or two runs have the same method,
  * shots and seed. Such a pair would count twice in the mean over seeds.

@@ -206,8 +206,9 @@ export async function assertWritable(directory: string, bytes: number): Promise<
   const trial = join(directory, `.trial-${crypto.randomUUID().slice(0, 8)}`);
   try {
     using file = await Deno.open(trial, { write: true, createNew: true });
-    const zeros = new Uint8Array(Math.min(bytes, 1 << 24));
-    for (let left = bytes; left > 0;) left -= await file.write(zeros.subarray(0, left));
+    let left = Math.ceil(bytes);
+    const zeros = new Uint8Array(Math.min(left, 1 << 24));
+    while (left > 0) left -= await file.write(zeros.subarray(0, left));
   } catch (error) {
     throw unwritable(directory, error);
   } finally {
