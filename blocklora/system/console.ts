@@ -62,7 +62,8 @@ export class Console {
     if (this.#terminal) {
       try {
         const { columns } = Deno.consoleSize();
-        const shown = printable(line).slice(0, columns - 1);
+        // Some terminals do not know their width, and say 0.
+        const shown = [...printable(line)].slice(0, (columns || 80) - 1).join("");
         Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[2K${shown}`));
       } catch {
         return; // the terminal was closed, and the work goes on without it

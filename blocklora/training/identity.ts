@@ -7,6 +7,7 @@
 
 import { createHash } from "node:crypto";
 import { relative, sep } from "node:path";
+import { readBytes } from "../system/files.ts";
 import type { Dataset, Sample } from "../data/dataset.ts";
 
 /** Hashes of everything that determines the numbers of a run, besides its configuration. */
@@ -64,7 +65,7 @@ export class ImageHashes {
     this.#signal?.throwIfAborted();
     const known = this.#known.get(path);
     if (known !== undefined) return known;
-    const content = await Deno.readFile(path).catch(() => null);
+    const content = await readBytes(path).catch(() => null);
     const hash = content ? createHash("sha256").update(content).digest("hex") : UNREADABLE;
     this.#known.set(path, hash);
     return hash;

@@ -13,7 +13,7 @@ import { saveAdapters } from "../methods/checkpoint.ts";
 import { sites } from "../methods/sites.ts";
 import { namedIn } from "../models/chosen_model.ts";
 import { MODEL_FILES } from "../models/model_files.ts";
-import { namesIn, readText } from "../system/files.ts";
+import { namesIn, readBytes, readText, reasonOf } from "../system/files.ts";
 import type { AdaptedModel } from "./adapted_model.ts";
 import { RUN_FILES } from "./run_directory.ts";
 
@@ -78,7 +78,10 @@ export async function mergedFiles(
   ) {
     const held = await namesIn(from);
     for (const name of names.filter((name) => held.includes(name))) {
-      files[name] = await Deno.readFile(join(from, name));
+      const path = join(from, name);
+      files[name] = await readBytes(path).catch((error) => {
+        throw new Error(`Cannot copy ${path}: ${reasonOf(error)}`);
+      });
     }
   }
   return files;
