@@ -10,6 +10,7 @@ export type { AdapterMethod } from "./methods/adapter_method.ts";
 export * from "./methods/adapters.ts";
 export { BlockLora } from "./methods/block_lora.ts";
 export { saveAdapters } from "./methods/checkpoint.ts";
+export type { HostTensor, HostTensors } from "./methods/host_tensors.ts";
 export { Lora } from "./methods/lora.ts";
 export { DenseLora } from "./methods/lora_dense.ts";
 export { LowRank, type LowRankOptions } from "./methods/low_rank.ts";

@@ -55,7 +55,7 @@ export function tokensById(ids: ReadonlyMap<string, number>): string[] {
 /**
  * The id of a token that every vocabulary has.
  *
- * @throws {RangeError} If this one has it not.
+ * @throws {RangeError} If the vocabulary lacks it.
  */
 export function specialToken(ids: ReadonlyMap<string, number>, token: string): number {
   const id = ids.get(token);

@@ -22,7 +22,7 @@ import { parseOnlyFlags } from "../system/flags.ts";
 import { catchInterrupts } from "../system/interrupts.ts";
 import { userPath } from "../system/user_path.ts";
 import { ImageHashes } from "../training/identity.ts";
-import { keyOf, openRun } from "../training/open_run.ts";
+import { keyOf, openRun, SPARE_BYTES } from "../training/open_run.ts";
 import { promptsFor } from "../training/prompts.ts";
 import { parameterCount, timingOf, trainedResult, writeResult } from "../training/result.ts";
 import {
@@ -35,7 +35,7 @@ import {
 } from "../training/run_directory.ts";
 import { type RunConfig, type RunContext, taskOf } from "../training/run_config.ts";
 import { evaluateOn, trainLearner } from "../training/run.ts";
-import { readCheckpoint } from "../training/training_checkpoint.ts";
+import { noteOf, readCheckpoint } from "../training/training_checkpoint.ts";
 import { onRegainedDevice } from "./command.ts";
 import { COMMON_FLAGS, IMAGE_FLAGS } from "./common_flags.ts";
 import { MODEL_FLAGS } from "./model_flags.ts";
@@ -99,9 +99,6 @@ export const FLAGS = {
   profile: toggle("time every kernel of the third step, and print a table of them at the end"),
   ...COMMON_FLAGS,
 };
-
-/** Bytes to reserve for the metrics and the configuration, besides what is trained. */
-const SPARE_BYTES = 2 ** 20;
 
 /** Numbers that are stored for each trained one: in the adapter, and in two checkpoints. */
 const STORED = 1 + 2 * 3;
@@ -176,13 +173,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
         method.label(config.method)
       } for ${config.recipe.iterations} iterations`,
     );
-    const { accuracy, correct, images } = zeroShot;
-    const note = {
-      key,
-      device: gpuName(),
-      args: await storedArgs(args, flags),
-      zeroShot: { accuracy, correct, images },
-    };
+    const note = noteOf(key, zeroShot, await storedArgs(args, flags));
     const { outcome, metrics } = await trainLearner(
       context,
       config,
@@ -201,7 +192,7 @@ async function trainOn(typed: readonly string[], console: Console): Promise<numb
     if (interrupted) tellResume(console, outcome.iterations, claim.output);
     const adapted = interrupted ? undefined : await evaluateOn(context, logitScale, learner);
     if (adapted) tell("adapted", adapted);
-    const zeroShotAccuracy = 100 * accuracy;
+    const zeroShotAccuracy = 100 * zeroShot.accuracy;
     const result = {
       model: opened.name,
       data: given,

@@ -210,7 +210,7 @@ export class ImageLoader implements AsyncDisposable {
     await this.#distribute(
       pool,
       samples,
-      { indices: [...samples.keys()], work: "check", endsEpoch: true },
+      { indices: [...samples.keys()], work: "check" },
       (reply, positions) => {
         for (const [i, position] of positions.entries()) reasons[position] = reply.reasons[i];
       },
@@ -251,7 +251,7 @@ export class ImageLoader implements AsyncDisposable {
   async #distribute(
     pool: LoaderPool,
     samples: readonly Sample[],
-    { indices, work }: BatchSpec,
+    { indices, work }: Pick<BatchSpec, "indices" | "work">,
     receive: (reply: Reply, positions: readonly number[]) => void,
   ): Promise<void> {
     const shares = Array.from({ length: this.#count }, (): number[] => []);

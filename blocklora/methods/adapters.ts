@@ -12,6 +12,7 @@ import type { Random } from "../../tensor/random.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { HostTensors } from "./host_tensors.ts";
 import type { Learner, Method, MethodConfig, TrainableGroup } from "./method.ts";
 import type { PeftConfig } from "./peft_config.ts";
 import { type AdaptedLayers, type Site, sites } from "./sites.ts";
@@ -77,17 +78,9 @@ export interface AdapterKind<
   /** Its keys in PEFT's `adapter_config.json`. */
   peftKeys(adapters: Adapters<Made>, format: "octograd" | "peft"): Record<string, unknown>;
   /** The tensors of a layer in PEFT's format, if that is not the format of {@linkcode tensors}. */
-  exported?(values: Readonly<Record<string, LayerValues>>): Readonly<Record<string, LayerValues>>;
+  exported?(values: HostTensors): HostTensors;
   /** Reads a PEFT configuration: what it says about all layers, and about each one. */
   parse(config: Readonly<Record<string, unknown>>): PeftConfig<Omit<Config, keyof AdaptedLayers>>;
-}
-
-/** A tensor on the host. */
-export interface LayerValues {
-  /** Its shape. */
-  readonly shape: Shape;
-  /** Its elements. */
-  readonly data: Float32Array<ArrayBuffer>;
 }
 
 /** The adapters of a model. They hold their tensors, and sit in the model until released. */

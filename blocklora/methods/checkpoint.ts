@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isObject } from "../../clip/json.ts";
 import type { Model } from "../../clip/model.ts";
 import { tensor } from "../../tensor/create.ts";
 import { firstNonFinite } from "../../tensor/finite.ts";
@@ -13,16 +14,11 @@ import { keep } from "../../tensor/scope.ts";
 import { sameShape, type Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { TensorFile } from "../../tensor/tensor_file.ts";
-import {
-  type AdapterKind,
-  Adapters,
-  type LayerAdapter,
-  type LayerConfig,
-  type LayerValues,
-} from "./adapters.ts";
+import { type AdapterKind, Adapters, type LayerAdapter, type LayerConfig } from "./adapters.ts";
+import { type HostTensors, onHost } from "./host_tensors.ts";
 import type { NamedModel, SavedAdapters, SaveOptions } from "./method.ts";
 import { checkIdentity, identityOf } from "./model_identity.ts";
-import { isRecord, isTarget, type PeftConfig, refuse } from "./peft_config.ts";
+import { isTarget, type PeftConfig, refuse } from "./peft_config.ts";
 import { describeSites, sites } from "./sites.ts";
 
 /** What PEFT puts before the names of a layer's tensors, and before the names of shared tensors. */
@@ -44,7 +40,7 @@ export async function saveAdapters(
 ): Promise<SavedAdapters> {
   const { kind, byModule, frozen } = adapters;
   const tensors: Record<string, TensorToSave> = {};
-  const put = (values: Readonly<Record<string, LayerValues>>, prefix: string) => {
+  const put = (values: HostTensors, prefix: string) => {
     for (const [name, { shape, data }] of Object.entries(values)) {
       const at = firstNonFinite(data);
       if (at >= 0) {
@@ -57,13 +53,13 @@ export async function saveAdapters(
   };
   // Read back all at once: each readback waits for the GPU, and this way they wait together.
   const layers = await Promise.all(
-    [...byModule].map(async ([module, { tensors }]) => [module, await valuesOf(tensors)] as const),
+    [...byModule].map(async ([module, { tensors }]) => [module, await onHost(tensors)] as const),
   );
   for (const [module, values] of layers) {
     const exported = format === "peft" ? kind.exported?.(values) : undefined;
     put(exported ?? values, `${PREFIX}${module}.`);
   }
-  put(await valuesOf(frozen), FROZEN_PREFIX);
+  put(await onHost(frozen), FROZEN_PREFIX);
   const saved = {
     auto_mapping: null,
     base_model_name_or_path: name,
@@ -82,16 +78,6 @@ export async function saveAdapters(
     weights: encodeSafetensors(tensors, { format: "pt" }),
     config: `${JSON.stringify(saved, null, 2)}\n`,
   };
-}
-
-async function valuesOf(
-  tensors: Readonly<Record<string, Tensor>>,
-): Promise<Record<string, LayerValues>> {
-  const entries = Object.entries(tensors).map(async ([name, tensor]) => {
-    const data = await tensor.data() as Float32Array<ArrayBuffer>;
-    return [name, { shape: tensor.shape, data }] as const;
-  });
-  return Object.fromEntries(await Promise.all(entries));
 }
 
 /**
@@ -123,7 +109,7 @@ export async function loadAdaptersOf(
   }
   const frozenShapes = kind.frozen?.(described, modules.map((module) => shapes.get(module)!)) ?? {};
   checkFrozen(file, frozenShapes);
-  const { visualProjection, weights, ...extra } = isRecord(config.octograd) ? config.octograd : {};
+  const { visualProjection, weights, ...extra } = isObject(config.octograd) ? config.octograd : {};
   await checkIdentity(model, { visualProjection, weights });
 
   // All values are read and checked before the first of them is on the GPU.
@@ -143,7 +129,7 @@ async function readValues(
   file: TensorFile,
   prefix: string,
   shapes: Readonly<Record<string, Shape>>,
-): Promise<Record<string, LayerValues>> {
+): Promise<HostTensors> {
   const entries = Object.entries(shapes).map(async ([name, shape]) => {
     const data = await file.floats(prefix + name);
     const at = firstNonFinite(data);
@@ -153,7 +139,7 @@ async function readValues(
   return Object.fromEntries(await Promise.all(entries));
 }
 
-function tensorsOf(values: Readonly<Record<string, LayerValues>>): Record<string, Tensor> {
+function tensorsOf(values: HostTensors): Record<string, Tensor> {
   return inCategory("adapterWeights", () =>
     Object.fromEntries(
       Object.entries(values).map(([name, { shape, data }]) => [name, keep(tensor(data, shape))]),

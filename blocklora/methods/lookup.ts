@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isObject } from "../../clip/json.ts";
 import type { Model } from "../../clip/model.ts";
 import type { TensorFile } from "../../tensor/tensor_file.ts";
 import type { AdapterConfig, LowRankAdapters } from "./adapter_config.ts";
@@ -12,7 +13,7 @@ import type { Adapters } from "./adapters.ts";
 import type { FlagValues } from "../system/flag.ts";
 import type { Baseline } from "./baseline.ts";
 import type { Method, MethodConfig } from "./method.ts";
-import { isRecord, refuse } from "./peft_config.ts";
+import { refuse } from "./peft_config.ts";
 import * as registry from "./registry.ts";
 
 const ALL: readonly (Method | Baseline)[] = Object.values(registry);
@@ -73,7 +74,7 @@ export function presetConfig(method: Method, values: FlagValues = {}): MethodCon
  * @throws {RangeError} If no method does.
  */
 export function methodOf(config: unknown): Method {
-  if (!isRecord(config)) refuse("its configuration is not an object");
+  if (!isObject(config)) refuse("its configuration is not an object");
   const method = METHODS.find((method) => method.reads(config));
   if (method) return method;
   refuse(`its peft_type is ${JSON.stringify(config.peft_type)}, which no method here reads`);

@@ -13,7 +13,8 @@ import type { AdaptedSite, MethodCost, ThinShape } from "../cost/formulas.ts";
 import { number, oneOf } from "../system/flag.ts";
 import { type AdapterMethod, adapterMethod } from "./adapter_method.ts";
 import { type AdapterConfig, DEFAULT_ADAPTER, scaleOf } from "./adapter_config.ts";
-import type { AdapterKind, LayerContext, LayerValues } from "./adapters.ts";
+import type { AdapterKind, LayerContext } from "./adapters.ts";
+import type { HostTensors } from "./host_tensors.ts";
 import { type LowRank, type LowRankOptions, partNames } from "./low_rank.ts";
 import { lowRankKeys, parseLowRank } from "./low_rank_peft.ts";
 import type { MethodConfig } from "./method.ts";
@@ -179,7 +180,7 @@ function uniform([rows, inputs]: Shape, random: Random): Float32Array<ArrayBuffe
 /**
  * The LoRA of rank r/n that equals the blocks. Its B is their sum, element by element, in float64.
  */
-function summed(values: Readonly<Record<string, LayerValues>>): Record<string, LayerValues> {
+function summed(values: HostTensors): HostTensors {
   const [down, ...ups] = Object.values(values);
   const data = ups[0].data.map((_, i) => ups.reduce((total, { data }) => total + data[i], 0));
   const [nameOfDown, nameOfUp] = partNames(null);

@@ -4,8 +4,9 @@
  * @module
  */
 
+import { isObject } from "../../clip/json.ts";
 import type { Model } from "../../clip/model.ts";
-import { isRecord, refuse } from "./peft_config.ts";
+import { refuse } from "./peft_config.ts";
 
 /** How many weights are in the sample that tells apart models of the same sizes. */
 const SAMPLE_SIZE = 16;
@@ -53,7 +54,7 @@ export async function checkIdentity(
   { weights, visualProjection }: Readonly<Record<string, unknown>>,
 ): Promise<void> {
   const { origin } = model.weights;
-  const saved = isRecord(weights) ? weights : null;
+  const saved = isObject(weights) ? weights : null;
   if (origin?.sha256 && saved?.dtype === origin.dtype && saved.sha256 !== origin.sha256) {
     refuse("it was made for a model of the same sizes with other weights");
   }

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { isObject } from "../../clip/json.ts";
 import { flawOf } from "./name_pattern.ts";
 
 /** What a PEFT configuration says. */
@@ -81,7 +82,7 @@ function pattern(key: string, source: string): RegExp {
 /** Reads a record that gives a number for each pattern of names. */
 export function parsePattern(key: string, value: unknown): Record<string, number> {
   if (value === undefined || value === null) return {};
-  if (isRecord(value) && Object.values(value).every((item) => typeof item === "number")) {
+  if (isObject(value) && Object.values(value).every((item) => typeof item === "number")) {
     return value as Record<string, number>;
   }
   refuse(`its ${key} is ${JSON.stringify(value)}, it must give each pattern a number`);
@@ -92,19 +93,15 @@ export function wholeNumber(key: string, value: unknown, most = 2 ** 24): number
   if (Number.isInteger(value) && value as number > 0 && value as number <= most) {
     return value as number;
   }
-  const shown = JSON.stringify(value)?.slice(0, 200);
-  refuse(`its ${key} is ${shown}, it must be a positive integer, at most ${most}`);
+  refuse(
+    `its ${key} is ${JSON.stringify(value)}, it must be a positive integer, at most ${most}`,
+  );
 }
 
 /** Whether the value of an unknown key asks for nothing. */
 function isOff(value: unknown): boolean {
   return value === null || value === false || value === "" || value === "none" ||
     (typeof value === "object" && Object.keys(value).length === 0);
-}
-
-/** Whether a value is an object. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Throws an error whose message begins with the same words everywhere. */

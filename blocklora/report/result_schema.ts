@@ -5,6 +5,7 @@
  * @module
  */
 
+import { isObject } from "../../clip/json.ts";
 import { MEMORY_CATEGORIES } from "../../tensor/memory.ts";
 import { leadsBelow } from "../data/folders.ts";
 import type { RunResult } from "../training/result.ts";
@@ -64,11 +65,8 @@ const list = (check: Check, length?: number): Check => (value, field) => {
   value.forEach((item, i) => check(item, `${field}[${i}]`));
 };
 
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-
 const record = (fields: Readonly<Record<string, Check>>): Check => (value, field) => {
-  if (!isRecord(value)) throw new FieldError(field, "an object", value);
+  if (!isObject(value)) throw new FieldError(field, "an object", value);
   for (const [name, check] of Object.entries(fields)) check(value[name], `${field}.${name}`);
 };
 
@@ -82,7 +80,7 @@ const setting = (depth: number): Check => (value, field) => {
 };
 
 const settings: Check = (value, field) => {
-  if (!isRecord(value)) throw new FieldError(field, "an object", value);
+  if (!isObject(value)) throw new FieldError(field, "an object", value);
   setting(4)(value, field);
 };
 
@@ -118,7 +116,7 @@ const FIELDS = {
  * @throws {Error} If it is not the result of a run, with the field that is not what it must be.
  */
 export function assertResult(value: unknown): asserts value is RunResult {
-  if (!isRecord(value) || value.format !== 1) {
+  if (!isObject(value) || value.format !== 1) {
     throw new Error("it is not the result of a run of this version");
   }
   for (const [name, check] of Object.entries(FIELDS)) check(value[name], name);

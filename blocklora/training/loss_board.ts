@@ -10,7 +10,7 @@ import { pointwiseInto } from "../../kernels/pointwise.ts";
 import { firstNonFinite } from "../../tensor/finite.ts";
 import { keep, scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { HostTensors } from "./training_checkpoint.ts";
+import type { HostTensors } from "../methods/host_tensors.ts";
 
 /** The metrics of one step. */
 export interface StepMetrics {

@@ -11,7 +11,10 @@ import { type RunConfig, type RunContext, settingsOf } from "./run_config.ts";
 import { checkOutput, type Claim, claimRun, TakenError } from "./run_directory.ts";
 import { readCheckpoint, type RunKey, type TrainingCheckpoint } from "./training_checkpoint.ts";
 
-/** What tells a run from all others. */
+/** Bytes to reserve for the metrics and the configuration, besides what is trained. */
+export const SPARE_BYTES: number = 2 ** 20;
+
+/** What identifies a run. */
 export function keyOf(
   context: Pick<RunContext, "opened" | "template" | "batchSize">,
   config: RunConfig,

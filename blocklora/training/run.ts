@@ -12,6 +12,7 @@ import { namedIn } from "../models/chosen_model.ts";
 import { type Score, score } from "./score.ts";
 import { checkClasses, drawShots } from "../data/shots.ts";
 import { writeSplit } from "../data/split.ts";
+import { onHost } from "../methods/host_tensors.ts";
 import type { Learner } from "../methods/method.ts";
 import { methodNamed } from "../methods/lookup.ts";
 import { exists, writeTogether } from "../system/files.ts";
@@ -25,7 +26,6 @@ import type { Claim } from "./run_directory.ts";
 import { Trainer } from "./trainer.ts";
 import {
   type CheckpointInterval,
-  type HostTensors,
   type RunNote,
   type TrainingCheckpoint,
   writeCheckpoint,
@@ -93,7 +93,7 @@ export async function trainLearner(
       begun: from?.progress ?? null,
       every,
       async save(progress, remake = false) {
-        const tensors = await onHost(trainer);
+        const tensors = await onHost(trainer.state());
         checkTrained(tensors, progress.steps, trainer.rateOf(progress.steps - 1));
         if (remake) await Deno.mkdir(claim.path, { recursive: true });
         else if (!await exists(claim.path)) {
@@ -163,13 +163,4 @@ function goOn(trainer: Trainer, from: TrainingCheckpoint, { console }: RunContex
   console.note(`going on after step ${steps}`);
   if (device === gpuName()) return;
   console.note(`the run began on ${device}: on ${gpuName()} its numbers may differ a little`);
-}
-
-/** Reads back what a checkpoint stores. All at once, so that all wait for the GPU together. */
-async function onHost(trainer: Trainer): Promise<HostTensors> {
-  const entries = Object.entries(trainer.state()).map(async ([name, tensor]) => {
-    const data = await tensor.data() as Float32Array<ArrayBuffer>;
-    return [name, { shape: tensor.shape, data }] as const;
-  });
-  return Object.fromEntries(await Promise.all(entries));
 }

@@ -5,7 +5,6 @@
  * @module
  */
 
-import { gpuName } from "../../tensor/device.ts";
 import type { Score } from "./score.ts";
 import type { Sample } from "../data/dataset.ts";
 import { drawShots } from "../data/shots.ts";
@@ -14,7 +13,7 @@ import { methodNamed } from "../methods/lookup.ts";
 import { featuresOf, type NamedFeatures } from "./cached_features.ts";
 import { completed } from "./completed.ts";
 import { type Identity, ImageHashes } from "./identity.ts";
-import { keyOf, type OpenedRun, openRun } from "./open_run.ts";
+import { keyOf, type OpenedRun, openRun, SPARE_BYTES } from "./open_run.ts";
 import {
   resultOf,
   type RunResult,
@@ -25,10 +24,7 @@ import {
 } from "./result.ts";
 import { evaluateOn, trainLearner } from "./run.ts";
 import { type RunConfig, type RunContext, settingsOf, taskOf } from "./run_config.ts";
-import type { CheckpointInterval, RunKey } from "./training_checkpoint.ts";
-
-/** Bytes that a run of a sweep writes, about. */
-const SPARE_BYTES = 2 ** 20;
+import { type CheckpointInterval, noteOf, type RunKey } from "./training_checkpoint.ts";
 
 /** One run of a sweep. */
 export interface SweepRun {
@@ -106,7 +102,7 @@ export class DatasetRuns {
     const finished = await completed(directory, settings, identity);
     if (finished) return finished;
     const result = run.baseline
-      ? await this.#runBaseline(run.baseline, run, claim.path)
+      ? await this.#runBaseline(run.baseline, run, { directory: claim.path, key })
       : await this.#runMethod(run, { claim, from, key });
     if (result) await claim.publish();
     return result;
@@ -115,7 +111,7 @@ export class DatasetRuns {
   async #runBaseline(
     baseline: Baseline,
     run: SweepRun,
-    directory: string,
+    { directory, key }: { directory: string; key: RunKey },
   ): Promise<RunResult> {
     const began = performance.now();
     const { dataset } = this.#context;
@@ -139,8 +135,7 @@ export class DatasetRuns {
       losses: losses.length > 0 ? thinned(losses) : [],
       peakGpuBytes: null,
       peakBytesByOwner: null,
-      settings: this.settings(run),
-      identity: await this.identity(run),
+      ...key,
     };
     await writeResult(directory, result, { seconds: (performance.now() - began) / 1000 });
     return result;
@@ -153,25 +148,17 @@ export class DatasetRuns {
     const { config } = run;
     const context = this.#context;
     const zeroShot = from?.note.zeroShot ?? await this.#scoreZeroShot(run);
-    const { accuracy, correct, images } = zeroShot;
-    const zeroShotAccuracy = 100 * accuracy;
-    const note = {
-      key,
-      device: gpuName(),
-      args: null,
-      zeroShot: { accuracy, correct, images },
-    };
     const method = methodNamed(config.method.method);
     const learner = method.learner(taskOf(context), config.method, config.seed);
     try {
       const { outcome } = await trainLearner(context, config, learner, {
-        ...{ claim, from, note, every: this.#every },
+        ...{ claim, from, note: noteOf(key, zeroShot, null), every: this.#every },
       });
       if (outcome.interrupted) return null;
       const score = await evaluateOn(context, config.recipe.logitScale, learner);
       const result = trainedResult(context, config, outcome, score, {
         learner,
-        zeroShotAccuracy,
+        zeroShotAccuracy: 100 * zeroShot.accuracy,
         identity: key.identity,
       });
       await writeResult(claim.path, result, timingOf(outcome));

@@ -9,7 +9,8 @@ import { basename, dirname, join } from "node:path";
 import { encodeSafetensors, type TensorToSave } from "../../tensor/encode_safetensors.ts";
 import type { BytesByCategory } from "../../tensor/memory.ts";
 import { SafetensorsFile } from "../../tensor/safetensors.ts";
-import type { Shape } from "../../tensor/shape.ts";
+import { gpuName } from "../../tensor/device.ts";
+import type { HostTensors } from "../methods/host_tensors.ts";
 import { exists, openFile, writeAtomically } from "../system/files.ts";
 import type { Identity } from "./identity.ts";
 import { CHECKPOINT } from "./run_directory.ts";
@@ -35,6 +36,15 @@ export interface RunNote {
   readonly zeroShot: Pick<Score, "accuracy" | "correct" | "images">;
 }
 
+/** Notes a run on the current GPU. */
+export function noteOf(
+  key: RunKey,
+  { accuracy, correct, images }: RunNote["zeroShot"],
+  args: readonly string[] | null,
+): RunNote {
+  return { key, device: gpuName(), args, zeroShot: { accuracy, correct, images } };
+}
+
 /** How far a run is. */
 export interface Progress {
   /** Steps taken. */
@@ -48,11 +58,6 @@ export interface Progress {
   /** The same bytes by memory category. */
   readonly peakByCategory: BytesByCategory;
 }
-
-/** Tensors on the host, by name. */
-export type HostTensors = Readonly<
-  Record<string, { readonly shape: Shape; readonly data: Float32Array<ArrayBuffer> }>
->;
 
 /**
  * All that a run goes on from. Nothing random is in it: batches and dropout depend only on the seed

@@ -6,7 +6,7 @@
 
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Host, Result, Told } from "./deno.ts";
+import type { Host, TimedResult, Told } from "./deno.ts";
 
 /**
  * How often the runner says which test is running. Nothing ends a slow test: some machines are ten
@@ -75,10 +75,10 @@ export async function runInChromium(
   chromium: string,
   files: readonly string[],
   excluded: readonly string[],
-): Promise<Map<string, Result[]>> {
-  const results = new Map<string, Result[]>();
+): Promise<Map<string, TimedResult[]>> {
+  const results = new Map(files.map((file): [string, TimedResult[]] => [file, []]));
   let [file, current] = [files[0], "loading"];
-  const add = (result: Result) => results.set(file, [...results.get(file) ?? [], result]);
+  const add = (result: TimedResult) => results.get(file)!.push(result);
   const { promise: over, resolve: end } = Promise.withResolvers<string | undefined>();
   const timer = setInterval(() => console.log(`Chromium is at: ${file}, ${current}`), WAITING_MS);
   const profile = await Deno.makeTempDir({ prefix: "octograd-chromium-" });

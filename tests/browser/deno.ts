@@ -27,10 +27,14 @@ export interface Result {
   readonly printed: readonly string[];
   /** Names of its steps. */
   readonly steps: readonly string[];
-  /** How long it took. */
-  readonly seconds: number;
   /** Why it failed. */
   readonly message?: string;
+}
+
+/** What became of a test, and how long it took. */
+export interface TimedResult extends Result {
+  /** The seconds. */
+  readonly seconds: number;
 }
 
 /**
@@ -40,7 +44,7 @@ export interface Result {
 export type Told =
   | { readonly file: string }
   | { readonly begun: string }
-  | Result
+  | TimedResult
   | { readonly ended?: string };
 
 const { host } = globalThis as unknown as { host: Host };
@@ -157,7 +161,7 @@ export async function run(files: Readonly<Record<string, () => Promise<unknown>>
   for (const each of afterAll) await each();
 }
 
-async function outcome(name: string, fn: Test["fn"]): Promise<Result> {
+async function outcome(name: string, fn: Test["fn"]): Promise<TimedResult> {
   const [printed, steps]: [string[], string[]] = [[], []];
   const start = performance.now();
   const ended = () => ({ name, printed, steps, seconds: (performance.now() - start) / 1000 });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Result } from "./deno.ts";
+import type { Result, TimedResult } from "./deno.ts";
 
 /** How many of the slowest tests are named. */
 const SLOWEST = 10;
@@ -32,8 +32,7 @@ export function resultsOf(text: string): Map<string, Result[]> {
       const [, indent, name, word] = /^( *)(.+) \.\.\. (ok|FAILED|ignored)\b/.exec(line) ?? [];
       if (indent) steps.push(name);
       else if (name) {
-        const result = RESULTS[word as keyof typeof RESULTS];
-        results.push({ name, result, printed, steps, seconds: NaN });
+        results.push({ name, result: RESULTS[word as keyof typeof RESULTS], printed, steps });
         [printed, steps] = [[], []];
       }
     }
@@ -44,7 +43,7 @@ export function resultsOf(text: string): Map<string, Result[]> {
 /** The slowest tests of a runner, a line each. */
 export function slowest(
   runner: string,
-  results: readonly Pick<Result, "name" | "seconds">[],
+  results: readonly Pick<TimedResult, "name" | "seconds">[],
 ): string {
   const lines = results.toSorted((a, b) => b.seconds - a.seconds).slice(0, SLOWEST)
     .map(({ name, seconds }) => `  ${seconds.toFixed(1).padStart(6)} s  ${name}`);

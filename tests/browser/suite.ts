@@ -7,7 +7,7 @@
  */
 
 import { runInChromium } from "./chromium.ts";
-import type { Result } from "./deno.ts";
+import type { Result, TimedResult } from "./deno.ts";
 import { slowest } from "./report.ts";
 
 /** What does not run in a page, by its reason. */
@@ -74,12 +74,13 @@ function outline({ name, result, steps, printed }: Result): unknown {
 }
 
 /** The results of all tests of kernels in Chromium, by file. */
-export async function runAllInChromium(chromium: string): Promise<Map<string, Result[]>> {
+export async function runAllInChromium(chromium: string): Promise<Map<string, TimedResult[]>> {
   const excluded = Object.values(EXCLUDED).flat();
   const all = await files();
   // Two pages at a time: compiling takes most of their time, and only one core.
-  const pages = [all.filter((file) => PRODUCTS.includes(file))];
-  pages.push(all.filter((file) => !PRODUCTS.includes(file)));
+  const pages = [true, false].map((isProduct) =>
+    all.filter((file) => PRODUCTS.includes(file) === isProduct)
+  );
   const results = await Promise.all(pages.map((page) => runInChromium(chromium, page, excluded)));
   return new Map(results.flatMap((each) => [...each]));
 }
@@ -89,7 +90,7 @@ export async function runAllInChromium(chromium: string): Promise<Map<string, Re
  * Chromium's tests printed, the slowest, and how many there were.
  */
 export function compareResults(
-  inChromium: ReadonlyMap<string, readonly Result[]>,
+  inChromium: ReadonlyMap<string, readonly TimedResult[]>,
   inDeno: ReadonlyMap<string, readonly Result[]>,
 ): string[] {
   const excluded = Object.values(EXCLUDED).flat();

@@ -16,6 +16,7 @@ import { init } from "../../tensor/device.ts";
 import { encodeSafetensors } from "../../tensor/encode_safetensors.ts";
 import { encodeTorch } from "../encode_torch.ts";
 import { randomWeights, TINY } from "../reference.ts";
+import { runOf } from "../results.ts";
 
 /** The configuration that Transformers writes for a model. */
 function configOf({ vision, text, embedding }: ClipConfig): unknown {
@@ -146,7 +147,14 @@ export async function prepare(root: string): Promise<void> {
     train: [["train/a/1.png", 0, "boot"], ["train/b/1.png", 1, "bag"]],
     test: [["test/a/1.png", 0, "boot"], ["test/b/1.png", 1, "bag"]],
   });
-  await write("run/result.json", RESULT);
+  await write(
+    "run/result.json",
+    runOf({
+      data: "things",
+      images: ["test/bag/00095.png", "test/bag/00678.png", "test/bag/002.png", "test/bag/003.png"],
+      identity: { model: "0", train: "1", test: "2" },
+    }),
+  );
   const pixels = new ImageData(
     Uint8ClampedArray.from({ length: 21 * 13 * 4 }, (_, i) => i),
     21,
@@ -156,37 +164,3 @@ export async function prepare(root: string): Promise<void> {
   await write("jpeg/image.jpg", new Uint8Array(await encodeJpeg(pixels)));
   await write("webp/image.webp", new Uint8Array(await encodeWebp(pixels)));
 }
-
-const RESULT = {
-  format: 1,
-  version: "0.1.0",
-  device: "a device",
-  model: "a model",
-  data: "things",
-  classes: ["boot", "bag"],
-  template: "a photo of a {}.",
-  method: "lora",
-  rank: 2,
-  blocks: 1,
-  shots: 1,
-  seed: 1,
-  iterations: 3,
-  trainableParameters: 100,
-  accuracy: 50,
-  zeroShotAccuracy: 25,
-  losses: [[0, 3], [1, 2], [2, 1]],
-  peakGpuBytes: 6e6,
-  peakBytesByOwner: {
-    frozenWeights: 1e6,
-    adapterWeights: 1e6,
-    gradients: 1e6,
-    optimizerState: 1e6,
-    savedActivations: 1e6,
-    workspace: 1e6,
-  },
-  labels: [0, 0, 1, 1],
-  predictions: [0, 1, 1, 1],
-  images: ["test/bag/00095.png", "test/bag/00678.png", "test/bag/002.png", "test/bag/003.png"],
-  settings: { learningRate: 1 },
-  identity: { model: "0", train: "1", test: "2" },
-};
