@@ -162,9 +162,14 @@ function respondFromStore(hub: Hub, request: Request): Response {
   const [, commit, file] = path.split("/");
   const all = [{ commit: hub.commit, files: hub.files }, ...hub.pulls];
   const found = all.find((one) => one.commit === commit)?.files[file];
-  return found === undefined
-    ? new Response("not found", { status: 404 })
-    : new Response(bytesOf(found), { headers: { etag: '"of-the-store"' } });
+  if (found === undefined) return new Response("not found", { status: 404 });
+  const bytes = bytesOf(found);
+  const from = Number(/^bytes=(\d+)-$/.exec(request.headers.get("range") ?? "")?.[1] ?? 0);
+  const headers = {
+    etag: '"of-the-store"',
+    "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}`,
+  };
+  return new Response(bytes.subarray(from), { status: from > 0 ? 206 : 200, headers });
 }
 
 /** Runs `body` with a hub on this machine, an empty cache, and an environment that names both. */
@@ -190,6 +195,11 @@ export async function withHub(files: Files, body: (hub: Hub) => Promise<void>): 
     HF_HUB_CACHE: undefined,
     HUGGINGFACE_HUB_CACHE: undefined,
     HF_TOKEN: undefined,
+    HF_TOKEN_PATH: undefined,
+    HF_HUB_DOWNLOAD_TIMEOUT: undefined,
+    HF_HUB_DISABLE_IMPLICIT_TOKEN: undefined,
+    INIT_CWD: undefined,
+    SCRATCH: undefined,
     HF_HUB_OFFLINE: undefined,
   };
   const before = Object.keys(environment).map((name) => [name, Deno.env.get(name)] as const);

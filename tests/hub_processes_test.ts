@@ -35,7 +35,7 @@ function child(): Deno.ChildProcess {
   }).spawn();
 }
 
-Deno.test("resolveModel() starts again after a process was killed during a download", () =>
+Deno.test("resolveModel() goes on after a process was killed during a download", () =>
   withHub(SINGLE, async (hub) => {
     let stalled: ReadableStreamDefaultController | undefined;
     hub.intercept = (path) => {
@@ -72,6 +72,7 @@ Deno.test("resolveModel() starts again after a process was killed during a downl
     await assertRejects(() => pathOf(ID, { offline: true }), Error, "offline");
     hub.intercept = () => undefined;
     await assertHolds(await pathOf(ID), SINGLE, WANTED);
+    assertEquals(hub.stored.at(-1)?.headers.get("range"), `bytes=${LARGE.length / 2}-`);
     assert(!filesIn(`${hub.cache}/blobs`).some((name) => name.includes("incomplete")));
   }));
 

@@ -7,9 +7,11 @@
 
 import { dirname } from "node:path";
 import { exists, readJson, reasonOf } from "../system/files.ts";
-import { AbsentError, type Repository, requester, UnreachableError } from "./hub_api.ts";
-import { cacheDirectory, findSnapshot, type ModelLocation } from "./hub_cache.ts";
+import type { Repository } from "./hub_api.ts";
+import { findSnapshot, type ModelLocation } from "./hub_cache.ts";
 import { download, type DownloadProgress } from "./hub_download.ts";
+import { cacheDirectory, endpointOf, isOn } from "./hub_environment.ts";
+import { AbsentError, requester, UnreachableError } from "./hub_request.ts";
 
 /** Options of {@linkcode resolveModel}. */
 export interface ResolveOptions {
@@ -55,9 +57,12 @@ export async function resolveModel(
   if (cached.complete) return cached.location;
   if (isOffline(options)) {
     if (cached.usable) return cached.location;
+    const [damaged] = cached.damaged;
+    const lack = damaged === undefined
+      ? `revision ${repository.revision} is not in ${repository.directory}`
+      : `${damaged} in ${cached.location.path} is damaged`;
     throw new Error(
-      `Cannot use "${spec}" offline: revision ${repository.revision} is not in ` +
-        `${repository.directory}, fetch it once without HF_HUB_OFFLINE`,
+      `Cannot use "${spec}" offline: ${lack}, fetch it once without HF_HUB_OFFLINE`,
     );
   }
   try {
@@ -96,7 +101,7 @@ export async function fetchJson(
 }
 
 function isOffline({ offline }: Pick<ResolveOptions, "offline">): boolean {
-  return offline ?? /^(1|on|yes|true)$/i.test(Deno.env.get("HF_HUB_OFFLINE") ?? "");
+  return offline ?? isOn("HF_HUB_OFFLINE");
 }
 
 function repositoryOf(id: string, revision = "main", weightsRevision?: string): Repository {
@@ -116,6 +121,6 @@ function repositoryOf(id: string, revision = "main", weightsRevision?: string): 
     revision,
     weightsRevision,
     directory: cacheDirectory(id),
-    endpoint: (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
+    endpoint: endpointOf(),
   };
 }

@@ -5,12 +5,7 @@
  */
 
 import { join } from "node:path";
-
-/** The hub cannot be reached. The cache may still have what is needed. */
-export class UnreachableError extends Error {}
-
-/** The hub has no such repository, revision or file. */
-export class AbsentError extends Error {}
+import { requester, type Subject } from "./hub_request.ts";
 
 /** A file of a repository, as the hub lists it. */
 export interface Entry {
@@ -25,17 +20,11 @@ export interface Entry {
 }
 
 /** A repository at a revision, and where it is cached. */
-export interface Repository {
-  /** `OWNER/NAME`. */
-  readonly id: string;
-  /** A branch, a tag or a commit. */
-  readonly revision: string;
+export interface Repository extends Subject {
   /** The revision of the weights, if it is known to be another one. */
   readonly weightsRevision: string | undefined;
   /** Its directory in the cache. */
   readonly directory: string;
-  /** The URL of the hub. */
-  readonly endpoint: string;
 }
 
 /** A commit of a repository, and its files. */
@@ -117,50 +106,4 @@ export async function findConversion(
   } catch {
     return null; // the pickle is used instead
   }
-}
-
-/** A `fetch` that sends the user's token, and whose errors tell the user what to do. */
-export function requester({ id, revision, endpoint }: Repository): typeof fetch {
-  const token = Deno.env.get("HF_TOKEN");
-  return async (input, init) => {
-    const headers = new Headers(init?.headers);
-    // The token goes only to the hub: `fetch` drops it if the hub redirects to another host.
-    if (token) headers.set("Authorization", `Bearer ${token}`);
-    let response: Response;
-    try {
-      response = await fetch(input, { ...init, headers });
-    } catch (cause) {
-      if (cause instanceof Deno.errors.NotCapable) {
-        throw new Error(
-          `Cannot fetch "${id}": ${cause.message}; the tasks reach huggingface.co alone, ` +
-            "see README.md for other hosts",
-        );
-      }
-      throw new UnreachableError(
-        `Cannot fetch "${id}": ${endpoint} cannot be reached, ` +
-          "check the network, or pass a local directory",
-        { cause },
-      );
-    }
-    if (response.ok) return response;
-    await response.body?.cancel();
-    const { status } = response;
-    if (status === 401 || status === 403) {
-      throw new Error(
-        `Cannot fetch "${id}": ${endpoint} refuses access (${status}), check the name; ` +
-          `if it is gated or private, accept its terms there and ${
-            token ? "check HF_TOKEN" : "set HF_TOKEN"
-          }`,
-      );
-    }
-    if (status === 404) {
-      throw new AbsentError(
-        `Cannot fetch "${id}": there is no such path here, ` +
-          `and ${endpoint} has no such model with revision ${revision}`,
-      );
-    }
-    throw new UnreachableError(
-      `Cannot fetch "${id}": ${endpoint} answers ${status}, try again later`,
-    );
-  };
 }

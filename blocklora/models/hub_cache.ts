@@ -5,10 +5,10 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
 import { exists, namesIn, readJson, writeAtomically } from "../system/files.ts";
-import { type Entry, isCommit, type Repository, UnreachableError } from "./hub_api.ts";
+import { type Entry, isCommit, type Repository } from "./hub_api.ts";
+import { isSound, receive } from "./hub_blob.ts";
 import { isIndex, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 
 /** Where a model is on this machine. */
@@ -34,16 +34,6 @@ export interface HubRevision {
   readonly weightsCommit: string | null;
 }
 
-/** The directory that Python's `huggingface_hub` uses for a repository. */
-export function cacheDirectory(id: string): string {
-  const named = (name: string) => Deno.env.get(name) || undefined;
-  const home = named("HOME") ?? named("USERPROFILE") ?? ".";
-  const shared = named("HF_HOME") ??
-    join(named("XDG_CACHE_HOME") ?? join(home, ".cache"), "huggingface");
-  const root = named("HF_HUB_CACHE") ?? named("HUGGINGFACE_HUB_CACHE") ?? join(shared, "hub");
-  return join(root, ["models", ...id.split("/")].join("--"));
-}
-
 /** The cached files of a commit, and those of the commit that holds its converted weights. */
 export interface Snapshot {
   /** The directories of the files. */
@@ -55,6 +45,8 @@ export interface Snapshot {
    * is needed.
    */
   readonly complete: boolean;
+  /** The files that are no longer what was fetched. They are fetched again. */
+  readonly damaged: readonly string[];
 }
 
 /** Looks up a revision in the cache. */
@@ -67,12 +59,15 @@ export async function findSnapshot(repository: Repository): Promise<Snapshot> {
     weights,
     hub: { id, commit, weightsCommit },
   });
-  if (!commit) return { location: at(path, null), usable: false, complete: false };
+  const nothing = { location: at(path, null), usable: false, complete: false };
+  if (!commit) return { ...nothing, damaged: [] };
   const names = await namesIn(path);
+  const damaged = await damagedIn(path, SMALL_FILES.filter((name) => names.includes(name)));
+  if (damaged.length > 0) return { ...nothing, damaged };
   const absent = await namesIn(join(directory, ".no_exist", commit));
   const complete = SMALL_FILES.every((name) => names.includes(name) || absent.includes(name));
   if (weightsRevision === undefined && await hasWeights(path, names, path)) {
-    return { location: at(path, null), usable: true, complete };
+    return { location: at(path, null), usable: true, complete, damaged };
   }
   const converted = weightsRevision ?? await readRef(directory, conversionRef(commit));
   const weights = join(directory, "snapshots", converted);
@@ -81,7 +76,16 @@ export async function findSnapshot(repository: Repository): Promise<Snapshot> {
     location: at(usable ? weights : path, usable ? converted : null),
     usable,
     complete: usable && complete,
+    damaged,
   };
+}
+
+/** Which files of a directory are damaged, or have lost their blob. */
+async function damagedIn(directory: string, names: readonly string[]): Promise<string[]> {
+  const sound = await Promise.all(
+    names.map((name) => isSound(join(directory, name)).catch(() => false)),
+  );
+  return names.filter((_, i) => !sound[i]);
 }
 
 /**
@@ -124,24 +128,25 @@ export async function writeRef(directory: string, name: string, commit: string):
 
 /**
  * Puts one file into the cache: a blob named by its hash, and a link to the blob in the snapshot. A
- * file that is already there is not requested again.
+ * file that is already there and sound is not requested again.
  *
+ * @param request Requests the file from a byte on.
  * @throws {Error} If the received file does not have the listed size and hash, or the hub lists no
  * hash.
  */
 export async function cache(
-  { path, size, oid, lfs }: Entry,
-  directory: string,
-  snapshot: string,
-  request: () => Promise<Response>,
+  entry: Entry,
+  { directory, snapshot }: { directory: string; snapshot: string },
+  request: (from: number) => Promise<Response>,
   onBytes: (count: number) => void,
 ): Promise<void> {
+  const { path, size, oid, lfs } = entry;
   const hash = lfs?.oid ?? oid;
   if (!hash || !/^[0-9a-f]{40,64}$/.test(hash)) {
     throw new Error(`Cannot fetch ${path}: the hub names no hash of it`);
   }
   const pointer = join(snapshot, path);
-  if (await exists(pointer)) return onBytes(size);
+  if (await exists(pointer) && await isSound(pointer)) return onBytes(size);
   const blob = join(directory, "blobs", hash);
   await Deno.mkdir(dirname(blob), { recursive: true });
   await Deno.mkdir(snapshot, { recursive: true });
@@ -149,32 +154,13 @@ export async function cache(
   // The lock is held until this function returns, so that a second process waits, and then finds
   // the blob.
   const incomplete = `${blob}.octograd.incomplete`;
-  using file = await Deno.open(incomplete, { write: true, create: true });
+  using file = await Deno.open(incomplete, { read: true, write: true, create: true });
   await file.lock(true);
-  if (await exists(blob)) {
+  if (await exists(blob) && await isSound(blob)) {
     onBytes(size);
     await Deno.remove(incomplete).catch(() => {}); // fails if another process has just renamed it
   } else {
-    await file.truncate();
-    // Small files have a Git hash, large files a SHA-256 hash.
-    const digest = lfs ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
-    let received = 0;
-    try {
-      for await (const chunk of (await request()).body ?? []) {
-        for (let at = 0; at < chunk.length;) at += await file.write(chunk.subarray(at));
-        digest.update(chunk);
-        received += chunk.length;
-        onBytes(chunk.length);
-      }
-    } catch (error) {
-      if (error instanceof TypeError) {
-        throw new UnreachableError(`Cannot fetch ${path}: the connection broke`);
-      }
-      throw error;
-    }
-    if (received !== size || digest.digest("hex") !== hash) {
-      throw new Error(`Cannot fetch ${path}: what arrived is not what the hub lists, try again`);
-    }
+    await receive(entry, file, request, onBytes);
     await file.sync();
     await Deno.rename(incomplete, blob);
   }

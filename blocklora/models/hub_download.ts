@@ -13,8 +13,8 @@ import {
   findConversion,
   isCommit,
   type Repository,
-  requester,
 } from "./hub_api.ts";
+import { requester } from "./hub_request.ts";
 import { cache, conversionRef, type ModelLocation, writeRef } from "./hub_cache.ts";
 import { isIndex, type Layout, layoutOf, shardsOf, SMALL_FILES } from "./model_files.ts";
 
@@ -50,7 +50,9 @@ export async function download(
     for (const { size } of wanted) progress.total += size;
     for (const entry of wanted) {
       const url = `${endpoint}/${id}/resolve/${sha}/${encodeURIComponent(entry.path)}`;
-      await cache(entry, directory, snapshot, () => fetch(url), (bytes) => {
+      const request = (from: number) =>
+        fetch(url, from > 0 ? { headers: { range: `bytes=${from}-` } } : {});
+      await cache(entry, { directory, snapshot }, request, (bytes) => {
         progress.received += bytes;
         onProgress({ file: entry.path, ...progress });
       });
