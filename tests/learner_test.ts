@@ -1,6 +1,6 @@
 /** Learners that are not adapters, each of which uses another hook of a method. */
 
-import { assert, assertEquals, assertLess } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertLess } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { zeros } from "../autograd/ops/create.ts";
 import { add } from "../autograd/ops/pointwise.ts";
@@ -78,7 +78,7 @@ function residualLearner(clip: Clip): Learner & { epochs: number[] } {
   };
 }
 
-/** Trains for some steps; gives the first loss and the last. */
+/** Trains for some steps; gives their losses. */
 async function trained(trainer: Trainer, batches: readonly TrainingBatch[]): Promise<number[]> {
   const losses: number[] = [];
   for (const batch of batches) {
@@ -86,7 +86,7 @@ async function trained(trainer: Trainer, batches: readonly TrainingBatch[]): Pro
     losses.push((await stats.data())[0]);
     stats.release();
   }
-  return [losses[0], losses.at(-1)!];
+  return losses;
 }
 
 gpuTest(
@@ -95,26 +95,29 @@ gpuTest(
     const before = memory().liveBuffers;
     const { clip, tokenizer } = await openedClip(fileURLToPath(EMBEDDED_MODEL));
     const prompts = classPrompts(clip, tokenizer, CLASSES, "a photo of a {}.");
-    const memoryPlans = [{}, { textChunk: 1, recompute: true, microBatch: 1 }];
+    const recipe = { ...DEFAULT_RECIPE, learningRate: 3e-2, logitScale: 50, iterations: 60 };
+    const saving = { textChunk: 1, recompute: true, microBatch: 1 };
     const outcomes: number[][] = [];
-    for (const memoryPlan of memoryPlans) {
+    // A memory plan changes no step; five of them show it.
+    for (const [memoryPlan, steps] of [[saving, 5], [{}, 60]] as const) {
       const learner = contextLearner(clip);
-      const recipe = { ...DEFAULT_RECIPE, learningRate: 3e-2, logitScale: 50, iterations: 60 };
       const trainer = new Trainer(clip, learner, prompts, recipe, memoryPlan);
-      const [first, last] = await trained(trainer, Array(60).fill(BATCH));
-      assertLess(last, first / 2);
-      outcomes.push([first]);
+      const losses = await trained(trainer, Array(steps).fill(BATCH));
+      outcomes.push(losses.slice(0, 5));
       const classifier = new Classifier(clip, prompts, 50, learner);
       const plain = new Classifier(clip, prompts, 50);
       const [learned, untouched] = [
         await classifier.predict(BATCH.pixels),
         await plain.predict(BATCH.pixels),
       ];
-      assertEquals(learned.map(({ classes }) => classes[0]), [0, 1, 2]);
       assert(JSON.stringify(learned) !== JSON.stringify(untouched));
+      if (steps === 60) {
+        assertLess(losses[59], losses[0] / 2);
+        assertEquals(learned.map(({ classes }) => classes[0]), [0, 1, 2]);
+      }
       for (const each of [classifier, plain, trainer, learner]) each.release();
     }
-    assertLess(Math.abs(outcomes[0][0] - outcomes[1][0]), 1e-4);
+    for (const [i, loss] of outcomes[0].entries()) assertAlmostEquals(loss, outcomes[1][i], 1e-4);
     for (const each of [prompts, clip]) each.release();
     assertEquals(memory().liveBuffers, before);
   },
@@ -149,8 +152,8 @@ gpuTest(
     const seen = batches.slice(0, 2).flatMap(({ labels }) => [...labels]);
     assertEquals([batches[0].labels.length, seen.sort()], [2, [0, 1, 2]]);
     assertEquals(batches.slice(0, 4).map(({ endsEpoch }) => endsEpoch), [false, true, false, true]);
-    const [first, last] = await trained(trainer, batches);
-    assertLess(last, first / 2);
+    const taken = await trained(trainer, batches);
+    assertLess(taken.at(-1)!, taken[0] / 2);
     trainer.endEpoch(1);
     assertEquals(learner.epochs, [1]);
     const classifier = new Classifier(clip, prompts, 50, learner);
