@@ -235,7 +235,7 @@ function peftFiles(rank = 2): {
       use_rslora: false,
       target_modules: ["q_proj", "fc1"],
       bias: "none",
-      // What else PEFT 0.17 writes.
+      // What else PEFT 0.21 writes.
       ...{ alora_invocation_tokens: null, arrow_config: null, auto_mapping: null },
       ...{ base_model_name_or_path: "some/clip", corda_config: null, eva_config: null },
       ...{ exclude_modules: null, fan_in_fan_out: false, inference_mode: true, lora_bias: false },
@@ -244,6 +244,9 @@ function peftFiles(rank = 2): {
       ...{ megatron_core: "megatron.core", modules_to_save: null, qalora_group_size: 16 },
       ...{ rank_pattern: {}, alpha_pattern: {}, target_parameters: null, task_type: null },
       ...{ trainable_token_indices: null, use_dora: false, use_qalora: false },
+      ...{ ensure_weight_tying: false, kasa_config: null, lora_ga_config: null },
+      ...{ monteclora_config: null, use_bdlora: null, velora_config: null },
+      ...{ peft_version: "0.21.0", runtime_config: { ephemeral_gpu_offload: false } },
     },
   };
 }
@@ -300,6 +303,27 @@ gpuTest("loadAdapters() reads half precision", async () => {
   clip.release();
 });
 
+gpuTest("loadAdapters() reads what does not change PEFT's numbers", async () => {
+  const clip = await clipOf(TINY);
+  const { tensors, config } = peftFiles();
+  for (
+    const changes of [
+      ...[false, "Gaussian", "eva", "orthogonal", "mica"].map((start) => ({
+        init_lora_weights: start,
+      })),
+      { velora_config: { num_groups: 64, scale: 1, init_type: "random" } },
+      { ensure_weight_tying: true },
+      { eva_config: { rho: 2 }, layers_to_transform: [0, 1], layers_pattern: "layers" },
+    ]
+  ) {
+    const file = await encoded(tensors);
+    const { adapters } = await loadAdapters(clip, file, { ...config, ...changes });
+    assertEquals((adapters as LowRankAdapters).byModule.size, 2);
+    adapters.release();
+  }
+  clip.release();
+});
+
 gpuTest("loadAdapters() refuses what would give wrong numbers, and leaves the model", async () => {
   const clip = await clipOf(TINY);
   const plain = await logitsOf(clip);
@@ -327,6 +351,32 @@ gpuTest("loadAdapters() refuses what would give wrong numbers, and leaves the mo
     ["transposed", tensors, of({ fan_in_fan_out: true }), "fan_in_fan_out is true"],
     ["repeated layers", tensors, of({ layer_replication: [[0, 1]] }), "layer_replication"],
     ["LoftQ", tensors, of({ loftq_config: { bits: 4 } }), "loftq_config"],
+    // All else that PEFT's LoRA could do from 0.12 to 0.21.
+    ...Object.entries({
+      alora_invocation_tokens: [1, 2],
+      arrow_config: { top_k: 3 },
+      corda_config: { corda_method: "ipm" },
+      kasa_config: { beta: 1e-4 },
+      lora_ga_config: { direction: "ArB2r" },
+      monteclora_config: { num_samples: 8 },
+      target_parameters: ["q_proj.weight"],
+      trainable_token_indices: [7],
+      use_bdlora: { nblocks: 2 },
+      use_qalora: true,
+    }).map(([key, value]): [string, typeof tensors, unknown, string] => [
+      key,
+      tensors,
+      of({ [key]: value }),
+      `its ${key} is ${JSON.stringify(value)}, which is not supported`,
+    ]),
+    ...["pissa", "OLoRA", "loftq", "corda", "lora_ga"].map(
+      (start): [string, typeof tensors, unknown, string] => [
+        start,
+        tensors,
+        of({ init_lora_weights: start }),
+        `its init_lora_weights is "${start}", which changed the model too`,
+      ],
+    ),
     ["what is to come", tensors, of({ use_marvel: 2 }), "use_marvel is 2"],
     ["PiSSA", tensors, of({ init_lora_weights: "pissa_niter_4" }), "convert it to plain LoRA"],
     ["no rank", tensors, of({ r: undefined }), "r is undefined"],

@@ -21,8 +21,11 @@ import type { AdaptedLayers } from "./sites.ts";
 /** The most blocks that are read: each of them has a tensor in every layer. */
 const MOST_BLOCKS = 1024;
 
-/** Initializations that leave the model's weights as they are; PiSSA, OLoRA and more do not. */
-const PLAIN_STARTS = [true, false, null, "gaussian", "eva", "orthogonal"];
+/**
+ * Initializations that leave the model's weights as they are, of PEFT 0.12 to 0.21; PiSSA, OLoRA and
+ * more do not.
+ */
+const PLAIN_STARTS = [true, false, null, "gaussian", "eva", "orthogonal", "mica"];
 
 /**
  * Reads a parsed `adapter_config.json` of LoRA or Block-LoRA.
@@ -48,7 +51,10 @@ export function parseLowRank(
     ...unknown
   } = config;
   refuseOthers(Object.fromEntries(Object.entries(unknown).filter(([key]) => !known.includes(key))));
-  if (!PLAIN_STARTS.includes(init_lora_weights as string)) {
+  const start = typeof init_lora_weights === "string"
+    ? init_lora_weights.toLowerCase()
+    : init_lora_weights;
+  if (!PLAIN_STARTS.includes(start as string)) {
     refuse(
       `its init_lora_weights is ${
         JSON.stringify(init_lora_weights)

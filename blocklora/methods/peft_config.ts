@@ -25,6 +25,8 @@ const WITHOUT_EFFECT = new Set([
   ...["auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode"],
   ...["peft_version", "runtime_config", "layers_to_transform", "layers_pattern", "exclude_modules"],
   ...["megatron_config", "megatron_core", "eva_config", "qalora_group_size"],
+  // VeLoRA approximates gradients alone, and CLIP has no layers with the same weights.
+  ...["velora_config", "ensure_weight_tying"],
   ...["peft_type", "target_modules", "octograd"],
 ]);
 
