@@ -69,8 +69,14 @@ gpuTest(
       const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
       const output = join(directory, "merged");
       for (const [dtype, name] of Object.entries(names)) {
-        // Every merge goes into the same directory, and replaces all of it.
-        await merge(["--adapter", adapter, "--model", model, "--output", output, "--dtype", dtype]);
+        // Every merge goes into the same directory, and replaces all of it if asked to.
+        const args = ["--adapter", adapter, "--model", model, "--output", output, "--dtype", dtype];
+        if (dtype !== "F32") {
+          const before = await Deno.readFile(join(output, "model.safetensors"));
+          await assertRejects(() => merge(args), Error, "replace that with --overwrite");
+          assertEquals(await Deno.readFile(join(output, "model.safetensors")), before);
+        }
+        await merge([...args, "--overwrite"]);
         assertEquals(
           filesIn(output),
           filesIn(model).filter((name) => !/^(README|pytorch)/.test(name)),

@@ -6,7 +6,7 @@
 
 import { Console } from "../system/console.ts";
 import { assertWritable, makeDirectory, writeTogether } from "../system/files.ts";
-import { oneOf, text, UsageError } from "../system/flag.ts";
+import { oneOf, text, toggle, UsageError } from "../system/flag.ts";
 import { parseOnlyFlags } from "../system/flags.ts";
 import { userPath } from "../system/user_path.ts";
 import { openAdapted } from "../training/adapted_model.ts";
@@ -30,6 +30,7 @@ const { precision: _, ...modelFlags } = MODEL_FLAGS;
 export const FLAGS = {
   adapter: text<string | undefined>("DIR", "the adapter", undefined),
   output: text<string | undefined>("DIR", "where to write", undefined),
+  overwrite: toggle("replace the model or adapter that --output holds"),
   format: oneOf(["model", "peft"], "the merged model, or the adapter for PEFT", "model"),
   dtype: oneOf(["F32", "F16", "BF16"], "how the model's weights are stored", "F32"),
   ...modelFlags,
@@ -52,7 +53,8 @@ export async function merge(args: readonly string[]): Promise<number> {
     const files = isPeft
       ? await peftFiles(opened)
       : await mergedFiles(opened, tokenizer, flags.dtype);
-    await checkOutput(output, Object.keys(files), [adapterPath, opened.directory]);
+    const inputs = [adapterPath, opened.directory];
+    await checkOutput(output, Object.keys(files), inputs, flags.overwrite);
     const bytes = Object.values(files).reduce((sum, { length }) => sum + length, 0);
     await using _made = await makeDirectory(output);
     await assertWritable(output, bytes);

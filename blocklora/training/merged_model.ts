@@ -104,16 +104,18 @@ function storedIn(config: string, dtype: StoredDtype): string {
 }
 
 /**
- * Throws if writing to the directory `output` would overwrite input files, or would mix the new
- * files with those of another model, run or adapter.
+ * Throws if writing to the directory `output` would overwrite input files or, unasked, an earlier
+ * model or adapter, or would mix the new files with those of another model, run or adapter.
  *
  * @param written The names of the files that will be written.
  * @param read The directories that are read.
+ * @param overwrite Whether files of the same names may be replaced.
  */
 export async function checkOutput(
   output: string,
   written: readonly string[],
   read: readonly string[],
+  overwrite: boolean,
 ): Promise<void> {
   const real = (path: string) => Deno.realPath(path).catch(() => path);
   const directory = await real(output);
@@ -123,12 +125,19 @@ export async function checkOutput(
     );
   }
   const known = [...MODEL_FILES, ...RUN_FILES, ...PEFT_FILES];
-  const strangers = (await namesIn(output))
-    .filter((name) => known.includes(name) && !written.includes(name));
-  if (strangers.length === 0) return;
+  const names = await namesIn(output);
+  const strangers = names.filter((name) => known.includes(name) && !written.includes(name));
+  if (strangers.length > 0) {
+    throw new Error(
+      `Cannot write to ${output}: it has ${strangers.join(", ")} of something else, ` +
+        "remove them, or name another --output",
+    );
+  }
+  const earlier = names.filter((name) => written.includes(name));
+  if (earlier.length === 0 || overwrite) return;
   throw new Error(
-    `Cannot write to ${output}: it has ${strangers.join(", ")} of something else, ` +
-      "remove them, or name another --output",
+    `Cannot write to ${output}: it has ${earlier.join(", ")} already, ` +
+      "replace that with --overwrite, or name another --output",
   );
 }
 
