@@ -2,7 +2,6 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { resolveModel } from "../blocklora/models/hub.ts";
-import { requester } from "../blocklora/models/hub_request.ts";
 import { assertHolds, COMMIT, filesIn, ID, LARGE, pathOf, SINGLE, WANTED, withHub } from "./hub.ts";
 
 /** The warnings while `body` runs. */
@@ -216,16 +215,24 @@ Deno.test("a next page on another host gets no token", () =>
     assertEquals(tokens, [null]);
   }));
 
-Deno.test("a token over http to another machine is warned of, once", () =>
+Deno.test("a token over http to another machine is warned of", () =>
   withHub(SINGLE, async () => {
     Deno.env.set("HF_TOKEN", "hf_secret");
+    const here = Deno.env.get("HF_ENDPOINT")!;
     const endpoint = "http://octograd.invalid";
-    const ask = requester({ id: ID, revision: "main", endpoint });
-    const warnings = await warningsOf(async () => {
-      for (let i = 0; i < 2; i++) await assertRejects(() => ask(`${endpoint}/x`), Error, "reached");
-    });
+    Deno.env.set("HF_ENDPOINT", endpoint);
+    const warnings = await warningsOf(() => assertRejects(() => pathOf(ID), Error, "reached"));
     assertEquals(warnings, [`The token of the hub is sent to ${endpoint} as plain text`]);
+    Deno.env.set("HF_ENDPOINT", here);
     assertEquals(await warningsOf(() => pathOf(ID)), []);
+  }));
+
+Deno.test("an HF_ENDPOINT that is no URL is named", () =>
+  withHub(SINGLE, async () => {
+    for (const endpoint of ["localhost:8080", "ftp://hub", "https://", "https://a b"]) {
+      Deno.env.set("HF_ENDPOINT", endpoint);
+      await assertRejects(() => pathOf(ID), Error, `Cannot use the hub: HF_ENDPOINT is "`);
+    }
   }));
 
 Deno.test("HF_HOME may be relative, begin with ~ or name variables", () =>

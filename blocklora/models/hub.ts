@@ -11,7 +11,7 @@ import type { Repository } from "./hub_api.ts";
 import { findSnapshot, type ModelLocation } from "./hub_cache.ts";
 import { download, type DownloadProgress } from "./hub_download.ts";
 import { cacheDirectory, endpointOf, isOn } from "./hub_environment.ts";
-import { AbsentError, requester, UnreachableError } from "./hub_request.ts";
+import { AbsentError, requester, UnreachableError, warnOfPlainText } from "./hub_request.ts";
 
 /** Options of {@linkcode resolveModel}. */
 export interface ResolveOptions {
@@ -65,6 +65,7 @@ export async function resolveModel(
       `Cannot use "${spec}" offline: ${lack}, fetch it once without HF_HUB_OFFLINE`,
     );
   }
+  await warnOfPlainText(repository.endpoint);
   try {
     return await download(repository, options.onProgress ?? (() => {}));
   } catch (error) {
@@ -92,6 +93,7 @@ export async function fetchJson(
   if (complete || (usable && isOffline(options))) return await readJson(location.path, name);
   const [revision, path] = [repository.revision, name].map(encodeURIComponent);
   const url = `${repository.endpoint}/${id}/resolve/${revision}/${path}`;
+  await warnOfPlainText(repository.endpoint);
   try {
     return await (await requester(repository)(url)).json();
   } catch (error) {

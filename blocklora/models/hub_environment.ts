@@ -40,9 +40,15 @@ export function cacheDirectory(id: string): string {
   return join(root, ["models", ...id.split("/")].join("--"));
 }
 
-/** The URL of the hub. */
+/**
+ * The URL of the hub.
+ *
+ * @throws {Error} If the environment gives one that cannot be used.
+ */
 export function endpointOf(): string {
-  return (named("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, "");
+  const endpoint = (named("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, "");
+  if (/^https?:\/\/./.test(endpoint) && URL.canParse(endpoint)) return endpoint;
+  throw new Error(`Cannot use the hub: HF_ENDPOINT is "${endpoint}", it must be an http(s) URL`);
 }
 
 /** Whether a variable says yes. */

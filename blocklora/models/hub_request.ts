@@ -40,10 +40,8 @@ export function requester(subject: Subject): typeof fetch {
     const token = await hubToken();
     // No other host gets the token, whatever the hub's answer says: `fetch` drops it from
     // redirects to one.
-    if (token && url.origin === new URL(endpoint).origin) {
-      warnOfPlainText(url);
-      headers.set("Authorization", `Bearer ${token}`);
-    }
+    const isHub = url.origin === new URL(endpoint).origin;
+    if (token && isHub) headers.set("Authorization", `Bearer ${token}`);
     for (let attempt = 1;; attempt++) {
       const response = await watched(subject, url, { ...init, headers });
       if (response.ok) return response;
@@ -59,12 +57,11 @@ export function requester(subject: Subject): typeof fetch {
   };
 }
 
-const warned = new Set<string>();
-
-function warnOfPlainText({ protocol, hostname, origin }: URL): void {
+/** Warns if the user's token will travel as plain text to another machine. */
+export async function warnOfPlainText(endpoint: string): Promise<void> {
+  const { protocol, hostname, origin } = new URL(endpoint);
   const isLocal = /^(localhost|127\.[\d.]+|\[::1\])$/.test(hostname);
-  if (protocol === "https:" || isLocal || warned.has(origin)) return;
-  warned.add(origin);
+  if (protocol === "https:" || isLocal || !await hubToken()) return;
   console.warn(`The token of the hub is sent to ${origin} as plain text`);
 }
 
