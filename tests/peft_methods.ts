@@ -37,8 +37,9 @@ const TOLERANCE = { atol: 1e-4, rtol: 1e-4 };
  * weights; and that adapters saved here load again, in both formats.
  */
 export function testPeftCase(name: string, method: string): void {
-  const at = fixtures("peft");
-  if (!at) return skip(`PEFT's ${name}`);
+  const directory = fixtures(`peft/${name}`);
+  if (!directory) return skip(`PEFT's ${name}`);
+  const at = new URL("../", directory);
   gpuTest(`${method} agrees with PEFT: ${name}`, async () => {
     const before = memory().liveBuffers;
     const manifest = await readJson(new URL("manifest.json", at)) as Manifest;
@@ -53,7 +54,6 @@ export function testPeftCase(name: string, method: string): void {
     const labels = keep(tensor(Int32Array.from(manifest.labels)));
     const plain = await valuesOf(() => clip.imageFeatures(pixels));
 
-    const directory = new URL(`${name}/`, at);
     const file = await openSafetensors(new URL("adapter_model.safetensors", directory));
     const out = await openSafetensors(new URL("out.safetensors", directory));
     const json = await readJson(new URL("adapter_config.json", directory));
