@@ -8,9 +8,9 @@
  * while the driver's libraries are unloaded. A test of five lines is enough to see it. It says
  * nothing about the tests.
  *
- * Once a process with that driver ended in the midst of the tests, by a write to address -1 from
- * libc; ten runs of the same tests did not repeat it. After such an end all tests run once more, and
- * a second one counts as a failure.
+ * Mesa 25 has twice ended the process in the midst, in memory_plan_test after many other files, by a
+ * write to address -1; the file alone passes. After such an end the tests from that file on run once
+ * more in a new process, and a second one counts as a failure.
  *
  * @module
  */
@@ -27,6 +27,7 @@ async function runDeno(
   args: readonly string[],
   crashesAllowed = 1,
 ): Promise<{ printed: string; passed: boolean }> {
+  let before = "";
   const report = await Deno.makeTempFile({ prefix: "octograd-", suffix: ".xml" });
   try {
     const child = new Deno.Command(Deno.execPath(), {
@@ -52,11 +53,17 @@ async function runDeno(
       return { printed, passed: / failures="0"/.test(ended) && / errors="0"/.test(ended) };
     }
     if (crashesAllowed === 0) return { printed, passed: false };
+    before = printed;
   } finally {
     await Deno.remove(report);
   }
-  console.error("It had not run all tests: they run once more");
-  return await runDeno(args, crashesAllowed - 1);
+  const crashed = before.match(/from \.\/tests\/\S+_test\.ts/g)?.at(-1)?.slice("from ./".length);
+  if (!crashed) return { printed: before, passed: false };
+  const names = await Array.fromAsync(Deno.readDir("tests"), ({ name }) => `tests/${name}`);
+  const left = names.filter((name) => name.endsWith("_test.ts") && name >= crashed).sort();
+  console.error(`The tests from ${crashed} on run once more`);
+  const { printed, passed } = await runDeno(left, crashesAllowed - 1);
+  return { printed: before + printed, passed: passed && !/FAILED/.test(before) };
 }
 
 async function writeAll(bytes: Uint8Array): Promise<void> {
