@@ -41,9 +41,12 @@ export class BindGroups {
    * A small buffer that every bind group binds beside its kernel's buffers. A bind group has no
    * destroy(); it waits for the garbage collector, which does not know how much memory a driver
    * holds for it. But a driver frees that memory when one of the bound buffers is destroyed:
-   * destroying the ticket frees it for all bind groups.
+   * destroying the ticket frees it for all bind groups, if they were made before the ticket was
+   * first submitted: wgpu forgets those that come later. So each submission has a ticket of its
+   * own, if bind groups are made for it.
    */
   #ticket: GPUBuffer | null = null;
+  readonly #tickets: GPUBuffer[] = [];
 
   /** Starts without bind groups; `pool` numbers the buffers. */
   constructor(device: Device, pool: BufferPool) {
@@ -93,12 +96,7 @@ export class BindGroups {
     let group = this.#groups.get(key);
     if (group) return group;
     const { gpu } = this.#device;
-    this.#ticket ??= gpu.createBuffer({
-      label: "ticket",
-      size: 16,
-      usage: GPUBufferUsage.UNIFORM,
-    });
-    const resources = [...bindings, { buffer: this.#ticket }];
+    const resources = [...bindings, { buffer: this.#ticket ??= this.#newTicket() }];
     const entries = resources.map((resource, binding) => ({ binding, resource }));
     group = this.#device.guarded(
       "validation",
@@ -110,10 +108,23 @@ export class BindGroups {
     return group;
   }
 
+  /** Says that the work which uses the bind groups made so far was submitted. */
+  submitted(): void {
+    this.#ticket = null;
+  }
+
   /** Frees all bind groups. No recorded work may still use them. */
   clear(): void {
-    this.#ticket?.destroy();
+    for (const ticket of this.#tickets) ticket.destroy();
+    this.#tickets.length = 0;
     this.#ticket = null;
     this.#groups.clear();
+  }
+
+  #newTicket(): GPUBuffer {
+    const usage = GPUBufferUsage.UNIFORM;
+    const ticket = this.#device.gpu.createBuffer({ label: "ticket", size: 16, usage });
+    this.#tickets.push(ticket);
+    return ticket;
   }
 }

@@ -157,6 +157,7 @@ export class Queue {
         (message) =>
           new KernelError(`Cannot run what was recorded, that is ${names}: ${message}`, names),
       );
+      this.bindGroups.submitted();
       this.counts.submits++;
     }
     if (this.#pool.overstocked) this.trim();
