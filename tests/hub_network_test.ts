@@ -138,6 +138,17 @@ Deno.test("a hub without ranges sends the whole file again", () =>
     await assertHolds(await pathOf(ID), SINGLE, WANTED);
   }));
 
+Deno.test("a file without an end is given up", () =>
+  withHub(SINGLE, async (hub) => {
+    hub.intercept = (path) =>
+      isWeights(path)
+        ? new Response(
+          new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(65_536)) }),
+        )
+        : undefined;
+    await assertRejects(() => pathOf(ID), Error, "what arrived is not what the hub lists");
+  }));
+
 Deno.test("a small file that was damaged in the cache is fetched again, or named", () =>
   withHub(SINGLE, async (hub) => {
     const directory = await pathOf(ID);

@@ -64,6 +64,7 @@ export async function receive(
         skipped -= chunk.length - rest.length;
         for (let at = 0; at < rest.length;) at += await file.write(rest.subarray(at));
         add(rest);
+        if (received > size) break; // it may never end
       }
       if (received === before) break; // it ended, and is too short
     } catch (error) {
